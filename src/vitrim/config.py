@@ -1,0 +1,206 @@
+"""What a study is: every choice in one place, read from YAML, checked at the door."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from vitrim.errors import InputError
+
+PATCH = 16
+"""Pixels along one side of a ViT patch, for every network of the study (paper, 3.1.1)."""
+
+NetworkName = Literal["transunet", "cats2d", "unetr2d"]
+
+
+def _image_size(value: Any) -> Any:
+    """Accept 224 for (224, 224); insist on multiples of the patch, which timm does not."""
+    size = (value, value) if isinstance(value, int) else value
+    if isinstance(size, (list, tuple)) and any(isinstance(n, int) and (n <= 0 or n % PATCH) for n in size):
+        raise ValueError(f"image size {value} is not a multiple of {PATCH}")
+    return size
+
+
+ImageSize = Annotated[tuple[int, int], BeforeValidator(_image_size)]
+"""Height and width in pixels, each a multiple of 16; one number means a square."""
+
+
+class Strict(BaseModel):
+    """Refuses unknown keys, and does not change once made."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NetworkConfig(Strict):
+    """A network, whole: from this and nothing else it is built again (checkpoint)."""
+
+    name: NetworkName
+    num_classes: int = Field(ge=2)
+    """Classes, the background among them."""
+    depth: int = Field(default=12, ge=0, le=12)
+    """Transformer blocks; 12 is the full network."""
+    size: Literal["micro", "tiny", "small", "base"] = "base"
+    """The ViT's size."""
+    image_size: ImageSize = (224, 224)
+    in_chans: int = Field(default=3, ge=1)
+    backbone: str = "resnet50"
+    """CNN of 2D CATS, a timm name."""
+    width: float = Field(default=1.0, gt=0)
+    """Factor on the channels of everything that is convolution."""
+    stem: Literal["timm", "release"] = "timm"
+    """TransUNet: the form of the ResNetV2 stem (timm's, or the public TransUNet release's)."""
+    pretrained: bool | str = False
+    """ImageNet weights: true for timm's hub, or the path of a local file."""
+
+
+class PhantomConfig(Strict):
+    """A seeded phantom that stands in for a data set."""
+
+    kind: Literal["brain", "cardiac", "abdomen", "longrange"]
+    cases: int = Field(ge=2)
+    shape: tuple[int, int, int] = (128, 128, 16)
+    """Voxels of a volume."""
+    classes: int | None = None
+    """How many of the kind's structures to draw (all by default)."""
+    seed: int = 0
+    hops: int = 1
+    """`longrange` only."""
+
+
+class DataConfig(Strict):
+    """Which cases, and what is done to them before a network sees them."""
+
+    layout: Literal["decathlon", "ibsr18", "emidec", "synapse"] = "decathlon"
+    phantom: PhantomConfig | None = None
+    image_size: ImageSize = (224, 224)
+    axis: Literal["sagittal", "coronal", "axial", 0, 1, 2] = "axial"
+    """Slices are perpendicular to this: an anatomical name (the volume is turned to RAS first), or an array axis."""
+    clip: tuple[float, float] | None = None
+    """Intensities are clipped to this range before they are normalised."""
+    normalize: Literal["zscore", "none"] = "zscore"
+    """Per volume and channel."""
+    crop: tuple[int, int] | None = None
+    """Centre crop (pad where smaller) of each slice, in voxels."""
+    classes: list[str] | None = None
+    """Names of the foreground classes in the order of their label values; must agree with the data set's own."""
+    validation: int | float = 0.2
+    """Held-out cases: a number, or a share of all."""
+    train: int | None = Field(default=None, ge=1)
+    """Training cases; all that are not held out by default."""
+    split_file: Path | None = None
+    """JSON with the lists `train` and `validation` of case ids, in place of a drawn split."""
+    empty_slices: bool = True
+    """Whether slices without any label take part in training."""
+
+
+class TrainConfig(Strict):
+    """How a network is trained (paper, 3.6, by default)."""
+
+    epochs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    """Optimiser steps; give either this or `epochs`."""
+    batch_size: int = Field(default=8, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    """`cosine`: a short linear warm-up, then a cosine to zero."""
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    """`auto`: bf16 where the processor has it in hardware, float32 elsewhere."""
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    workers: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainConfig:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps")
+        return self
+
+
+class AttentionConfig(Strict):
+    """How attention is measured, and turned into a depth (design, section 2)."""
+
+    measure: str = "globality"
+    head: Literal["mean", "max"] = "mean"
+    """Decide by the head-averaged attention, or by the most global head."""
+    threshold: float = Field(default=2 / 3, gt=0)
+    cases: int | None = Field(default=None, ge=1)
+    """Training cases to look at; all by default."""
+    slices: int | None = Field(default=None, ge=1)
+    """Slices a case, evenly spaced; all by default."""
+    maps: list[int] = [1, 2, 3, 6]
+    """Blocks whose raw maps are drawn (paper, figures 4 and 5)."""
+
+
+class StudyNetwork(Strict):
+    """One network of a study, and the depths that are trained beside its full one."""
+
+    depths: list[Annotated[int, Field(ge=0, le=12)]] = []
+    """Fixed depths; the decided depth is trained in any case."""
+    backbone: str = "resnet50"
+
+
+class StudyConfig(Strict):
+    """A study: train, look at the attention, cut, compare."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    data: DataConfig
+    networks: dict[NetworkName, StudyNetwork] = Field(min_length=1)
+    size: Literal["micro", "tiny", "small", "base"] = "base"
+    width: float = Field(default=1.0, gt=0)
+    pretrained: bool | str = False
+    training: TrainConfig
+    attention: AttentionConfig = AttentionConfig()
+    margins: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.01]
+    """How much Dice a truncated network may lose, relative to the full one, and still be called not worse."""
+    seed: int = Field(default=0, ge=0)
+
+
+def presets() -> list[str]:
+    """Names of the studies that come with the package."""
+    folder = resources.files("vitrim") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_study(source: str) -> StudyConfig:
+    """Read a study from the name of a preset or the path of a YAML file; InputError says what is wrong with it."""
+    if source in presets():
+        text = (resources.files("vitrim") / "presets" / f"{source}.yaml").read_text(encoding="utf-8")
+    elif Path(source).is_file():
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"cannot read {source}: {error}") from error
+    else:
+        raise InputError(f"no such study: {source!r} is neither a file nor one of the presets {', '.join(presets())}")
+    return parse_study(text, source)
+
+
+def parse_study(text: str, source: str) -> StudyConfig:
+    """Make a study of YAML text; `source` is named in the InputError if that cannot be done."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{source} does not hold a study: expected a mapping with name, data, networks, training")
+    try:
+        return StudyConfig.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{source}: {explain(error)}") from error
+
+
+def explain(error: ValidationError) -> str:
+    """Say in one line which keys of a configuration are wrong, and why."""
+    problems = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "study"
+        if item["type"] == "extra_forbidden":
+            problems.append(f"unknown key {where}")
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            problems.append(f"{where}: {message} (got {item['input']!r})" if item["type"] != "missing" else f"{where} is missing")
+    return "; ".join(problems)
