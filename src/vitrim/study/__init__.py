@@ -1,0 +1,1 @@
+"""The study: train, look at the attention, cut, compare."""
