@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +40,8 @@ def evaluate(
 ) -> pd.DataFrame:
     """Segment the cases `ids` and compare with the reference on the original grid.
 
-    Returns one row a case and class: case, class, dice, hd95, reference_voxels, predicted_voxels (see `case_metrics`
-    for what empty masks give). One case at a time: memory does not grow with their number.
+    Returns one row a case and class: case, class, dice, hd95, reference_voxels, predicted_voxels, hd95_unit (see
+    `case_metrics` for what empty masks give). One case at a time: memory does not grow with their number.
     """
     rows = []
     with _placed(network, config):
@@ -50,8 +52,9 @@ def evaluate(
             prepared = data.cache.case(identifier)
             labels = predict_slices(network, prepared.images, BATCH)
             prediction = data.preparation.restore(labels, prepared.record)
+            unit = "voxels" if volume.spacing is None else "mm"
             rows += [
-                {"case": identifier, **row}
+                {"case": identifier, **row, "hd95_unit": unit}
                 for row in case_metrics(prediction, volume.label, data.cases.classes, volume.spacing)
             ]
             if stage:
@@ -85,21 +88,15 @@ def measure_cost(
     }
 
 
-class _placed:  # noqa: N801
-    """Put a network on the device and under the precision of its training for a while."""
-
-    def __init__(self, network: nn.Module, config: TrainConfig) -> None:
-        self.network = network.eval()
-        self.device = "cuda" if config.device == "gpu" else "cpu"
-        types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-        self.autocast = torch.autocast(
-            self.device, dtype=types.get(config.precision, torch.bfloat16), enabled=config.precision in types
-        )
-
-    def __enter__(self) -> None:
-        self.network.to(self.device)
-        self.autocast.__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self.autocast.__exit__(*error)
-        self.network.to("cpu")
+@contextmanager
+def _placed(network: nn.Module, config: TrainConfig) -> Iterator[None]:
+    """Put a network, in eval mode, on the device and under the precision of its training for a while."""
+    device = "cuda" if config.device == "gpu" else "cpu"
+    types = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    kind = types.get(config.precision, torch.bfloat16)
+    network.eval().to(device)
+    try:
+        with torch.autocast(device, dtype=kind, enabled=config.precision in types):
+            yield
+    finally:
+        network.to("cpu")

@@ -1,0 +1,148 @@
+"""The order of a study (design, section 5): train the full network, look, decide, cut, train alike, compare."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitrim.attention.decision import Decision
+from vitrim.config import NetworkConfig, NetworkName, StudyConfig
+from vitrim.data.cases import CaseSet
+from vitrim.data.phantom import make_phantom
+from vitrim.data.preprocess import Preparation
+from vitrim.data.readers import read_cases
+from vitrim.data.slices import SliceCache, SliceDataset
+from vitrim.data.split import Split, split_cases
+from vitrim.errors import InputError
+from vitrim.evaluate import EvaluationData
+from vitrim.files import write_json
+from vitrim.progress import Reporter
+from vitrim.study.examples import write_examples
+from vitrim.study.folder import check_claim, claim
+from vitrim.study.look import look
+from vitrim.study.tables import gather, results_table, write_table
+from vitrim.study.trial import Result, Trial, run_trial
+from vitrim.train import resolve
+
+FULL_DEPTH = 12
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The data of a study, checked and ready to be trained on."""
+
+    data: EvaluationData
+    split: Split
+
+
+def run_study(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> Path:
+    """Run `study` on the data in the folder `source` (its own phantom if None) and return `out` with everything in it.
+
+    A folder that holds this same study is continued: finished trainings are kept. InputError for anything that is
+    wrong with the configuration, the data or the folder; a folder made by a call that finds its input wrong is removed.
+    """
+    _check_depths(study)
+    study = study.model_copy(update={"training": resolve(study.training)})
+    check_claim(out, study)
+    with _removed_on_bad_input(out):
+        prepared = _prepare(study, source, out, reporter)
+        claim(out, study, prepared.data.cache.fingerprint)
+    write_json(out / "split.json", prepared.split.model_dump(mode="json"))
+
+    groups: list[list[Result]] = []
+    decisions: dict[str, Decision] = {}
+    for name in study.networks:
+        results, decisions[name] = _study_network(study, name, prepared, out, reporter)
+        groups.append(results)
+
+    everything = [result for group in groups for result in group]
+    slices = len(SliceDataset(prepared.data.cache, prepared.split.train, empty_slices=study.data.empty_slices))
+    decided = {name: decision.depth for name, decision in decisions.items()}
+    fixed = {name: network.depths for name, network in study.networks.items()}
+    with reporter.stage("tables and examples", 1):
+        write_table(out / "results.csv", results_table(groups, decided, fixed, study.margins, slices))
+        for name, table in gather(everything).items():
+            write_table(out / f"{name}.csv", table)
+        write_examples(out / "examples.npz", everything, prepared.data)
+    return out
+
+
+def _check_depths(study: StudyConfig) -> None:
+    if "unetr2d" in study.networks and 0 in study.networks["unetr2d"].depths:
+        raise InputError("networks.unetr2d.depths: 0 is not possible, a UNETR without its transformer has no encoder")
+
+
+@contextmanager
+def _removed_on_bad_input(out: Path) -> Iterator[None]:
+    """Leave nothing half-written behind when the input turns out to be unusable."""
+    fresh = not out.exists() or not any(out.iterdir())
+    try:
+        yield
+    except InputError:
+        if fresh:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _prepare(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> Prepared:
+    """Find the cases, split them by case, and prepare their slices; every voxel is checked on the way."""
+    if source is None:
+        if study.data.phantom is None:
+            raise InputError(f"the study {study.name} needs data: give a folder with --data")
+        source = out / "data"
+        if not source.is_dir():
+            reporter.say(f"making {study.data.phantom.cases} {study.data.phantom.kind} phantoms")
+            make_phantom(study.data.phantom, source, study.data.layout)
+    cases = read_cases(study.data, source)
+    split = split_cases(cases, study.data, study.seed)
+    preparation = Preparation.from_config(study.data)
+    ids = (*split.train, *split.validation)
+    with reporter.stage(f"check and prepare {len(ids)} cases", len(ids)) as stage:
+        cache = SliceCache.build(cases, ids, preparation, out / "cache", progress=stage.advance)
+    reporter.say(f"{len(split.train)} training and {len(split.validation)} validation cases, {_classes(cases)}")
+    return Prepared(EvaluationData(cases, cache, preparation), split)
+
+
+def _classes(cases: CaseSet) -> str:
+    names = [name for value, name in cases.classes.items() if value]
+    return f"{len(names)} classes: {', '.join(names)}"
+
+
+def _study_network(
+    study: StudyConfig, name: NetworkName, prepared: Prepared, out: Path, reporter: Reporter
+) -> tuple[list[Result], Decision]:
+    """Full network, decision, truncated networks; the results come deepest first."""
+    reporter.say(name)
+    full = run_trial(_trial(study, name, FULL_DEPTH, prepared), prepared.data, out / "trials", reporter)
+    decision = look(full, study.attention, prepared.data, out / "networks" / name, reporter)
+    reporter.say(f"  {decision.sentence()}")
+    depths = sorted({decision.depth, *study.networks[name].depths} - {FULL_DEPTH}, reverse=True)
+    trials = [_trial(study, name, depth, prepared) for depth in depths]
+    return [full, *(run_trial(trial, prepared.data, out / "trials", reporter) for trial in trials)], decision
+
+
+def _trial(study: StudyConfig, name: NetworkName, blocks: int, prepared: Prepared) -> Trial:
+    channels = prepared.data.cache.case(prepared.split.train[0]).images.shape[1]
+    network = NetworkConfig(
+        name=name,
+        num_classes=len(prepared.data.cases.classes),
+        depth=FULL_DEPTH,
+        size=study.size,
+        image_size=study.data.image_size,
+        in_chans=3 if channels == 1 else channels,
+        backbone=study.networks[name].backbone,
+        width=study.width,
+        pretrained=study.pretrained,
+    )
+    return Trial(
+        network=network,
+        blocks=blocks,
+        training=study.training,
+        seed=study.seed,
+        data=prepared.data.cache.fingerprint,
+        split=prepared.split,
+        empty_slices=study.data.empty_slices,
+    )
