@@ -53,8 +53,20 @@ class NetworkConfig(Strict):
     """Factor on the channels of everything that is convolution."""
     stem: Literal["timm", "release"] = "timm"
     """TransUNet: the form of the ResNetV2 stem (timm's, or the public TransUNet release's)."""
+    taps: tuple[int, int, int, int] = (3, 6, 9, 12)
+    """2D UNETR and 2D CATS: blocks, counted from 1, that feed 1/2, 1/4, 1/8 and 1/16. At a smaller depth the first tap
+    at or beyond it moves to it."""
     pretrained: bool | str = False
     """ImageNet weights: true for timm's hub, or the path of a local file."""
+
+    @model_validator(mode="after")
+    def _taps_feed_all(self) -> NetworkConfig:
+        first, second, third, last = self.taps
+        if not 1 <= first < second < third < last:
+            raise ValueError(f"taps {self.taps} are not increasing numbers from 1")
+        if last < self.depth:
+            raise ValueError(f"taps {self.taps} leave block {last + 1} and later ones unused; set depth to {last}")
+        return self
 
 
 class PhantomConfig(Strict):

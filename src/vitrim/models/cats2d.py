@@ -1,0 +1,68 @@
+"""2D CATS (Li et al. 2022 in two dimensions; paper, 3.2.2, figures 2 and 6)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vitrim.config import PATCH, NetworkConfig
+from vitrim.models.backbones import create_backbone
+from vitrim.models.layers import TwoConvs, UpBlocks, double_size, init_convolutions, scaled
+from vitrim.models.network import Network
+from vitrim.models.taps import REDUCTIONS, kept_taps
+from vitrim.models.vit import SIZES, ViT
+
+
+class CATS2D(Network):
+    """A CNN and beside it the transformer on raw patches, whose tokens are added to the CNN's features at four scales.
+
+    Truncated, the taps beyond go with their up blocks, and the last block kept feeds 1/16. At depth 0 the plain CNN
+    U-Net is left.
+    """
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        size = SIZES[config.size]
+        self.cnn, channels = create_backbone(config.backbone, self.stem_channels, config.width)
+        at = dict(zip(REDUCTIONS, channels, strict=True))
+        widths = {reduction: scaled(64 * reduction, config.width) for reduction in (2, 4, 8)}
+        self.vit = ViT(self.stem_channels, PATCH, self.token_grid, size, config.depth) if config.depth else None
+        self.lifts = nn.ModuleDict()
+        for reduction in self.roles:
+            up = [widths[r] for r in (8, 4, 2) if r >= reduction]
+            out = up[-1] if up else size.dim
+            fit = [nn.Conv2d(out, at[reduction], 1)] if out != at[reduction] or reduction == PATCH else []
+            self.lifts[str(reduction)] = nn.Sequential(UpBlocks(size.dim, up), *fit)
+        self.ups = nn.ModuleDict()
+        self.convs = nn.ModuleDict()
+        below = at[16]
+        for reduction, out in ((8, 256), (4, 128), (2, 64)):
+            self.ups[str(reduction)] = double_size(below, below)
+            self.convs[str(reduction)] = TwoConvs(below + at[reduction], scaled(out, config.width))
+            below = scaled(out, config.width)
+        self.full_size = nn.Sequential(double_size(below, below), TwoConvs(below, scaled(32, config.width)))
+        self.head = nn.Conv2d(scaled(32, config.width), config.num_classes, 3, padding=1)
+        for part in (self.lifts, self.ups, self.convs, self.full_size, self.head):
+            init_convolutions(part)
+
+    @property
+    def roles(self) -> dict[int, int]:
+        """Reduction of the scale that is fed -> block, from 1. At depth 7: 3, 6, 7 feed 1/2, 1/4, 1/8; 7 also 1/16."""
+        if not self.depth:
+            return {}
+        taps = kept_taps(self.config.taps, self.depth)[: len(REDUCTIONS) - 1]
+        return {**dict(zip(REDUCTIONS, taps, strict=False)), PATCH: self.depth}
+
+    def segment(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, H, W) of images (B, stem_channels, H, W)."""
+        features = dict(zip(REDUCTIONS, self.cnn(images), strict=True))
+        if self.vit is not None:
+            last, maps = self.vit(images, self.taps)
+            for reduction, block in self.roles.items():
+                tokens = last if reduction == PATCH else maps[block]
+                features[reduction] = features[reduction] + self.lifts[str(reduction)](tokens)
+        x = features[PATCH]
+        for reduction in (8, 4, 2):
+            x = self.ups[str(reduction)](x)
+            x = self.convs[str(reduction)](torch.cat((x, features[reduction]), dim=1))
+        return self.head(self.full_size(x))

@@ -1,0 +1,50 @@
+"""From a name or a configuration to a network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from vitrim.config import NetworkConfig, explain
+from vitrim.errors import InputError
+from vitrim.models.cats2d import CATS2D
+from vitrim.models.network import Network
+from vitrim.models.transunet import TransUNet
+from vitrim.models.unetr2d import UNETR2D
+
+NETWORKS: dict[str, type[Network]] = {"transunet": TransUNet, "cats2d": CATS2D, "unetr2d": UNETR2D}
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int,
+    depth: int = 12,
+    size: str = "base",
+    image_size: int | tuple[int, int] = 224,
+    in_chans: int = 3,
+    pretrained: bool | str = False,
+    backbone: str = "resnet50",
+    width: float = 1.0,
+    stem: str = "timm",
+    taps: tuple[int, int, int, int] = (3, 6, 9, 12),
+) -> Network:
+    """Build `transunet`, `cats2d` or `unetr2d`: images (B, in_chans, H, W) to logits (B, num_classes, H, W).
+
+    `depth` below 12 is the truncated form (paper, 3.8); see `vitrim.config.NetworkConfig` for the other choices.
+    Weights are drawn with torch's global seed, or ImageNet's where `pretrained` asks for them.
+
+    Raises InputError for a choice that is impossible, in one line that names it.
+    """
+    choices: dict[str, Any] = dict(locals())
+    try:
+        config = NetworkConfig.model_validate(choices)
+    except ValidationError as error:
+        raise InputError(f"no such network: {explain(error)}") from error
+    return build(config)
+
+
+def build(config: NetworkConfig) -> Network:
+    """Build the network that `config` describes, with weights as it says. InputError if that cannot be done."""
+    return NETWORKS[config.name](config)

@@ -1,0 +1,72 @@
+"""Convolutions that the networks share, and the arithmetic of their widths."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from timm.layers import make_divisible
+from torch import nn
+
+
+def scaled(channels: int, width: float) -> int:
+    """Channels times `width`, rounded to a multiple of 8 that is at least 8; unchanged at width 1."""
+    return channels if width == 1 else make_divisible(channels * width)
+
+
+class ConvNormAct(nn.Sequential):
+    """3×3 convolution, batch norm, ReLU; height and width stay."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(
+            nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        )
+
+
+class TwoConvs(nn.Sequential):
+    """Two 3×3 convolutions, each with batch norm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
+        super().__init__(
+            ConvNormAct(in_channels, out_channels, bias),
+            ConvNormAct(out_channels, out_channels, bias),
+        )
+
+
+def double_size(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
+    """Transposed convolution 2×2 with stride 2: twice the height and width."""
+    return nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
+
+
+class UpBlocks(nn.Sequential):
+    """Up blocks of UNETR (Hatamizadeh et al. 2022): for each width, twice the size, then 3×3 conv, norm, ReLU."""
+
+    def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
+        layers: list[nn.Module] = []
+        for out_channels in widths:
+            layers += [double_size(in_channels, out_channels), ConvNormAct(out_channels, out_channels)]
+            in_channels = out_channels
+        super().__init__(*layers)
+
+
+def init_convolutions(module: nn.Module) -> None:
+    """Draw the weights of every convolution in `module` from He's normal distribution (fan in, ReLU); biases to zero.
+
+    A transposed convolution of kernel 2 and stride 2 uses each input once an output, so its fan in is its input width.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
+        elif isinstance(layer, nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight, std=layer.in_channels**-0.5)
+        else:
+            continue
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def repeat_gray(images: torch.Tensor, channels: int) -> torch.Tensor:
+    """Repeat a single channel (B, 1, H, W) to what the stem takes, (B, channels, H, W)."""
+    return images.expand(-1, channels, -1, -1) if images.shape[1] == 1 != channels else images

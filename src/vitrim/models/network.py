@@ -1,0 +1,141 @@
+"""The contract that all our networks keep: blocks, token grid, forward, and a truncated copy."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from vitrim.config import PATCH, NetworkConfig
+from vitrim.errors import InputError
+from vitrim.models.layers import repeat_gray
+from vitrim.models.vit import ViT
+
+N = TypeVar("N", bound="Network")
+
+
+class Network(nn.Module, ABC):
+    """A segmentation network with a vision transformer inside: images (B, C, H, W) to logits (B, K, H, W).
+
+    A subclass builds `vit` and implements `segment`. A concatenation in front of a convolution puts what comes from
+    deeper down first, so that `truncated` knows which inputs of the kernel are gone.
+    """
+
+    vit: ViT | None
+    shallowest = 0
+    """The smallest depth that this kind of network has."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        if config.depth < self.shallowest:
+            raise InputError(f"{config.name} has no depth {config.depth}: the smallest is {self.shallowest}")
+        self.config = config
+        self.initialised_from = "random"
+        """What the weights were before training; kept in the checkpoint."""
+
+    @property
+    def stem_channels(self) -> int:
+        """Channels that the stem takes: 3, as pretrained ones do, also for one channel, which is repeated."""
+        return 3 if self.config.in_chans == 1 else self.config.in_chans
+
+    @property
+    def token_grid(self) -> tuple[int, int]:
+        """Rows and columns of the grid on which the tokens lie."""
+        height, width = self.config.image_size
+        return height // PATCH, width // PATCH
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks."""
+        return self.config.depth
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks, in order."""
+        return self.vit.blocks if self.vit is not None else nn.ModuleList()
+
+    @property
+    def roles(self) -> dict[int, int]:
+        """Where the tokens go: reduction of the scale that is fed (2 is half the image's size) -> block, from 1."""
+        return {PATCH: self.depth} if self.depth else {}
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Blocks, counted from 1, whose output goes on to the decoder."""
+        return tuple(sorted(set(self.roles.values())))
+
+    @abstractmethod
+    def segment(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, H, W) of images (B, stem_channels, H, W)."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, H, W) of images (B, C, H, W); a single channel is repeated where the stem takes 3.
+
+        InputError if C, H or W is not what the network was built for.
+        """
+        channels, *size = images.shape[1:]
+        if tuple(size) != self.config.image_size or channels not in (self.config.in_chans, self.stem_channels // 3):
+            expected = (self.config.in_chans, *self.config.image_size)
+            raise InputError(f"{self.config.name} takes images (batch, {expected}), got {tuple(images.shape)}")
+        return self.segment(repeat_gray(images, self.stem_channels))
+
+    def truncated(self: N, depth: int) -> N:
+        """A copy with the first `depth` blocks, in which everything that survives keeps its weights exactly.
+
+        It is a starting point for training (paper, section 3.8), not a network that segments as this one does.
+        At full depth its logits are this network's. InputError for a depth that this network does not have.
+        """
+        if not self.shallowest <= depth <= self.depth:
+            raise InputError(
+                f"cannot truncate {self.config.name} to {depth} blocks: "
+                f"with its {self.depth} it has forms of {self.shallowest} to {self.depth}"
+            )
+        shorter = rebuilt(type(self), self.config.model_copy(update={"depth": depth}), self.state_dict())
+        shorter.initialised_from = self.initialised_from
+        return shorter.train(self.training)
+
+
+def rebuilt(kind: type[N], config: NetworkConfig, state: Mapping[str, torch.Tensor]) -> N:
+    """A network of `kind` filled with copies of the tensors in `state`; no random number is drawn.
+
+    Names that the network does not have are left out; of a kernel with more inputs than the network's, the last stay.
+    """
+    with torch.device("meta"):
+        network = kind(config)
+    kept = {name: _last_inputs(state[name], tensor.shape) for name, tensor in network.state_dict().items()}
+    if any(buffer.is_meta for name, buffer in network.named_buffers() if name not in kept):
+        with torch.random.fork_rng(devices=[]):  # a state dict lacks, for example, the filters of anti-aliased pooling
+            network = kind(config)
+    network.load_state_dict(kept, assign=True)
+    return network
+
+
+def _last_inputs(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    if tensor.shape != shape:
+        tensor = tensor[:, tensor.shape[1] - shape[1] :]
+    return tensor.detach().clone()
+
+
+def expected_state(kind: type[Network], config: NetworkConfig) -> dict[str, torch.Tensor]:
+    """Names and shapes (tensors without content) of the state dict of the network that `config` describes."""
+    with torch.device("meta"):
+        return kind(config).state_dict()
+
+
+def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str) -> None:
+    """Raise InputError, naming the tensors, if `found` lacks some, has others, or has some of another shape."""
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in found and found[name].shape != tensor.shape
+        ],
+    }
+    said = [f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names]
+    if said:
+        raise InputError(f"{where} does not hold this network; tensors {'; tensors '.join(said)}")

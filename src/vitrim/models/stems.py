@@ -1,0 +1,66 @@
+"""TransUNet's convolutional stem: ResNetV2-50 to 1/16, as timm builds it and as the public TransUNet release does."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from timm.layers import GroupNormAct, StdConv2d, StdConv2dSame, make_divisible
+from timm.models.resnetv2 import ResNetV2
+from torch import nn
+from torch.nn import functional as F
+
+LAYERS = (3, 4, 9)
+"""Bottlenecks at 1/4, 1/8 and 1/16 (Dosovitskiy et al. 2021: R50 with the fourth stage's blocks in the third)."""
+
+
+class ResNetStem(nn.Module):
+    """ResNetV2-50 without its fourth stage, group norm and weight standardisation (Kolesnikov et al. 2020).
+
+    `form` is "timm", which fits timm's and Google's weights, or "release", which fits checkpoints of the public
+    TransUNet code; they differ in padding, in the epsilons and in the shortcut's groups, and so in every number.
+    """
+
+    def __init__(self, in_channels: int, width: float, form: Literal["timm", "release"]) -> None:
+        super().__init__()
+        self.channels = tuple(make_divisible(channels * width) for channels in (64, 256, 512, 1024))
+        """Channels at 1/2, 1/4, 1/8 and 1/16."""
+        release = form == "release"
+        self.cnn = ResNetV2(
+            layers=LAYERS,
+            channels=(256, 512, 1024),
+            num_classes=0,
+            global_pool="",
+            in_chans=in_channels,
+            width_factor=width,
+            preact=False,
+            stem_type="" if release else "same",
+            conv_layer=partial(StdConv2d, eps=1e-5) if release else partial(StdConv2dSame, eps=1e-8),
+            norm_layer=partial(fitting_group_norm, eps=1e-6 if release else 1e-5),
+        )
+        if release:
+            self.cnn.stem.pool = nn.MaxPool2d(3, stride=2)
+            for stage in self.cnn.stages:
+                conv = stage.blocks[0].downsample.conv
+                stage.blocks[0].downsample.norm = GroupNormAct(
+                    conv.out_channels, num_groups=conv.out_channels, eps=1e-5, apply_act=False
+                )
+
+    def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Features at 1/2, 1/4, 1/8 and 1/16 of images (B, C, H, W), H and W multiples of 16."""
+        features = [self.cnn.stem[:-1](images)]
+        x = self.cnn.stem[-1](features[0])
+        for stage in self.cnn.stages:
+            x = stage(x)
+            features.append(x)
+        missing = features[0].shape[-1] // 2 - features[1].shape[-1]  # 1 in the release's form, whose pool pads nothing
+        if missing:
+            features[1] = F.pad(features[1], (0, missing, 0, missing))
+        return features
+
+
+def fitting_group_norm(num_channels: int, **settings: Any) -> GroupNormAct:
+    """timm's group norm and ReLU, with 32 groups or the most below that divide the channels by 2 or more."""
+    groups = next(n for n in range(32, 0, -1) if num_channels % n == 0 and num_channels >= 2 * n)
+    return GroupNormAct(num_channels, num_groups=groups, **settings)

@@ -1,0 +1,48 @@
+"""TransUNet (Chen et al. 2021; paper, 3.2.1 and figure 1)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from vitrim.config import NetworkConfig
+from vitrim.models.layers import ConvNormAct, TwoConvs, init_convolutions, scaled
+from vitrim.models.network import Network
+from vitrim.models.stems import ResNetStem
+from vitrim.models.vit import SIZES, ViT
+
+
+class TransUNet(Network):
+    """A convolutional stem to 1/16, the transformer on its features, and a decoder with the stem's features as skips.
+
+    Without blocks (depth 0) the 1×1 embedding, the position embedding and the LayerNorm stay.
+    """
+
+    vit: ViT
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        size = SIZES[config.size]
+        self.stem = ResNetStem(self.stem_channels, config.width, config.stem)
+        half, quarter, eighth, sixteenth = self.stem.channels
+        self.vit = ViT(sixteenth, 1, self.token_grid, size, config.depth)
+        widths = [scaled(channels, config.width) for channels in (512, 256, 128, 64, 16)]
+        self.bottleneck = ConvNormAct(size.dim, widths[0], bias=False)
+        self.decoder = nn.ModuleList(
+            TwoConvs(below + skip, out, bias=False)
+            for below, skip, out in zip(widths[:-1], (eighth, quarter, half, 0), widths[1:], strict=True)
+        )
+        self.head = nn.Conv2d(widths[-1], config.num_classes, 3, padding=1)
+        for part in (self.bottleneck, self.decoder, self.head):
+            init_convolutions(part)
+
+    def segment(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, H, W) of images (B, stem_channels, H, W)."""
+        half, quarter, eighth, sixteenth = self.stem(images)
+        tokens, _ = self.vit(sixteenth, taps=())
+        x = self.bottleneck(tokens)  # (B, 512, H/16, W/16)
+        for convs, skip in zip(self.decoder, (eighth, quarter, half, None), strict=True):
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+            x = convs(x if skip is None else torch.cat((x, skip), dim=1))
+        return self.head(x)

@@ -1,0 +1,65 @@
+"""2D UNETR (Hatamizadeh et al. 2022 in two dimensions; paper, 3.2.3, figures 3 and 7)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from vitrim.config import PATCH, NetworkConfig
+from vitrim.models.layers import TwoConvs, UpBlocks, double_size, init_convolutions, scaled
+from vitrim.models.network import Network
+from vitrim.models.taps import REDUCTIONS, kept_taps
+from vitrim.models.vit import SIZES, ViT
+
+
+class UNETR2D(Network):
+    """The transformer on raw patches; four of its blocks feed a decoder, and a branch from the image its last stage.
+
+    Truncated, the decoder starts at the deepest tap kept: the stages below it are gone, and with them the part of the
+    next stage's first kernel that they fed.
+    """
+
+    vit: ViT
+    shallowest = 1
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__(config)
+        size = SIZES[config.size]
+        self.vit = ViT(self.stem_channels, PATCH, self.token_grid, size, config.depth)
+        widths = {reduction: scaled(64 * reduction, config.width) for reduction in (1, 2, 4, 8)}
+        deepest = max(self.roles)
+        self.lifts = nn.ModuleDict()
+        self.convs = nn.ModuleDict()
+        self.ups = nn.ModuleDict()
+        for reduction in self.roles:
+            if reduction == PATCH:
+                self.lifts[str(reduction)] = double_size(size.dim, widths[8])
+                continue
+            out = widths[reduction]
+            self.lifts[str(reduction)] = UpBlocks(size.dim, [widths[r] for r in (8, 4, 2) if r >= reduction])
+            self.convs[str(reduction)] = TwoConvs(out if reduction == deepest else 2 * out, out)
+            self.ups[str(reduction)] = double_size(out, widths[reduction // 2])
+        self.image = TwoConvs(self.stem_channels, widths[1])
+        self.merge = TwoConvs(2 * widths[1], widths[1])
+        self.head = nn.Conv2d(widths[1], config.num_classes, 1)
+        for part in (self.lifts, self.convs, self.ups, self.image, self.merge, self.head):
+            init_convolutions(part)
+
+    @property
+    def roles(self) -> dict[int, int]:
+        """Reduction of the scale that is fed -> block, from 1. At depth 7: blocks 3, 6 and 7 feed 1/2, 1/4 and 1/8."""
+        return dict(zip(REDUCTIONS, kept_taps(self.config.taps, self.depth), strict=False))
+
+    def segment(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (B, K, H, W) of images (B, stem_channels, H, W)."""
+        last, maps = self.vit(images, self.taps)
+        deepest = max(self.roles)
+        below: tuple[torch.Tensor, ...] = ()
+        for reduction in sorted(self.roles, reverse=True):
+            tokens = last if reduction == deepest else maps[self.roles[reduction]]
+            x = self.lifts[str(reduction)](tokens)
+            if reduction != PATCH:
+                x = self.convs[str(reduction)](torch.cat((*below, x), dim=1))
+                x = self.ups[str(reduction)](x)
+            below = (x,)
+        return self.head(self.merge(torch.cat((*below, self.image(images)), dim=1)))
