@@ -77,8 +77,9 @@ class Network(nn.Module, ABC):
         InputError if C, H or W is not what the network was built for.
         """
         channels, *size = images.shape[1:]
-        if tuple(size) != self.config.image_size or channels not in (self.config.in_chans, self.stem_channels // 3):
-            expected = (self.config.in_chans, *self.config.image_size)
+        fits = channels == self.config.in_chans or (channels == 1 and self.stem_channels == 3)
+        if not fits or tuple(size) != self.config.image_size:
+            expected = ", ".join(str(n) for n in (self.config.in_chans, *self.config.image_size))
             raise InputError(f"{self.config.name} takes images (batch, {expected}), got {tuple(images.shape)}")
         return self.segment(repeat_gray(images, self.stem_channels))
 

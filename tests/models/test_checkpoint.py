@@ -1,0 +1,83 @@
+"""Folders that hold no network, or not the one that they describe, are refused with a reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vitrim.errors import InputError
+from vitrim.models.checkpoint import load_model, save_model
+from vitrim.models.factory import create_model
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    save_model(
+        create_model("transunet", num_classes=2, depth=1, size="micro", width=0.125, image_size=64), tmp_path / "m"
+    )
+    return tmp_path / "m"
+
+
+def test_saving_over_a_checkpoint_replaces_it(saved: Path) -> None:
+    save_model(create_model("transunet", num_classes=5, depth=0, size="micro", width=0.125, image_size=64), saved)
+    assert load_model(saved).config.num_classes == 5
+    assert sorted(path.name for path in saved.parent.iterdir()) == ["m"]
+
+
+def test_loading_draws_no_random_number(saved: Path) -> None:
+    state = torch.get_rng_state()
+    load_model(saved)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no network in .*: model\.json is missing"):
+        load_model(tmp_path)
+
+
+def test_tensors_that_do_not_fit_are_named(saved: Path) -> None:
+    state = load_file(saved / "model.safetensors")
+    state["surplus"] = torch.zeros(1)
+    state["head.bias"] = torch.zeros(7)
+    del state["head.weight"]
+    save_file(state, saved / "model.safetensors")
+    with pytest.raises(InputError) as caught:
+        load_model(saved)
+    message = str(caught.value)
+    assert "missing: head.weight" in message
+    assert "unexpected: surplus" in message
+    assert "of another shape: head.bias (7,) instead of (2,)" in message
+
+
+def test_a_cut_off_file_is_refused(saved: Path) -> None:
+    file = saved / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(InputError, match="cannot read"):
+        load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"format": 99}, "format 99"),
+        ({"network": {"name": "transunet"}}, "num_classes is missing"),
+        ({"network": {"name": "vnet", "num_classes": 2}}, "name"),
+    ],
+)
+def test_a_description_that_vitrim_cannot_follow_is_refused(
+    saved: Path, change: dict[str, object], complaint: str
+) -> None:
+    path = saved / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=complaint):
+        load_model(saved)
+
+
+def test_json_that_describes_something_else_is_refused(saved: Path) -> None:
+    (saved / "model.json").write_text("[]")
+    with pytest.raises(InputError, match="does not describe a network"):
+        load_model(saved)
