@@ -1,0 +1,183 @@
+"""The measures of attention: each a number per map, from softmax weights (..., N, N) over an h × w grid of patches.
+
+Rows sum to 1, class and register tokens are dropped already (`grid.patches_only`). Attention distance follows
+Dosovitskiy et al. 2021 (figure 7) and Raghu et al. 2021; rollout Abnar & Zuidema 2020.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from vitrim.attention.grid import distances, mean_distance, neighbours
+from vitrim.errors import InputError
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a measure is called on an axis, and how it moves."""
+
+    name: str
+    title: str
+    unit: str
+    falls: bool = False
+    """Whether it falls, rather than rises, as attention becomes global."""
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure("globality", "globality", "of uniform attention"),
+        Measure("distance_patches", "attention distance", "patches"),
+        Measure("distance_pixels", "attention distance", "pixels"),
+        Measure("distance_mm", "attention distance", "mm"),
+        Measure("self_share", "share of the patch itself", "", falls=True),
+        Measure("neighbourhood_share", "share of the 8 neighbours", "", falls=True),
+        Measure("proximity_correlation", "correlation with proximity", "Spearman", falls=True),
+        Measure("entropy", "entropy", "of uniform attention"),
+        Measure("query_dependence", "query dependence", "of log N"),
+        Measure("rollout_globality", "globality of the rollout", "of uniform attention"),
+    )
+}
+"""Every measure by the name that it has in `profile.csv`, in the order of the columns."""
+
+LINEAR = ("globality", "distance_patches", "distance_pixels", "distance_mm", "self_share", "neighbourhood_share")
+
+
+def checked_measures(names: Sequence[str] | None) -> tuple[str, ...]:
+    """`names` (all by default) in the order of MEASURES; InputError names one that is not there."""
+    for name in names or ():
+        if name not in MEASURES:
+            raise InputError(f"no such measure: {name!r}; there are {', '.join(MEASURES)}")
+    return tuple(name for name in MEASURES if names is None or name in names)
+
+
+@lru_cache(maxsize=64)
+def _linear_table(
+    names: tuple[str, ...],
+    grid: tuple[int, int],
+    patch: tuple[float, float],
+    spacing: tuple[float, float] | None,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """(N · N, len(names)): what a weight from query i to key j adds to each measure that is linear in the weights."""
+    d = distances(grid)
+    step_mm = (patch[0] * spacing[0], patch[1] * spacing[1]) if spacing else None
+    tables = {
+        "globality": lambda: d / mean_distance(grid),
+        "distance_patches": lambda: d,
+        "distance_pixels": lambda: distances(grid, patch),
+        "distance_mm": lambda: distances(grid, step_mm) if step_mm else torch.full_like(d, math.nan),
+        "self_share": lambda: torch.eye(len(d), dtype=d.dtype),
+        "neighbourhood_share": lambda: neighbours(grid),
+    }
+    return torch.stack([tables[name]().flatten() / len(d) for name in names], dim=1).to(device, dtype)
+
+
+def linear_measures(
+    weights: Tensor,
+    names: Sequence[str],
+    grid: tuple[int, int],
+    patch: tuple[float, float] = (1.0, 1.0),
+    spacing: tuple[float, float] | None = None,
+) -> Tensor:
+    """Measures out of LINEAR, means over queries: (..., N, N) to (..., len(names)), in one product.
+
+    `patch`: pixels from one patch to the next (rows, columns); `spacing`: mm from one pixel to the next; without it
+    distance_mm is NaN.
+    """
+    table = _linear_table(tuple(names), grid, patch, spacing, weights.dtype, weights.device)
+    return weights.flatten(-2) @ table
+
+
+def entropy(weights: Tensor) -> Tensor:
+    """Mean over queries of −Σ_j A_ij log A_ij, in units of log N: (..., N, N) to (...). 1 for uniform attention."""
+    return torch.special.entr(weights).sum(dim=(-2, -1)) / (weights.shape[-1] * math.log(weights.shape[-1]))
+
+
+def query_dependence(weights: Tensor, entropies: Tensor | None = None) -> Tensor:
+    """Mean over queries of KL(A_i ‖ mean_i A_i), in units of log N: (..., N, N) to (...); 0 where all see the same.
+
+    It equals the entropy of the mean row less the mean entropy of the rows, and so is had from `entropy` for free.
+    """
+    n = weights.shape[-1]
+    pooled = torch.special.entr(weights.mean(dim=-2)).sum(dim=-1) / math.log(n)
+    return (pooled - (entropy(weights) if entropies is None else entropies)).clamp_min(0.0)
+
+
+def sampled_queries(tokens: int, queries: int) -> Tensor:
+    """Which queries the proximity correlation looks at: all, or `queries` of them, the same ones at every call."""
+    if queries >= tokens:
+        return torch.arange(tokens)
+    return torch.randperm(tokens, generator=torch.Generator().manual_seed(0))[:queries].sort().values
+
+
+def proximity_correlation(weights: Tensor, grid: tuple[int, int], queries: int | None = None) -> Tensor:
+    """Mean over queries of the Spearman correlation of A_ij with −‖p_i − p_j‖: (..., N, N) to (...).
+
+    Ties share their mean rank; a query that attends to all patches alike has correlation 0. `queries` looks at that
+    many of the N queries only (all by default).
+    """
+    n = weights.shape[-1]
+    chosen = sampled_queries(n, n if queries is None else queries)
+    near = _centred_ranks(-distances(grid)[chosen]).to(weights.device, weights.dtype)
+    ranks = _centred_ranks(weights[..., chosen.to(weights.device), :])
+    spread = (ranks.square().sum(-1) * near.square().sum(-1)).sqrt()
+    correlation = (ranks * near).sum(-1) / spread.clamp_min(torch.finfo(spread.dtype).tiny)
+    return correlation.mean(dim=-1)
+
+
+def _centred_ranks(values: Tensor) -> Tensor:
+    """Ranks along the last axis, ties sharing their mean rank, less the mean rank of all."""
+    values = values.contiguous()
+    ordered = values.sort(dim=-1).values
+    below = torch.searchsorted(ordered, values)
+    upto = torch.searchsorted(ordered, values, right=True)
+    ranks = (below + upto).to(values.dtype) / 2  # counted so that their mean is N / 2
+    return ranks - values.shape[-1] / 2
+
+
+def rollout(mean_weights: Tensor, before: Tensor | None = None) -> Tensor:
+    """One step of attention rollout: R^l = ½(Ā^l + I) R^(l−1), rows renormalised, (..., N, N); R^0 = I.
+
+    mean_weights: head-averaged attention of block l; before: R^(l−1) (Abnar & Zuidema 2020).
+    """
+    identity = torch.eye(mean_weights.shape[-1], dtype=mean_weights.dtype, device=mean_weights.device)
+    step = (mean_weights + identity) / 2
+    step = step / step.sum(dim=-1, keepdim=True)
+    return step if before is None else step @ before
+
+
+def globality(weights: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Attention distance over that of uniform attention, D / D_uniform: (..., N, N) to (...)."""
+    return linear_measures(weights, ("globality",), grid)[..., 0]
+
+
+def measure_maps(
+    weights: Tensor,
+    names: Sequence[str],
+    grid: tuple[int, int],
+    patch: tuple[float, float] = (1.0, 1.0),
+    spacing: tuple[float, float] | None = None,
+    queries: int | None = None,
+) -> Tensor:
+    """All of `names` but the rollout for each map: (..., N, N) to (..., len(names)), NaN in the rollout's place."""
+    values = weights.new_full((*weights.shape[:-2], len(names)), math.nan)
+    linear = [name for name in names if name in LINEAR]
+    if linear:
+        values[..., [names.index(name) for name in linear]] = linear_measures(weights, linear, grid, patch, spacing)
+    if "entropy" in names or "query_dependence" in names:
+        spread = entropy(weights)
+        if "entropy" in names:
+            values[..., names.index("entropy")] = spread
+        if "query_dependence" in names:
+            values[..., names.index("query_dependence")] = query_dependence(weights, spread)
+    if "proximity_correlation" in names:
+        values[..., names.index("proximity_correlation")] = proximity_correlation(weights, grid, queries)
+    return values

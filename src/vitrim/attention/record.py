@@ -1,0 +1,139 @@
+"""What was measured of a model's attention: per case, block and head, as a table and as two files."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vitrim.attention.measures import MEASURES
+from vitrim.errors import InputError
+from vitrim.files import replacing, write_json
+
+FORMAT = "vitrim attention profile 1"
+
+
+@dataclass(frozen=True)
+class AttentionProfile:
+    """Measures of attention per case, block and head; a case is the mean over its slices."""
+
+    cases: tuple[str, ...]
+    slices: tuple[int, ...]
+    """Slices looked at in each case."""
+    layers: tuple[str, ...]
+    """Name of the attention layer of each block; blocks count from 1."""
+    heads: tuple[int, ...]
+    """Heads of each block; heads count from 1."""
+    measures: tuple[str, ...]
+    values: np.ndarray
+    """(cases, blocks, 1 + heads, measures) float64; entry 0 of the third axis is the head-averaged attention. NaN where
+    a measure does not exist: the rollout of a single head, mm where the spacing is unknown."""
+    grid: tuple[int, int]
+    prefix_tokens: int
+    patch: tuple[float, float]
+    """Pixels from one patch to the next, along rows and columns."""
+    queries: int
+    """Queries that the proximity correlation looked at, of h · w."""
+
+    @property
+    def blocks(self) -> int:
+        return len(self.layers)
+
+    def of(self, measure: str, head: int | str = "mean") -> np.ndarray:
+        """One measure of the head-averaged attention or of one head (from 1): (cases, blocks) float64.
+
+        Raises:
+            InputError: if the profile does not hold the measure or the head.
+        """
+        if measure not in self.measures:
+            raise InputError(f"the profile does not hold {measure!r}; it holds {', '.join(self.measures)}")
+        if head != "mean" and not (isinstance(head, int) and 1 <= head <= max(self.heads)):
+            raise InputError(f"no such head: {head!r}; there are 'mean' and 1 to {max(self.heads)}")
+        return self.values[:, :, 0 if head == "mean" else int(head), self.measures.index(measure)]
+
+    def table(self) -> pd.DataFrame:
+        """Columns case, block, head (a number or "mean"), measure, value; what does not exist has no row."""
+        names: list[int | str] = ["mean", *range(1, max(self.heads) + 1)]
+        case, block, head, measure = (axis.ravel() for axis in np.indices(self.values.shape))
+        there = ~np.isnan(self.values.ravel())
+        return pd.DataFrame(
+            {
+                "case": np.array(self.cases, dtype=object)[case],
+                "block": block + 1,
+                "head": np.array(names, dtype=object)[head],
+                "measure": np.array(self.measures, dtype=object)[measure],
+                "value": self.values.ravel(),
+            }
+        )[there].reset_index(drop=True)
+
+    def save(self, folder: Path) -> None:
+        """Write `profile.json` (what was measured, on what, and the means over cases) and `profile.csv` (the table)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "profile.csv") as temporary:
+            self.table().to_csv(temporary, index=False)
+        means = np.array([[_mean_or_none(self.of(m)[:, b]) for m in self.measures] for b in range(self.blocks)])
+        write_json(
+            folder / "profile.json",
+            {
+                "format": FORMAT,
+                "grid": list(self.grid),
+                "prefix_tokens": self.prefix_tokens,
+                "patch": list(self.patch),
+                "layers": list(self.layers),
+                "heads": list(self.heads),
+                "measures": {name: MEASURES[name].unit for name in self.measures},
+                "proximity_queries": self.queries,
+                "cases": dict(zip(self.cases, self.slices, strict=True)),
+                "head_averaged": [
+                    {"block": block + 1, **dict(zip(self.measures, row, strict=True))}
+                    for block, row in enumerate(means.tolist())
+                ],
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> AttentionProfile:
+        """Read what `save` wrote; InputError if it is not there or is something else."""
+        folder = Path(folder)
+        try:
+            head = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
+            table = pd.read_csv(
+                folder / "profile.csv", dtype={"case": str, "head": str, "measure": str}, na_filter=False
+            )
+            if head["format"] != FORMAT:
+                raise InputError(f"{folder / 'profile.json'} is {head['format']!r}, not {FORMAT!r}")
+            cases, measures = tuple(head["cases"]), tuple(head["measures"])
+            values = np.full((len(cases), len(head["layers"]), 1 + max(head["heads"]), len(measures)), math.nan)
+            index = (
+                table["case"].map({name: i for i, name in enumerate(cases)}),
+                table["block"] - 1,
+                table["head"].replace("mean", "0").astype(int),
+                table["measure"].map({name: i for i, name in enumerate(measures)}),
+            )
+            values[index] = table["value"].astype(float)
+        except OSError as error:
+            raise InputError(f"no attention profile in {folder}: {error.strerror or error}") from error
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise InputError(f"the attention profile in {folder} cannot be read: {error}") from error
+        return cls(
+            cases=cases,
+            slices=tuple(head["cases"].values()),
+            layers=tuple(head["layers"]),
+            heads=tuple(head["heads"]),
+            measures=measures,
+            values=values,
+            grid=(head["grid"][0], head["grid"][1]),
+            prefix_tokens=head["prefix_tokens"],
+            patch=(head["patch"][0], head["patch"][1]),
+            queries=head["proximity_queries"],
+        )
+
+
+def _mean_or_none(values: np.ndarray) -> float | None:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else None
