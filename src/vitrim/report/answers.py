@@ -1,0 +1,53 @@
+"""The answer for each network: how many blocks, what that saves, what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from vitrim.attention.decision import Decision
+from vitrim.report.run import NetworkRun, Run
+from vitrim.report.words import costs, explain_flags, needs, saves
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Three sentences about a network, and the flags of its decision in words."""
+
+    network: NetworkRun
+    decision: Decision | None
+    full: int
+    needs: str
+    saves: str
+    costs: str
+    notes: tuple[str, ...]
+
+
+def answers(run: Run) -> list[Answer]:
+    """One answer a network, from its decision and the rows of the first seed."""
+    return [_answer(run, network) for network in run.networks]
+
+
+def _answer(run: Run, network: NetworkRun) -> Answer:
+    full_blocks, seed = run.full_blocks(network.name), run.seeds[0]
+    decided = network.decision
+    if decided is None:
+        return Answer(network, None, full_blocks, f"For {network.title} no decision was stored.", "", "", ())
+    full, row = run.row(network.name, full_blocks, seed), run.row(network.name, decided.depth, seed)
+    saving = price = ""
+    if full is not None and row is not None and decided.depth < full_blocks:
+        before, after = _cost(run, network.name, full_blocks, seed), _cost(run, network.name, decided.depth, seed)
+        saving, price = saves(row, full, after, before), costs(row, full, run.margins)
+    elif decided.depth >= full_blocks:
+        saving = "Nothing is saved."
+    return Answer(
+        network, decided, full_blocks, needs(network, decided, full_blocks), saving, price,
+        tuple(explain_flags(network, decided)),
+    )  # fmt: skip
+
+
+def _cost(run: Run, network: str, blocks: int, seed: int) -> dict[str, Any]:
+    if run.cost is None:
+        return {}
+    rows = run.cost[(run.cost["network"] == network) & (run.cost["blocks"] == blocks) & (run.cost["seed"] == seed)]
+    return {} if rows.empty else rows.iloc[0].to_dict()

@@ -1,0 +1,150 @@
+"""Line charts as SVG text; colours come from the page's style sheet, so that they follow light, dark and print."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import floor, isfinite, log10
+from typing import Any
+
+from markupsafe import Markup, escape
+
+
+def element(name: str, content: Any = "", **attributes: Any) -> Markup:
+    """An SVG element; `class_` is class, `stroke_width` is stroke-width; everything is escaped but Markup."""
+    text = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
+    return Markup(f"<{name}{text}>{escape(content)}</{name}>")
+
+
+def join(parts: Sequence[Markup]) -> Markup:
+    """Several elements as one."""
+    return Markup("").join(parts)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A curve: points (x, y), the CSS class that colours it, its name, and the two sides of a band around it."""
+
+    points: Sequence[tuple[float, float]]
+    style: str
+    name: str
+    low: Sequence[float] | None = None
+    high: Sequence[float] | None = None
+    markers: bool = False
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The plotting area: ranges of both axes, size in user units."""
+
+    x: tuple[float, float]
+    y: tuple[float, float]
+    width: int = 360
+    height: int = 210
+    left: int = 40
+    right: int = 12
+    top: int = 10
+    bottom: int = 34
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Place of a point in user units, kept inside the frame vertically."""
+        across = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
+        up = min(1.0, max(0.0, (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)))
+        return (
+            round(self.left + across * (self.width - self.left - self.right), 2),
+            round(self.height - self.bottom - up * (self.height - self.top - self.bottom), 2),
+        )
+
+
+def nice_range(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float]:
+    """Ends of an axis that hold all values, with fixed ends where given."""
+    known = [value for value in values if isfinite(value)] or [0.0, 1.0]
+    bottom = min(known) if low is None else min(low, *known)
+    top = max(known) if high is None else max(high, *known)
+    space = (top - bottom or abs(top) or 1.0) * 0.08
+    return (bottom - space if low is None else bottom, top + space if high is None else top)
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers between two ends."""
+    raw = (high - low or 1) / count
+    power = 10.0 ** floor(log10(raw))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
+    first = -floor(-low / step)
+    return [round(step * index, 10) for index in range(first, int(high / step + 1e-9) + 1)]
+
+
+def chart(
+    frame: Frame,
+    lines: Sequence[Line],
+    label: str,
+    x_label: str,
+    x_ticks: Sequence[float] | None = None,
+    under: Sequence[Markup] = (),
+    over: Sequence[Markup] = (),
+    tick_format: str = "g",
+) -> Markup:
+    """A chart with axes. A screen reader says `label`; `under` and `over` are drawn below and above the lines."""
+    parts = [element("title", label), *under, *_axes(frame, x_label, x_ticks, tick_format)]
+    for line in lines:
+        points = [frame.at(x, y) for x, y in line.points if isfinite(y)]
+        if line.low is not None and line.high is not None:
+            xs = [x for x, _ in line.points]
+            ring = [frame.at(x, y) for x, y in zip(xs, line.high, strict=True)]
+            ring += [frame.at(x, y) for x, y in reversed(list(zip(xs, line.low, strict=True)))]
+            parts.append(element("polygon", points=_pairs(ring), class_=f"band {line.style}"))
+        parts.append(element("polyline", points=_pairs(points), class_=f"line {line.style}"))
+        if line.markers:
+            for x, y in line.points:
+                px, py = frame.at(x, y)
+                hint = element("title", f"{line.name}: {x:g}, {y:.3f}")
+                parts.append(element("circle", hint, cx=px, cy=py, r=3, class_=f"dot {line.style}"))
+    return element(
+        "svg", join([*parts, *over]), viewBox=f"0 0 {frame.width} {frame.height}", class_="chart", role="img",
+        aria_label=label,
+    )  # fmt: skip
+
+
+def level(frame: Frame, y: float, text: str, style: str = "threshold") -> Markup:
+    """A horizontal line with its name."""
+    x0, py = frame.at(frame.x[0], y)
+    x1, _ = frame.at(frame.x[1], y)
+    line = element("line", x1=x0, y1=py, x2=x1, y2=py, class_=style)
+    words = element("text", text, x=x1 - 2, y=round(py - 4, 2), class_=f"{style}-text", text_anchor="end")
+    return element("g", line + words, class_=f"{style}-group")
+
+
+def shade(frame: Frame, x: float, text: str) -> Markup:
+    """Everything to the right of x, greyed: what is discarded."""
+    left, _ = frame.at(x, 0)
+    right, _ = frame.at(frame.x[1], 0)
+    width = max(0.0, round(right - left, 2))
+    box = element(
+        "rect", x=left, y=frame.top, width=width, height=frame.height - frame.top - frame.bottom, class_="discarded"
+    )
+    words = (
+        element("text", text, x=left + 4, y=frame.height - frame.bottom - 5, class_="note")
+        if width > 60
+        else Markup("")
+    )
+    return element("g", box + words, class_="discarded-group")
+
+
+def _axes(frame: Frame, x_label: str, x_ticks: Sequence[float] | None, tick_format: str) -> list[Markup]:
+    parts = []
+    x0, y0 = frame.at(*[frame.x[0], frame.y[0]])
+    x1, _ = frame.at(frame.x[1], frame.y[0])
+    for value in ticks(*frame.y):
+        _, py = frame.at(frame.x[0], value)
+        parts.append(element("line", x1=x0, y1=py, x2=x1, y2=py, class_="grid"))
+        parts.append(element("text", format(value, tick_format), x=x0 - 5, y=round(py + 3.5, 2), text_anchor="end"))
+    for value in ticks(*frame.x) if x_ticks is None else x_ticks:
+        px, _ = frame.at(value, frame.y[0])
+        parts.append(element("text", format(value, "g"), x=px, y=y0 + 14, text_anchor="middle"))
+    parts.append(element("line", x1=x0, y1=y0, x2=x1, y2=y0, class_="axis"))
+    parts.append(element("text", x_label, x=round((x0 + x1) / 2, 2), y=frame.height - 4, text_anchor="middle"))
+    return parts
+
+
+def _pairs(points: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:g},{y:g}" for x, y in points)

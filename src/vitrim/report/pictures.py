@@ -1,0 +1,96 @@
+"""Arrays as pictures inside the page: slices, label maps, and the mosaics of the paper's figures 4 and 5."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.image import imsave
+
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#44AA99", "#882255", "#999933")
+"""Colours of the classes: Okabe and Ito's, which the colour-blind can tell apart, then three of Paul Tol's.
+
+White is kept for the reference's outline.
+"""
+
+COLORMAP = "viridis"
+"""Of the attention: even in lightness, also for the colour-blind and in grey."""
+
+
+def class_colour(index: int) -> str:
+    """Colour of the class with label `index` (from 1)."""
+    return PALETTE[(index - 1) % len(PALETTE)]
+
+
+def png(pixels: np.ndarray) -> str:
+    """(H, W, 3 or 4) uint8 as the address of an image inside the page."""
+    buffer = io.BytesIO()
+    imsave(buffer, pixels, format="png", pil_kwargs={"optimize": True})
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def window(image: np.ndarray) -> np.ndarray:
+    """Grey values of a slice (H, W): its 0.5th to 99.5th percentile as 0 to 255."""
+    low, high = np.percentile(image, [0.5, 99.5])
+    return (np.clip((image - low) / max(float(high - low), 1e-12), 0, 1) * 255).round().astype(np.uint8)
+
+
+def grey(image: np.ndarray) -> str:
+    """A slice (H, W) of any intensities."""
+    return png(np.repeat(window(image)[..., None], 3, axis=2))
+
+
+def edges(label: np.ndarray) -> np.ndarray:
+    """Pixels of a label map (H, W) that touch another label, on the label's own side."""
+    edge = np.zeros(label.shape, bool)
+    differs = label[1:] != label[:-1]
+    edge[1:] |= differs
+    edge[:-1] |= differs
+    differs = label[:, 1:] != label[:, :-1]
+    edge[:, 1:] |= differs
+    edge[:, :-1] |= differs
+    return edge & (label > 0)
+
+
+def overlay(label: np.ndarray, outline: np.ndarray | None = None) -> str:
+    """Label map (H, W) in the classes' colours, see-through inside; `outline`, another label map, as a white edge."""
+    label = np.repeat(np.repeat(label, 2, axis=0), 2, axis=1)
+    pixels = np.zeros((*label.shape, 4), np.uint8)
+    for index in np.unique(label[label > 0]):
+        pixels[label == index, :3] = _rgb(class_colour(int(index)))
+    pixels[..., 3] = np.where(label > 0, 140, 0)
+    pixels[edges(label), 3] = 255
+    if outline is not None:
+        pixels[edges(np.repeat(np.repeat(outline, 2, axis=0), 2, axis=1))] = 255
+    return png(pixels)
+
+
+def mosaic(maps: np.ndarray, grid: tuple[int, int], top: float) -> str:
+    """All N maps of a block (N, N), each h × w, laid out on an h × w grid (paper, figures 4 and 5).
+
+    The map in row r and column c shows where the patch in row r and column c looks; 0 to `top` is the colour scale.
+    """
+    h, w = grid
+    tiles = np.full((h, h + 1, w, w + 1), np.nan, np.float32)
+    tiles[:, :h, :, :w] = maps.reshape(h, w, h, w).transpose(0, 2, 1, 3)
+    canvas = tiles.reshape(h * (h + 1), w * (w + 1))[:-1, :-1]
+    colours = (colormaps[COLORMAP](np.clip(np.nan_to_num(canvas) / top, 0, 1)) * 255).round().astype(np.uint8)
+    colours[np.isnan(canvas)] = (0, 0, 0, 0)
+    return png(colours)
+
+
+def mosaic_top(maps: np.ndarray) -> float:
+    """Upper end of a mosaic's colour scale: the 99.5th percentile, at least twice uniform attention (1 / N)."""
+    return max(float(np.percentile(maps, 99.5)), 2 / maps.shape[-1])
+
+
+def colour_bar() -> str:
+    """The colour scale, lowest on the left."""
+    ramp = np.linspace(0, 1, 128)[None].repeat(4, axis=0)
+    return png((colormaps[COLORMAP](ramp) * 255).round().astype(np.uint8))
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)

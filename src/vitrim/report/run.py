@@ -1,0 +1,221 @@
+"""What a study left in its folder, read once and checked at the door."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vitrim.attention.decision import Decision
+from vitrim.errors import InputError
+
+TITLES = {"transunet": "TransUNet", "cats2d": "2D CATS", "unetr2d": "2D UNETR"}
+"""The paper's names of the networks."""
+
+REQUIRED = ("network", "blocks", "role", "seed", "average_dice")
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Raw attention of one slice: image (H, W), token grid, and head-averaged maps (B, N, N) of the given blocks."""
+
+    case: str
+    slice: int
+    image: np.ndarray
+    grid: tuple[int, int]
+    blocks: tuple[int, ...]
+    maps: np.ndarray
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Slices to look at: image (n, H, W), reference (n, H, W), predictions by (network, blocks) (n, H, W)."""
+
+    cases: tuple[str, ...]
+    slices: tuple[int, ...]
+    image: np.ndarray
+    reference: np.ndarray
+    predictions: dict[tuple[str, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class NetworkRun:
+    """One network of the study: its decision and the measures behind it; what was not stored is None."""
+
+    name: str
+    folder: Path
+    decision: Decision | None
+    profile: pd.DataFrame | None
+    untrained: pd.DataFrame | None
+    maps: Maps | None
+
+    @property
+    def title(self) -> str:
+        """The network's name as people say it."""
+        return TITLES.get(self.name, self.name)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A study's folder, whole."""
+
+    folder: Path
+    name: str
+    config: str
+    study: dict[str, Any]
+    versions: dict[str, Any]
+    results: pd.DataFrame
+    cases: pd.DataFrame | None
+    cost: pd.DataFrame | None
+    history: pd.DataFrame | None
+    networks: tuple[NetworkRun, ...]
+    examples: Examples | None
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """Foreground classes in the order of their labels."""
+        return tuple(c.removeprefix("dice_") for c in self.results.columns if c.startswith("dice_") and c != CHANGE)
+
+    @cached_property
+    def margins(self) -> tuple[str, ...]:
+        """Margins of the verdicts in percent, as the columns name them."""
+        return tuple(c.removeprefix("verdict_") for c in self.results.columns if c.startswith("verdict_"))
+
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """Seeds that were run, in the order of the table."""
+        return tuple(dict.fromkeys(int(seed) for seed in self.results["seed"]))
+
+    def rows(self, network: str) -> pd.DataFrame:
+        """Results of one network, the full one first."""
+        return self.results[self.results["network"] == network]
+
+    def row(self, network: str, blocks: int, seed: int) -> pd.Series | None:
+        """One row of the results, None where that network was not trained."""
+        found = self.results[
+            (self.results["network"] == network) & (self.results["blocks"] == blocks) & (self.results["seed"] == seed)
+        ]
+        return None if found.empty else found.iloc[0]
+
+    def full_blocks(self, network: str) -> int:
+        """Blocks of the untruncated network."""
+        rows = self.rows(network)
+        full = rows[rows["role"] == "full"]
+        return int((full if len(full) else rows)["blocks"].max())
+
+
+CHANGE = "dice_change_percent"
+
+
+def read_run(folder: Path) -> Run:
+    """Read a study's folder. InputError where there is none, or where a file in it cannot be used."""
+    folder = Path(folder)
+    if not (folder / "results.csv").is_file():
+        raise InputError(f"{folder} holds no finished study: results.csv is missing; run `vitrim study` first")
+    results = _table(folder / "results.csv")
+    missing = [column for column in REQUIRED if results is None or column not in results.columns]
+    if missing or results is None or results.empty:
+        raise InputError(f"{folder / 'results.csv'} is not a study's table: it lacks {', '.join(missing) or 'rows'}")
+    study = _json(folder / "study.json") or {}
+    settings = study.get("study")
+    names = list(dict.fromkeys(str(name) for name in results["network"]))
+    return Run(
+        folder=folder,
+        name=str(settings["name"]) if isinstance(settings, dict) and "name" in settings else folder.name,
+        config=_text(folder / "config.yaml"),
+        study=study,
+        versions=_json(folder / "versions.json") or {},
+        results=results,
+        cases=_table(folder / "cases.csv"),
+        cost=_table(folder / "cost.csv"),
+        history=_table(folder / "history.csv"),
+        networks=tuple(_network(folder / "networks" / name, name) for name in names),
+        examples=_examples(folder / "examples.npz"),
+    )
+
+
+def _network(folder: Path, name: str) -> NetworkRun:
+    decision = folder / "decision.json"
+    return NetworkRun(
+        name=name,
+        folder=folder,
+        decision=Decision.load(decision) if decision.is_file() else None,
+        profile=_table(folder / "profile.csv"),
+        untrained=_table(folder / "untrained" / "profile.csv"),
+        maps=_maps(folder / "maps.npz"),
+    )
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    """Read a CSV; only an empty field is missing, so that a class may be called NA."""
+    if not path.is_file():
+        return None
+    names = {"network": str, "case": str, "class": str, "head": str, "role": str, "measure": str}
+    try:
+        return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not a JSON object")
+    return content
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _maps(path: Path) -> Maps | None:
+    arrays = _arrays(path)
+    if arrays is None:
+        return None
+    h, w = (int(n) for n in arrays["grid"])
+    return Maps(
+        case=str(arrays["case"]),
+        slice=int(arrays["slice"]),
+        image=arrays["image"],
+        grid=(h, w),
+        blocks=tuple(int(block) for block in arrays["blocks"]),
+        maps=arrays["maps"].astype(np.float32),
+    )
+
+
+def _examples(path: Path) -> Examples | None:
+    arrays = _arrays(path)
+    if arrays is None:
+        return None
+    predictions = {}
+    for name, array in arrays.items():
+        if name.startswith("prediction_"):
+            network, _, blocks = name.removeprefix("prediction_").rpartition("_")
+            predictions[network, int(blocks)] = array
+    return Examples(
+        cases=tuple(str(case) for case in arrays["case"]),
+        slices=tuple(int(index) for index in arrays["slice"]),
+        image=arrays["image"],
+        reference=arrays["reference"],
+        predictions=predictions,
+    )

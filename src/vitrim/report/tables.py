@@ -1,0 +1,221 @@
+"""The study's table: the paper's columns in the paper's order, then what goes beyond them; as Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vitrim.report.numbers import NOTHING, fixed, interval, is_number, signed, whole
+from vitrim.report.run import TITLES, Run
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading; `number` columns are set flush right, `beyond` ones are not in the paper."""
+
+    heading: str
+    number: bool = True
+    beyond: bool = False
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a cell shows, and the value that it sorts by."""
+
+    text: str
+    value: float | str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows of equal length; `notes` are lines to be set below."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def results_table(run: Run) -> Table:
+    """One row a trained network: tables 1 to 3 of the paper, then what design section 5 adds."""
+    costs = _costs(run)
+    several = len(run.seeds) > 1
+    unit = _first(run.results, "hd95_unit") or "voxels"
+    columns = [
+        Column("Model", number=False),
+        Column("Transformer blocks"),
+        Column("Data set size"),
+        *(Column(name) for name in run.classes),
+        Column("Average Dice"),
+        Column("% Dice change"),
+        Column("% parameters saved"),
+        Column("Chosen", number=False, beyond=True),
+        *([Column("Seed", beyond=True)] if several else []),
+        Column("95 % interval of the change", beyond=True),
+        *(Column(f"Not worse by {margin} %?", number=False, beyond=True) for margin in run.margins),
+        Column("Parameters, millions", beyond=True),
+        Column("Multiply-adds, G", beyond=True),
+        Column("ms a slice", beyond=True),
+        Column("Peak memory, MiB", beyond=True),
+        Column(f"HD95, {unit}", beyond=True),
+    ]
+    rows = []
+    for _, row in run.results.iterrows():
+        network, blocks, seed = str(row["network"]), int(row["blocks"]), int(row["seed"])
+        cost = costs.get((network, blocks, seed), {})
+        hd95 = [row.get(f"hd95_{name}") for name in run.classes]
+        known = [float(value) for value in hd95 if is_number(value)]
+        rows.append(
+            (
+                Cell(TITLES.get(network, network), TITLES.get(network, network)),
+                Cell(str(blocks), blocks),
+                Cell(whole(row.get("train_slices")), _value(row.get("train_slices"))),
+                *(_dice_cell(run, row, name) for name in run.classes),
+                _cell(row.get("average_dice"), 3),
+                _cell(row.get("dice_change_percent"), 2, sign=True),
+                _cell(row.get("parameters_saved_percent"), 2),
+                Cell(role(row.get("role")), role(row.get("role"))),
+                *([Cell(str(seed), seed)] if several else []),
+                Cell(
+                    interval(row.get("change_low_percent"), row.get("change_high_percent"), 2),
+                    _value(row.get("change_low_percent")),
+                ),
+                *(_text_cell(row.get(f"verdict_{margin}")) for margin in run.margins),
+                _cell(_scaled(row.get("parameters"), 1e-6), 2),
+                _cell(_scaled(row.get("multiply_adds"), 1e-9), 2),
+                _cell(cost.get("milliseconds_per_slice"), 1),
+                _cell(cost.get("peak_memory_mib"), 0),
+                _cell(float(np.mean(known)) if known else None, 1),
+            )
+        )
+    return Table(tuple(columns), tuple(rows), _notes(run))
+
+
+def role(value: Any) -> str:
+    """Why a network of this depth was trained."""
+    words = {
+        "full": "full network",
+        "decided": "by the rule",
+        "fixed": "fixed",
+        "decided+fixed": "fixed, and by the rule",
+    }
+    return words.get(str(value), str(value)) if isinstance(value, str) else NOTHING
+
+
+def markdown(table: Table) -> str:
+    """The table as GitHub Markdown, its notes below."""
+    head = "| " + " | ".join(_pipe(column.heading) for column in table.columns) + " |"
+    rule = "|" + "|".join("---:" if column.number else "---" for column in table.columns) + "|"
+    body = ["| " + " | ".join(_pipe(cell.text) for cell in row) + " |" for row in table.rows]
+    notes = [line for note in table.notes for line in ("", note)]
+    return "\n".join([head, rule, *body, *notes]) + "\n"
+
+
+def latex(table: Table, caption: str, label: str) -> str:
+    """The table for a paper: booktabs rules, the paper's columns first and the others in a second part below."""
+    parts = [
+        [i for i, column in enumerate(table.columns) if not column.beyond],
+        [0, 1, *(i for i, column in enumerate(table.columns) if column.beyond)],
+    ]
+    lines = [r"% needs \usepackage{booktabs} and \usepackage{graphicx}", r"\begin{table}", r"\centering"]
+    for part in parts:
+        spec = "".join("r" if table.columns[i].number else "l" for i in part)
+        lines += [r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{{spec}}}", r"\toprule"]
+        lines += [_tex_row([table.columns[i].heading for i in part]), r"\midrule"]
+        previous = None
+        for row in table.rows:
+            if previous not in (None, row[0].text):
+                lines.append(r"\addlinespace")
+            previous = row[0].text
+            lines.append(_tex_row([row[i].text for i in part]))
+        lines += [r"\bottomrule", r"\end{tabular}}", "", r"\medskip"]
+    notes = " ".join(table.notes)
+    lines[-1] = rf"\caption{{{tex_escape(caption)}{' ' if notes else ''}{tex_escape(notes)}}}"
+    return "\n".join([*lines, rf"\label{{{label}}}", r"\end{table}"]) + "\n"
+
+
+TEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "−": "$-$", "–": "--", "×": r"$\times$",
+    "≥": r"$\geq$", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''",
+}  # fmt: skip
+
+
+def tex_escape(text: str) -> str:
+    """Text as LaTeX sets it, nothing in it a command."""
+    return "".join(TEX.get(character, character) for character in " ".join(text.split()))
+
+
+def _tex_row(texts: Sequence[str]) -> str:
+    return " & ".join(tex_escape(text) for text in texts) + r" \\"
+
+
+def _pipe(text: str) -> str:
+    """Keep a text from breaking out of its cell, or from being read as HTML."""
+    text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _cell(value: Any, digits: int, sign: bool = False) -> Cell:
+    return Cell(signed(value, digits) if sign else fixed(value, digits), _value(value))
+
+
+def _text_cell(value: Any) -> Cell:
+    return Cell(value, value) if isinstance(value, str) else Cell(NOTHING)
+
+
+def _dice_cell(run: Run, row: pd.Series, name: str) -> Cell:
+    """Dice of a class; where not all cases say something about it, how many do."""
+    cell = _cell(row.get(f"dice_{name}"), 3)
+    counted, total = row.get(f"cases_{name}"), row.get("validation_cases")
+    if is_number(counted) and is_number(total) and int(counted) < int(total):
+        return Cell(f"{cell.text} ({int(counted)} of {int(total)})", cell.value)
+    return cell
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    row = run.results.iloc[0]
+    total = row.get("validation_cases")
+    notes = []
+    if is_number(total):
+        notes.append(
+            "Dice is computed per case in 3D on the original grid, then averaged over the "
+            f"{int(total)} validation cases."
+        )
+        if any(is_number(row.get(f"cases_{c}")) and int(row[f"cases_{c}"]) < int(total) for c in run.classes):
+            notes.append(
+                "(n of m): a case in which a class is absent from reference and prediction alike says nothing about "
+                "that class and is left out of its mean; n cases were counted. A missed structure counts as 0."
+            )
+    if run.margins:
+        notes.append(
+            "The change is relative to the same network with all its blocks; its interval is a paired bootstrap over "
+            "cases. Not worse: the whole interval lies above the margin; worse: below it; undecided: it lies across."
+        )
+    if _first(run.results, "hd95_unit"):
+        notes.append("HD95 is averaged over classes; it is the volume's diagonal where a structure was missed.")
+    return tuple(notes)
+
+
+def _costs(run: Run) -> dict[tuple[str, int, int], dict[str, Any]]:
+    if run.cost is None:
+        return {}
+    return {(str(c["network"]), int(c["blocks"]), int(c["seed"])): dict(c) for _, c in run.cost.iterrows()}
+
+
+def _value(value: Any) -> float | None:
+    return float(value) if is_number(value) else None
+
+
+def _scaled(value: Any, factor: float) -> float | None:
+    return float(value) * factor if is_number(value) else None
+
+
+def _first(table: pd.DataFrame, column: str) -> str | None:
+    if column not in table.columns:
+        return None
+    known = table[column].dropna()
+    return str(known.iloc[0]) if len(known) else None

@@ -1,0 +1,198 @@
+"""A run folder made of numbers that nobody measured: enough for the report room to be tested without a training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, UNIFORM, BlockValue, Decision
+
+
+def attention(grid: tuple[int, int], reach: float, rng: np.random.Generator, noise: float = 0.6) -> np.ndarray:
+    """Rows that sum to 1 and fall off with distance; a `reach` in patches, infinity for uniform. (N, N)"""
+    rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
+    distance = np.hypot(rows[:, None] - rows, columns[:, None] - columns)
+    logits = -distance / reach + noise * rng.standard_normal(distance.shape)
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def measures_of(maps: np.ndarray, grid: tuple[int, int]) -> dict[str, float]:
+    """The measures of design section 2 that are easy to write down, of one (N, N) map; the others are made up."""
+    n = len(maps)
+    rows, columns = np.divmod(np.arange(n), grid[1])
+    distance = np.hypot(rows[:, None] - rows, columns[:, None] - columns)
+    near = np.maximum(abs(rows[:, None] - rows), abs(columns[:, None] - columns)) == 1
+    mean_distance = float((maps * distance).sum(1).mean())
+    mean_row = maps.mean(0)
+    return {
+        "distance_patches": mean_distance,
+        "distance_pixels": mean_distance * 16,
+        "globality": mean_distance / float(distance.mean()),
+        "self_share": float(np.diag(maps).mean()),
+        "neighbourhood_share": float((maps * near).sum(1).mean()),
+        "proximity_correlation": float(np.corrcoef(maps.ravel(), -distance.ravel())[0, 1]),
+        "entropy": float(-(maps * np.log(maps + 1e-12)).sum(1).mean() / np.log(n)),
+        "query_dependence": float((maps * np.log((maps + 1e-12) / (mean_row + 1e-12))).sum(1).mean() / np.log(n)),
+    }
+
+
+def labels(size: int, classes: int, shift: float) -> np.ndarray:
+    """Discs on a slice, one a class; `shift` pixels off, to stand for a prediction that is not perfect. (H, W) uint8"""
+    y, x = np.mgrid[:size, :size]
+    label = np.zeros((size, size), np.uint8)
+    for index in range(classes):
+        angle = 2 * np.pi * index / classes
+        centre = size / 2 + size * 0.26 * np.array([np.sin(angle), np.cos(angle)]) + shift
+        label[np.hypot(y - centre[0], x - centre[1]) < size * (0.06 + 0.015 * index)] = index + 1
+    return label
+
+
+def picture(size: int, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A grey body with brighter organs and noise. (H, W) float32, z-scored"""
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    body = (np.hypot(y / 0.46, x / 0.4) < 1).astype(float)
+    image = body + 0.25 * label * (label > 0) / max(1, label.max()) + 0.08 * rng.standard_normal((size, size))
+    return ((image - image.mean()) / image.std()).astype(np.float32)
+
+
+def make_run(
+    folder: Path,
+    networks: tuple[str, ...] = ("transunet", "cats2d", "unetr2d"),
+    classes: tuple[str, ...] = ("liver", "spleen", "left kidney", "aorta"),
+    grid: tuple[int, int] = (8, 8),
+    depths: dict[str, tuple[int, ...]] | None = None,
+    uniform: tuple[str, ...] = ("transunet",),
+    cases: int = 8,
+    name: str = "demo",
+    seed: int = 0,
+) -> Path:
+    """Write a whole run folder; networks in `uniform` attend uniformly, the others turn global with depth."""
+    rng = np.random.default_rng(seed)
+    depths = depths or {}
+    folder.mkdir(parents=True, exist_ok=True)
+    results, case_rows, cost, history = [], [], [], []
+    size = 16 * grid[0]
+    examples: dict[str, np.ndarray] = {}
+    references = np.stack([labels(size, len(classes), 2.0 * k) for k in range(3)])
+    examples["image"] = np.stack([picture(size, label, rng) for label in references])
+    examples["reference"] = references
+    examples["case"] = np.array([f"case_{k:03d}" for k in range(3)])
+    examples["slice"] = np.arange(5, 8)
+    for position, network in enumerate(networks):
+        decided = 1 if network in uniform else 3
+        rows = {12: "full"}
+        for depth in depths.get(network, (3,)):
+            rows[depth] = "fixed"
+        rows[decided] = "decided+fixed" if decided in rows else "decided"
+        full_dice = None
+        for blocks in sorted(rows, reverse=True):
+            dice = {c: 0.9 - 0.03 * k - 0.01 * (12 - blocks) / 12 + 0.004 * position for k, c in enumerate(classes)}
+            per_case = {c: np.clip(d + 0.02 * rng.standard_normal(cases), 0, 1) for c, d in dice.items()}
+            per_case[classes[-1]][0] = np.nan
+            dice = {c: float(np.nanmean(v)) for c, v in per_case.items()}
+            average = float(np.mean(list(dice.values())))
+            full_dice = full_dice or average
+            change = 100 * (average - full_dice) / full_dice
+            parameters = 20_000_000 + 7_087_872 * blocks
+            saved = 100 * (1 - parameters / (20_000_000 + 7_087_872 * 12))
+            full = blocks == 12
+            results.append(
+                {"network": network, "blocks": blocks, "role": rows[blocks], "seed": seed, "train_slices": 192,
+                 "train_cases": 12, "validation_cases": cases, "parameters": parameters,
+                 "parameters_saved_percent": None if full else saved, "multiply_adds": int(1e9 * (4 + blocks)),
+                 **{f"dice_{c}": v for c, v in dice.items()},
+                 **{f"cases_{c}": cases - (c == classes[-1]) for c in classes},
+                 "average_dice": average, "dice_change_percent": None if full else change,
+                 "change_low_percent": None if full else change - 1.1,
+                 "change_high_percent": None if full else change + 0.8,
+                 "verdict_5": None if full else "not worse", "verdict_1": None if full else "undecided",
+                 **{f"hd95_{c}": 3.0 + k for k, c in enumerate(classes)}, "hd95_unit": "mm"}
+            )  # fmt: skip
+            for c, values in per_case.items():
+                for k, value in enumerate(values):
+                    case_rows.append(
+                        {"network": network, "blocks": blocks, "seed": seed, "case": f"case_{k:03d}", "class": c,
+                         "dice": value, "hd95": 3.0, "reference_voxels": 0 if np.isnan(value) else 900,
+                         "predicted_voxels": 0 if np.isnan(value) else 880}
+                    )  # fmt: skip
+            cost.append(
+                {"network": network, "blocks": blocks, "seed": seed, "train_seconds": 10.0 + 2 * blocks,
+                 "milliseconds_per_slice": 5.0 + blocks, "peak_memory_mib": 300.0 + 20 * blocks, "device": "cpu"}
+            )  # fmt: skip
+            for step in range(0, 120, 4):
+                loss = 1.2 * np.exp(-step / 40) + 0.2 + 0.03 * rng.standard_normal()
+                history.append({"network": network, "blocks": blocks, "seed": seed, "step": step, "loss": loss})
+            prediction = np.stack([labels(size, len(classes), 2.0 * k + 1.5 + 0.1 * (12 - blocks)) for k in range(3)])
+            examples[f"prediction_{network}_{blocks}"] = prediction
+        write_network(folder / "networks" / network, grid, decided, network in uniform, examples, rng)
+    pd.DataFrame(results).to_csv(folder / "results.csv", index=False)
+    pd.DataFrame(case_rows).to_csv(folder / "cases.csv", index=False)
+    pd.DataFrame(cost).to_csv(folder / "cost.csv", index=False)
+    pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
+    np.savez_compressed(folder / "examples.npz", **examples)
+    (folder / "config.yaml").write_text(f"name: {name}\ndata:\n  layout: decathlon\n  image_size: {size}\nseed: 0\n")
+    (folder / "versions.json").write_text(json.dumps({"python": "3.11", "torch": "2.15", "vitrim": "0.1.0"}))
+    (folder / "split.json").write_text(json.dumps({"train": ["a", "b"], "validation": ["c"]}))
+    (folder / "study.json").write_text(
+        json.dumps({"study": {"name": name, "data": {"layout": "decathlon"}}, "data": "0" * 12})
+    )
+    return folder
+
+
+def write_network(
+    folder: Path, grid: tuple[int, int], decided: int, uniform: bool, examples: dict[str, np.ndarray],
+    rng: np.random.Generator, cases: int = 12,
+) -> None:  # fmt: skip
+    """profile.csv, untrained/profile.csv, decision.json and maps.npz of one network of 12 blocks."""
+    (folder / "untrained").mkdir(parents=True, exist_ok=True)
+    profiles: dict[str, list[dict]] = {"": [], "untrained": []}
+    maps = {}
+    for where, rows in profiles.items():
+        for block in range(1, 13):
+            flat = uniform or where == "untrained"
+            reach = 1e6 if flat else 0.7 * block**1.5
+            for case in range(cases):
+                heads = [attention(grid, reach, rng, 0.1 if flat else 0.6) for _ in range(3)]
+                average = np.mean(heads, axis=0)
+                if not where and case == 0 and block in (1, 2, 3, 6):
+                    maps[block] = average
+                for head, values in [("mean", average), *enumerate(heads, 1)]:
+                    for measure, value in measures_of(values, grid).items():
+                        rows.append({"case": f"train_{case}", "block": block, "head": head, "measure": measure,
+                                     "value": value})  # fmt: skip
+        pd.DataFrame(rows).to_csv(folder / where / "profile.csv", index=False)
+    np.savez_compressed(
+        folder / "maps.npz", case=np.array("train_0"), slice=np.array(7), image=examples["image"][0],
+        grid=np.array(grid), blocks=np.array(sorted(maps)), maps=np.stack([maps[b] for b in sorted(maps)]),
+    )  # fmt: skip
+    trained, untrained = (pd.DataFrame(rows) for rows in profiles.values())
+    write_decision(folder, trained, untrained, decided, cases)
+
+
+def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame, depth: int, cases: int) -> None:
+    """decision.json as the attention room writes it, with the depth that the caller wants."""
+
+    def means(table: pd.DataFrame, measure: str) -> dict[int, float]:
+        rows = table[(table["measure"] == measure) & (table["head"] == "mean")]
+        return {int(b): float(v) for b, v in rows.groupby("block")["value"].mean().items()}
+
+    values, entropy = means(trained, "globality"), means(trained, "entropy")
+    before, before_entropy = means(untrained, "globality"), means(untrained, "entropy")
+    interval = cases >= 5
+    blocks = tuple(
+        BlockValue(b, values[b], values[b] - 0.03 if interval else None, values[b] + 0.03 if interval else None,
+                   entropy[b], before[b], before_entropy[b])
+        for b in values
+    )  # fmt: skip
+    few = () if cases >= 10 else (FEW_CASES,) if interval else (NO_INTERVAL,)
+    flags = (*((UNIFORM,) if any(block.uniform for block in blocks) else ()), *few)
+    ids = tuple(f"train_{k}" for k in range(cases))
+    # The threshold is put where it gives the depth that is wanted.
+    threshold = 2 / 3 if values[1] > 0.9 else (blocks[depth - 1].low or blocks[depth - 1].value) - 0.01
+    Decision(depth, depth, depth, "globality", "mean", threshold, flags, blocks, ids, 2000, 0).save(
+        folder / "decision.json"
+    )
