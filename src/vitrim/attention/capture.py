@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vitrim.attention.weights import sdpa_weights, softmax_weights
+from vitrim.attention.weights import Weights, dot_product, parts, written
 from vitrim.errors import InputError
 
 SOFTMAX = (F.softmax, torch.softmax, torch.Tensor.softmax, torch.special.softmax)
@@ -38,8 +39,33 @@ class AttentionCall:
     """Name of the module that made the call, as in `model.named_modules()`; "" is the model itself."""
     index: int
     """How many attention calls of the model came before it inside this context."""
-    weights: Tensor
-    """(B, heads, queries, keys), rows sum to 1; before dropout, float32 or float64, detached, on the model's device."""
+    source: Weights
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(B, heads, queries, keys), known before the weights are computed."""
+        return self.source.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.source.device
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """(B, heads, queries, keys), rows sum to 1; before dropout, float32 or float64, detached, on its device.
+
+        Computed on the first look, from tensors that the model may change afterwards: look inside the reducer.
+        """
+        return self.source.compute()
+
+    def patches(self, prefix_tokens: int = 0) -> Tensor:
+        """The weights without the tokens before the patches, rows renormalised: (B, heads, N, N)."""
+        return self.source.compute(skip=prefix_tokens)
+
+    def parts(self, prefix_tokens: int = 0) -> Iterator[tuple[slice, slice, Tensor]]:
+        """The same in pieces (images, heads, weights), image after image: what is reduced at once need not be large."""
+        for images, heads in parts(self.source):
+            yield images, heads, self.source.compute(images, heads, prefix_tokens)
 
 
 Reducer = Callable[[AttentionCall], Any]
@@ -105,7 +131,7 @@ def _keep(call: AttentionCall) -> Tensor:
 class _CaptureMode(TorchFunctionMode):
     def __init__(self, model: nn.Module, reducer: Reducer, layers: Sequence[str] | None, captured: Captured) -> None:
         super().__init__()
-        self.modules = {id(module): (name, module) for name, module in model.named_modules()}
+        self.names = {id(module): name for name, module in model.named_modules()}
         self.reducer, self.layers, self.captured = reducer, layers, captured
 
     def __torch_function__(
@@ -124,7 +150,7 @@ class _CaptureMode(TorchFunctionMode):
         output = F.scaled_dot_product_attention(*args, **kwargs)
         caller = self._caller()
         if caller is not None:
-            self._reduce(caller, sdpa_weights(*args, **kwargs))
+            self._reduce(caller, dot_product(*args, **kwargs, heads=_heads(caller.module)))
         return output
 
     def _softmax(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], heads: int | None = None) -> Tensor:
@@ -134,7 +160,7 @@ class _CaptureMode(TorchFunctionMode):
         if _looks_like_attention(output, dim):
             caller = self._caller()
             if caller is not None:
-                self._reduce(caller, softmax_weights(logits, output), heads)
+                self._reduce(caller, written(logits, output, heads=heads or _heads(caller.module)))
         return output
 
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -159,27 +185,33 @@ class _CaptureMode(TorchFunctionMode):
         own.__kwdefaults__ = function.__kwdefaults__
         return own(*args, **kwargs)
 
-    def _caller(self) -> tuple[str, nn.Module] | None:
-        """Name and module of the innermost module of the model on the stack; None if this call is not the model's."""
+    def _caller(self) -> _Caller | None:
+        """The innermost module of the model on the stack; None if this call is not the model's, or not to be seen."""
+        if torch._C._current_graph_task_id() != -1:  # a checkpointed block runs again in the backward pass
+            return None
         frame = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
             first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-            if isinstance(first, nn.Module) and id(first) in self.modules and not isinstance(first, nn.Softmax):
-                return self.modules[id(first)]
+            if isinstance(first, nn.Module) and id(first) in self.names and not isinstance(first, nn.Softmax):
+                name = self.names[id(first)]
+                wanted = self.layers is None or any(fnmatchcase(name, pattern) for pattern in self.layers)
+                return _Caller(name, first) if wanted else None
             frame = frame.f_back  # type: ignore[assignment]
         return None
 
-    def _reduce(self, caller: tuple[str, nn.Module], weights: Tensor, heads: int | None = None) -> None:
-        name, module = caller
-        if self.layers is not None and not any(fnmatchcase(name, pattern) for pattern in self.layers):
-            return
-        call = AttentionCall(name, self.captured.counts.total(), _with_heads(weights, name, module, heads))
-        self.captured.counts[name] += 1
-        with torch.no_grad():
+    def _reduce(self, caller: _Caller, source: Weights) -> None:
+        call = AttentionCall(caller.name, self.captured.counts.total(), source)
+        self.captured.counts[caller.name] += 1
+        with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
             result = self.reducer(call)
         if result is not None:
-            self.captured.calls.append((name, result))
+            self.captured.calls.append((caller.name, result))
+
+
+class _Caller(NamedTuple):
+    name: str
+    module: nn.Module
 
 
 def _looks_like_attention(output: Any, dim: Any) -> bool:
@@ -189,20 +221,10 @@ def _looks_like_attention(output: Any, dim: Any) -> bool:
     return output.ndim > 3 or output.shape[-1] == output.shape[-2] > 1
 
 
-def _with_heads(weights: Tensor, name: str, module: nn.Module, heads: int | None) -> Tensor:
-    """Bring weights to (B, heads, queries, keys), from (B · heads, queries, keys) too if the module says how many."""
-    if weights.ndim == 4:
-        return weights
-    if weights.ndim > 4:
-        return weights.flatten(0, weights.ndim - 4)
-    if weights.ndim < 3:
-        return weights.reshape(1, 1, *weights.shape)
-    if heads is None:
-        counts = [getattr(module, key) for key in HEAD_COUNTS if isinstance(getattr(module, key, None), int)]
-        heads = counts[0] if counts else 1
-    if heads < 1 or weights.shape[0] % heads:
-        raise InputError(f"attention layer {name!r}: {weights.shape[0]} maps cannot be divided among {heads} heads")
-    return weights.unflatten(0, (-1, heads))
+def _heads(module: nn.Module) -> int:
+    """How many heads a module says that it has, for weights without an axis of heads."""
+    counts = (getattr(module, name, None) for name in HEAD_COUNTS)
+    return next((count for count in counts if isinstance(count, int)), 1)
 
 
 def _nothing_captured(model: nn.Module, layers: str | Sequence[str] | None) -> str:

@@ -66,36 +66,20 @@ def find_grid(
             raise InputError(f"attention is over {tokens} tokens, which is not a grid of {rows}×{columns}{extra}")
         return _checked((rows, columns)), left
     height, width = image_size
-    fits = []
-    for patch in range(1, min(height, width) + 1):
-        if height % patch or width % patch:
-            continue
-        rows, columns = height // patch, width // patch
-        left = tokens - rows * columns
-        if left == prefix or (prefix is None and left in PREFIXES):
-            fits.append((left, (rows, columns)))
-    if not fits:
-        raise InputError(
-            f"attention is over {tokens} tokens, which fit no grid of square patches of a {height}×{width} image"
-            f"{f' with {prefix} tokens before it' if prefix is not None else ' with class or register tokens'}: "
-            "say grid=(h, w)"
-        )
-    left, found = min(fits)
-    return _checked(found), left
+    patches = [patch for patch in range(1, min(height, width) + 1) if height % patch == 0 and width % patch == 0]
+    grids = {tokens - (height // p) * (width // p): (height // p, width // p) for p in patches}
+    guesses = PREFIXES if prefix_tokens is None else (prefix_tokens,)
+    for left in guesses if prefix is None else (prefix, *guesses):  # what a model says need not hold in every layer
+        if left in grids:
+            return _checked(grids[left]), left
+    raise InputError(
+        f"attention is over {tokens} tokens, which fit no grid of square patches of a {height}×{width} image, "
+        f"with {prefix_tokens if prefix_tokens is not None else 'class or register'} tokens before it or without: "
+        "say grid=(h, w)"
+    )
 
 
 def _checked(grid: tuple[int, int]) -> tuple[int, int]:
     if grid[0] * grid[1] < 2:
         raise InputError("a grid of one token has no distances: attention needs at least two patches")
     return grid
-
-
-def patches_only(weights: Tensor, prefix_tokens: int) -> Tensor:
-    """Drop the tokens before the patches and renormalise the rows: (..., P + N, P + N) to (..., N, N).
-
-    A query that attended only to dropped tokens keeps a row of zeros divided by its smallest positive number: zeros.
-    """
-    if prefix_tokens == 0:
-        return weights
-    weights = weights[..., prefix_tokens:, prefix_tokens:]
-    return weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)

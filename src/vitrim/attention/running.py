@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,6 +13,11 @@ from vitrim.attention.capture import Captured, Reducer, capture_attention
 from vitrim.errors import InputError
 
 
+def as_written(model: nn.Module) -> nn.Module:
+    """The model itself, where `torch.compile` has put a wrapper around it."""
+    return getattr(model, "_orig_mod", model)
+
+
 def run_captured(
     model: nn.Module, batch: Tensor, reducer: Reducer, layers: str | Sequence[str] | None = None
 ) -> Captured:
@@ -21,7 +26,6 @@ def run_captured(
     Raises:
         InputError: if the model cannot take the images, or no attention was captured.
     """
-    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     with evaluating(model), torch.no_grad(), capture_attention(model, reducer, layers=layers) as captured:
         _forward(model, batch)
     return captured
@@ -55,29 +59,34 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
+Spacing = tuple[float, float]
+
+
 def batches(
-    images: Any, cases: Sequence[str] | None, spacing: tuple[float, float] | None, batch_size: int
-) -> Iterator[tuple[list[str], Tensor, tuple[float, float] | None]]:
-    """Case id of each image, the images (B, C, H, W), their spacing: at most `batch_size` images, of one spacing."""
-    items: Iterable[Any] = [images] if isinstance(images, Tensor) else images
+    images: Any, cases: Sequence[str] | None, spacing: Spacing | None, batch_size: int
+) -> Iterator[tuple[list[str], Tensor, Spacing | None]]:
+    """Case id of each image, the images (B, C, H, W), their spacing: at most `batch_size` images, of one spacing.
+
+    `images` and `cases` as in `profile_attention`.
+    """
     count = 0
-    for item in items:
-        mm = spacing
+    for item in [images] if isinstance(images, Tensor) else images:
         if isinstance(item, Mapping):
             item = item["image"]
-        if isinstance(item, (tuple, list)) and isinstance(item[0], str):
-            name, batch = item[0], torch.as_tensor(item[1])
-            mm = item[2] if len(item) > 2 and item[2] is not None else spacing
-            ids = [name] * len(batch)
-        else:
-            batch = torch.as_tensor(item[0] if isinstance(item, (tuple, list)) else item)
-            ids = [str(n) for n in range(count, count + len(batch))]
-            if cases is not None:
-                ids = [str(case) for case in cases[count : count + len(batch)]]
-        if batch.ndim != 4:
-            raise InputError(f"images must be (batch, channels, height, width); got {tuple(batch.shape)}")
-        if len(ids) != len(batch):
-            raise InputError(f"{len(cases or ())} case ids for more images than that")
+        name, mm = None, spacing
+        if isinstance(item, (tuple, list)):
+            if isinstance(item[0], str):
+                name, item, mm = item[0], item[1], item[2] if len(item) > 2 and item[2] is not None else spacing
+            else:
+                item = item[0]
+        batch = torch.as_tensor(item)
+        if batch.ndim != 4 or not len(batch):
+            whose = "" if name is None else f" of case {name}"
+            raise InputError(f"images{whose} must be (images, channels, height, width); got {tuple(batch.shape)}")
+        places = range(count, count + len(batch))
+        if cases is not None and len(cases) < places.stop:
+            raise InputError(f"there are {len(cases)} case ids for {places.stop} images or more")
+        ids = [name if name is not None else str(cases[n]) if cases is not None else str(n) for n in places]
         count += len(batch)
         for start in range(0, len(batch), batch_size):
             part = slice(start, start + batch_size)
