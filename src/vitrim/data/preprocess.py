@@ -1,0 +1,258 @@
+"""From a volume to the slices that a network sees, as a list of steps that can be taken back.
+
+What was done to a case is written down as data (`Prepared.record`), so that a prediction finds its way back to the
+original grid from the record alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from vitrim.config import DataConfig
+from vitrim.data.cases import Volume
+
+SLICE_AXES = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
+"""What slice number, row and column increase towards: radiological display, so that the patient's left is on the
+right and rows run from anterior to posterior or from superior to inferior."""
+
+Record = dict[str, Any]
+
+
+@dataclass
+class Stack:
+    """A volume on its way to the network."""
+
+    images: np.ndarray
+    """float32 (C, S, H, W)"""
+    labels: np.ndarray | None
+    """uint8 (S, H, W)"""
+
+
+@dataclass
+class Prepared:
+    """A case as a network sees it."""
+
+    images: np.ndarray
+    """float32 (S, C, H, W)"""
+    labels: np.ndarray | None
+    """uint8 (S, H, W)"""
+    record: Record
+    """What was done, JSON-able; `Preparation.restore` needs nothing else."""
+
+    @property
+    def pixel_spacing(self) -> tuple[float, float] | None:
+        """Size in mm of a pixel along rows' and columns' direction (down, across); None where it is not known."""
+        spacing = self.record["pixel_spacing"]
+        return None if spacing is None else (spacing[0], spacing[1])
+
+
+@dataclass(frozen=True)
+class Slicing:
+    """Turn the volume so that its first axis counts slices.
+
+    For an anatomical `axis` by the affine, shown as a radiologist would see it; for an array axis (0, 1, 2) without
+    turning: the two others, in order, are rows and columns.
+    """
+
+    axis: str | int
+
+    def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
+        if isinstance(self.axis, int):
+            order, flips = [self.axis, *(n for n in range(3) if n != self.axis)], [False] * 3
+        else:
+            towards = nib.orientations.axcodes2ornt(SLICE_AXES[self.axis])
+            turn = nib.orientations.ornt_transform(nib.orientations.io_orientation(affine), towards)
+            order = np.argsort(turn[:, 0]).astype(int).tolist()
+            flips = [bool(turn[n, 1] < 0) for n in order]
+        record = {"order": order, "flips": flips}
+        images = np.stack([_turn(channel, order, flips) for channel in stack.images])
+        labels = None if stack.labels is None else _turn(stack.labels, order, flips)
+        return Stack(images, labels), record
+
+    @staticmethod
+    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
+        flipped = [n for n, flip in enumerate(record["flips"]) if flip]
+        return np.flip(labels, flipped).transpose(np.argsort(record["order"]))
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Limit intensities to a range, for CT in Hounsfield units."""
+
+    low: float
+    high: float
+
+    def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
+        return Stack(stack.images.clip(self.low, self.high), stack.labels), asdict(self)
+
+    @staticmethod
+    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
+        return labels
+
+
+@dataclass(frozen=True)
+class ZScore:
+    """Zero mean and unit standard deviation per volume and channel (paper, 3.5); a constant channel becomes 0."""
+
+    def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
+        mean = [float(channel.mean(dtype=np.float64)) for channel in stack.images]
+        deviation = [float(channel.std(dtype=np.float64)) for channel in stack.images]
+        scale = [value if value > 0 else 1.0 for value in deviation]
+        images = np.stack([(c - m) / s for c, m, s in zip(stack.images, mean, scale, strict=True)])
+        return Stack(images.astype(np.float32, copy=False), stack.labels), {"mean": mean, "deviation": deviation}
+
+    @staticmethod
+    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
+        return labels
+
+
+@dataclass(frozen=True)
+class CentreCrop:
+    """Cut each slice to rows × columns about its centre; where it is smaller, pad with the volume's minimum.
+
+    On the way back, what was cut away is background.
+    """
+
+    rows: int
+    columns: int
+
+    def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
+        before = stack.images.shape[2:]
+        after = (self.rows, self.columns)
+        # where the old slice lies in the new one, and the other way round
+        source = [max(0, (old - new) // 2) for old, new in zip(before, after, strict=True)]
+        target = [max(0, (new - old) // 2) for old, new in zip(before, after, strict=True)]
+        size = [min(old, new) for old, new in zip(before, after, strict=True)]
+        images = np.empty((*stack.images.shape[:2], *after), np.float32)
+        images[:] = stack.images.min(axis=(1, 2, 3))[:, None, None, None]
+        inside, outside = (..., *_window(target, size)), (..., *_window(source, size))
+        images[inside] = stack.images[outside]
+        labels = None
+        if stack.labels is not None:
+            labels = np.zeros((stack.labels.shape[0], *after), np.uint8)
+            labels[inside] = stack.labels[outside]
+        return Stack(images, labels), {"before": list(before), "source": source, "target": target, "size": size}
+
+    @staticmethod
+    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
+        whole = np.zeros((labels.shape[0], *record["before"]), labels.dtype)
+        inside = (..., *_window(record["target"], record["size"]))
+        whole[(..., *_window(record["source"], record["size"]))] = labels[inside]
+        return whole
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Scale each slice to rows × columns: images bilinear, labels nearest, pixel centres aligned."""
+
+    rows: int
+    columns: int
+
+    def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
+        before, size = list(stack.images.shape[2:]), (self.rows, self.columns)
+        record = {"before": before, "after": list(size)}
+        if before == list(size):
+            return stack, record
+        images = F.interpolate(torch.from_numpy(stack.images), size=size, mode="bilinear", align_corners=False).numpy()
+        labels = None if stack.labels is None else _nearest(stack.labels, size)
+        return Stack(images, labels), record
+
+    @staticmethod
+    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
+        return _nearest(labels, record["before"])
+
+
+STEPS = {
+    "slicing": Slicing,
+    "clip": Clip,
+    "zscore": ZScore,
+    "crop": CentreCrop,
+    "resize": Resize,
+}
+NAMES = {step: name for name, step in STEPS.items()}
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The steps of a data set, in order: slicing first, scaling to the network's size last."""
+
+    steps: tuple[Any, ...]
+
+    @classmethod
+    def from_config(cls, config: DataConfig) -> Preparation:
+        """The steps that a configuration asks for (paper, 3.5)."""
+        steps: list[Any] = [Slicing(config.axis)]
+        if config.clip is not None:
+            steps.append(Clip(*config.clip))
+        if config.normalize == "zscore":
+            steps.append(ZScore())
+        if config.crop is not None:
+            steps.append(CentreCrop(*config.crop))
+        steps.append(Resize(*config.image_size))
+        return cls(tuple(steps))
+
+    def describe(self) -> list[Record]:
+        """The steps and their settings, JSON-able: two preparations are the same if these are."""
+        return [{"step": NAMES[type(step)], **asdict(step)} for step in self.steps]
+
+    def apply(self, volume: Volume) -> Prepared:
+        """Take a volume (C, X, Y, Z) through all steps."""
+        stack = Stack(volume.image, volume.label)
+        records = []
+        for step in self.steps:
+            stack, record = step.apply(stack, volume.affine)
+            records.append({"step": NAMES[type(step)], **record})
+        images = np.ascontiguousarray(stack.images.swapaxes(0, 1), np.float32)
+        labels = None if stack.labels is None else np.ascontiguousarray(stack.labels)
+        record = {
+            "shape": list(volume.shape),
+            "affine": volume.affine.tolist(),
+            "spacing": None if volume.spacing is None else list(volume.spacing),
+            "pixel_spacing": _pixel_spacing(volume, records),
+            "steps": records,
+        }
+        return Prepared(images, labels, record)
+
+    def restore(self, labels: np.ndarray, record: Record) -> np.ndarray:
+        """Take a label map (S, H, W) back to the original grid (X, Y, Z), step by step in reverse."""
+        return restore(labels, record)
+
+
+def restore(labels: np.ndarray, record: Record) -> np.ndarray:
+    """Take a label map (S, H, W) back to the grid (X, Y, Z) that `record` (of `Prepared`) tells of."""
+    for step in reversed(record["steps"]):
+        labels = STEPS[step["step"]].restore(labels, step)
+    return np.ascontiguousarray(labels)
+
+
+def _turn(array: np.ndarray, order: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+    return np.flip(array.transpose(order), [n for n, flip in enumerate(flips) if flip])
+
+
+def _window(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
+
+
+def _nearest(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    if list(labels.shape[1:]) == list(size):
+        return labels
+    scaled = F.interpolate(torch.from_numpy(np.ascontiguousarray(labels))[:, None], size=tuple(size), mode="nearest-exact")
+    return scaled[:, 0].numpy()
+
+
+def _pixel_spacing(volume: Volume, records: list[Record]) -> list[float] | None:
+    """mm per pixel of the finished slices, rows and columns; an anisotropic resize gives two different ones."""
+    if volume.spacing is None:
+        return None
+    spacing = [volume.spacing[axis] for axis in records[0]["order"][1:]]
+    for record in records:
+        if record["step"] == "resize":
+            spacing = [mm * old / new for mm, old, new in zip(spacing, record["before"], record["after"], strict=True)]
+    return spacing

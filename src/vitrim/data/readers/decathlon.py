@@ -1,0 +1,164 @@
+"""Medical Segmentation Decathlon and nnU-Net: dataset.json, imagesTr, labelsTr.
+
+Read are the Decathlon's dataset.json (https://medicaldecathlon.com), nnU-Net's of version 1 (the same, with one file
+per channel) and version 2 (labels by name, no list of cases), and a folder without dataset.json if the configuration
+names the classes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from vitrim.config import DataConfig
+from vitrim.data.cases import Case, CaseSet
+from vitrim.errors import InputError
+
+ENDINGS = (".nii.gz", ".nii", ".hdr")
+CHANNEL = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})$")
+"""nnU-Net appends the channel to the case's name."""
+
+
+def read(config: DataConfig, folder: Path) -> CaseSet:
+    """Find the cases of a Decathlon or nnU-Net folder; what is wrong with single cases goes into `problems`."""
+    if not (folder / "imagesTr").is_dir():
+        raise InputError(f"no cases in {folder}: it has no folder imagesTr (Decathlon and nnU-Net layout)")
+    description = _description(folder / "dataset.json")
+    label_values, classes = _classes(config, folder, description)
+    names = description.get("channel_names") or description.get("modality") or {}
+    channels = tuple(str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0])))
+    problems: list[str] = []
+    listed = _listed(folder, description)
+    images = _by_case(folder / "imagesTr")
+    found = [] if listed is None else listed
+    if listed is None:
+        labels = {_stem(path): path for path in _files(folder / "labelsTr")}
+        found = [(id, images.get(id, ()), labels.get(id)) for id in sorted(images.keys() | labels.keys())]
+    cases = []
+    for id, files, label in found:
+        case = Case(id, tuple(files), label, patient=_patient(config, id))
+        problem = _problem(case, folder, len(channels))
+        if problem:
+            problems.append(problem)
+        else:
+            cases.append(case)
+    if not cases and not problems:
+        raise InputError(f"no cases in {folder}: imagesTr and labelsTr hold no {' or '.join(ENDINGS)} files")
+    if not channels and cases:
+        channels = tuple(f"channel {n}" for n in range(len(cases[0].images)))
+    return CaseSet("decathlon", folder, tuple(cases), classes, label_values, channels, problems=tuple(problems))
+
+
+def _description(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
+        raise InputError(f"{path} has no `labels`: expected the dataset.json of the Decathlon or of nnU-Net")
+    for key in ("channel_names", "modality"):
+        names = content.get(key, {})
+        if not isinstance(names, dict) or not all(str(number).isdigit() for number in names):
+            raise InputError(f"{path}: {key} must map 0, 1, … to the names of the channels")
+    return content
+
+
+def _classes(
+    config: DataConfig, folder: Path, description: dict[str, Any]
+) -> tuple[dict[int, int], dict[int, str]]:
+    """Value in the file to class, and class to name."""
+    if not description:
+        if not config.classes:
+            raise InputError(f"{folder} has no dataset.json: name the classes in the configuration (data.classes)")
+        names = ["background", *config.classes]
+        return {n: n for n in range(len(names))}, dict(enumerate(names))
+    by_value: dict[int, str] = {}
+    for key, value in description["labels"].items():
+        number, name = (value, key) if isinstance(value, int) else (key, value)  # version 2 has the name first
+        if name == "ignore" or not str(number).isdigit() or not isinstance(name, str):
+            raise InputError(
+                f"{folder / 'dataset.json'}: label {key!r}: {value!r} is not a plain class (regions and `ignore` are"
+                " not supported): give one value per class"
+            )
+        by_value[int(number)] = name
+    by_value.setdefault(0, "background")
+    order = sorted(by_value)
+    names = [by_value[value] for value in order]
+    if config.classes is not None and names[1:] != config.classes:
+        raise InputError(
+            f"{folder / 'dataset.json'} names the classes {', '.join(names[1:])}, the configuration"
+            f" {', '.join(config.classes)}: make them agree, in the order of the label values"
+        )
+    return {value: index for index, value in enumerate(order)}, dict(enumerate(names))
+
+
+def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[Path, ...], Path | None]] | None:
+    """The cases that dataset.json lists, or None if it lists none."""
+    entries = description.get("training")
+    if not isinstance(entries, list) or not entries:
+        return None
+    listed = []
+    by_case = _by_case(folder / "imagesTr")
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
+            raise InputError(f"{folder / 'dataset.json'}: an entry of `training` has no image: {entry!r}")
+        image = _inside(folder, entry["image"])
+        label = _inside(folder, entry["label"]) if isinstance(entry.get("label"), str) else None
+        id = _stem(image)
+        files = (image,) if image.is_file() else by_case.get(id, (image,))
+        listed.append((id, files, label))
+    return listed
+
+
+def _inside(folder: Path, name: str) -> Path:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts:
+        raise InputError(f"{folder / 'dataset.json'}: {name} is not a path inside the folder")
+    return folder / path
+
+
+def _by_case(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Case id to its image files, in the order of the channels."""
+    paths = _files(folder)
+    numbered = [CHANNEL.match(_stem(path)) for path in paths]
+    if paths and all(numbered):
+        found: dict[str, list[Path]] = {}
+        for path, match in zip(paths, numbered, strict=True):
+            if match:
+                found.setdefault(match["id"], []).append(path)
+        return {id: tuple(files) for id, files in found.items()}
+    return {_stem(path): (path,) for path in paths}
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        return []
+    return sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and not path.name.startswith("."))
+
+
+def _stem(path: Path) -> str:
+    return next((path.name[: -len(ending)] for ending in ENDINGS if path.name.endswith(ending)), path.name)
+
+
+def _patient(config: DataConfig, id: str) -> str:
+    return id
+
+
+def _problem(case: Case, folder: Path, channels: int) -> str | None:
+    """What is wrong with the files of a case, in one line."""
+    missing = [path for path in case.images if not path.is_file()]
+    if not case.images:
+        return f"label without its image: {case.label}"
+    if missing:
+        return f"image is missing: {missing[0]}"
+    if case.label is None:
+        return f"image without its label: {case.images[0]} (expected {folder / 'labelsTr' / case.id}.nii.gz)"
+    if not case.label.is_file():
+        return f"image without its label: {case.images[0]} (expected {case.label})"
+    if channels and len(case.images) not in (1, channels):
+        return f"case {case.id} has {len(case.images)} of {channels} channels in {folder / 'imagesTr'}"
+    return None

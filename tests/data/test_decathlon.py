@@ -1,0 +1,174 @@
+"""Folders of the Medical Segmentation Decathlon and of nnU-Net."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitrim.config import DataConfig
+from vitrim.data.readers import load_volume, read_cases
+from vitrim.errors import InputError
+
+Write = Callable[..., Path]
+CONFIG = DataConfig()
+
+
+def describe(folder: Path, **changes: object) -> None:
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+
+
+def first(folder: Path, config: DataConfig = CONFIG):  # noqa: ANN201
+    case_set = read_cases(config, folder)
+    return load_volume(case_set.cases[0], case_set)
+
+
+def test_cases_and_classes_are_found(decathlon: Path) -> None:
+    case_set = read_cases(CONFIG, decathlon)
+    assert case_set.ids == ("case_0", "case_1", "case_2")
+    assert case_set.classes == {0: "background", 1: "left", 2: "right"}
+    volume = load_volume(case_set.cases[1], case_set)
+    assert volume.image.shape == (1, 12, 10, 6)
+    assert volume.image.dtype == np.float32
+    assert volume.spacing == (1.0, 2.0, 3.0)
+    assert volume.label is not None
+    assert np.bincount(volume.label.ravel()).tolist() == [12 * 10 * 6 - 48 - 24, 48, 24]
+
+
+def test_nnunet_version_1_has_one_file_per_channel(decathlon: Path, write: Write) -> None:
+    for number in range(3):
+        name = decathlon / "imagesTr" / f"case_{number}.nii.gz"
+        name.rename(name.with_name(f"case_{number}_0000.nii.gz"))
+        write(name.with_name(f"case_{number}_0001.nii.gz"), np.full((12, 10, 6), number, np.int16), np.diag([1.0, 2, 3, 1]))
+    describe(decathlon, modality={"0": "T1", "1": "T2"})
+    case_set = read_cases(CONFIG, decathlon)
+    assert case_set.channels == ("T1", "T2")
+    volume = load_volume(case_set.case("case_2"), case_set)
+    assert volume.image.shape == (2, 12, 10, 6)
+    assert (volume.image[1] == 2).all()
+
+
+def test_nnunet_version_2_names_labels_first_and_lists_no_cases(decathlon: Path) -> None:
+    for path in sorted((decathlon / "imagesTr").iterdir()):
+        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
+    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "left": 1, "right": 2}, "file_ending": ".nii.gz"}
+    (decathlon / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
+    case_set = read_cases(CONFIG, decathlon)
+    assert case_set.ids == ("case_0", "case_1", "case_2")
+    assert case_set.classes == {0: "background", 1: "left", 2: "right"}
+    assert case_set.channels == ("CT",)
+
+
+def test_channels_may_lie_along_a_fourth_axis(decathlon: Path, write: Write) -> None:
+    for number in range(3):
+        write(decathlon / "imagesTr" / f"case_{number}.nii.gz", np.ones((12, 10, 6, 4), np.float32), np.diag([1.0, 2, 3, 1]))
+    describe(decathlon, modality={str(n): f"channel {n}" for n in range(4)})
+    assert first(decathlon).image.shape == (4, 12, 10, 6)
+
+
+def test_a_fourth_axis_of_length_one_is_dropped(decathlon: Path, write: Write) -> None:
+    for part in ("imagesTr", "labelsTr"):
+        write(decathlon / part / "case_0.nii.gz", np.ones((12, 10, 6, 1), np.uint8))
+    volume = first(decathlon)
+    assert volume.image.shape == (1, 12, 10, 6)
+    assert volume.label is not None
+    assert volume.label.shape == (12, 10, 6)
+
+
+def test_label_values_with_gaps_become_classes_without(decathlon: Path, write: Write) -> None:
+    label = np.zeros((12, 10, 6), np.uint8)
+    label[0, 0, 0] = 4
+    write(decathlon / "labelsTr" / "case_0.nii.gz", label, np.diag([1.0, 2.0, 3.0, 1.0]))
+    describe(decathlon, labels={"0": "background", "1": "edema", "2": "core", "4": "enhancing"})
+    volume = first(decathlon)
+    assert volume.label is not None
+    assert volume.label.max() == 3
+    assert read_cases(CONFIG, decathlon).classes[3] == "enhancing"
+
+
+def test_without_dataset_json_the_configuration_names_the_classes(decathlon: Path) -> None:
+    (decathlon / "dataset.json").unlink()
+    case_set = read_cases(DataConfig(classes=["one", "two"]), decathlon)
+    assert case_set.classes == {0: "background", 1: "one", 2: "two"}
+    assert len(case_set.cases) == 3
+    with pytest.raises(InputError, match="name the classes"):
+        read_cases(CONFIG, decathlon)
+
+
+def test_classes_that_contradict_the_data_set_are_refused(decathlon: Path) -> None:
+    with pytest.raises(InputError, match=r"names the classes left, right, the configuration right, left"):
+        read_cases(DataConfig(classes=["right", "left"]), decathlon)
+
+
+def test_a_path_with_spaces_and_accents_works(decathlon: Path) -> None:
+    there = decathlon.with_name("Aufnahmen für Ärzte, 2. Teil 数据")
+    decathlon.rename(there)
+    assert first(there).image.shape == (1, 12, 10, 6)
+
+
+def test_files_that_a_mac_leaves_behind_are_no_cases(decathlon: Path) -> None:
+    (decathlon / "imagesTr" / "._case_0.nii.gz").write_bytes(b"resource fork")
+    describe(decathlon, training=[])
+    assert len(read_cases(CONFIG, decathlon).cases) == 3
+
+
+def test_a_folder_without_cases_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such data folder"):
+        read_cases(CONFIG, tmp_path / "nowhere")
+    with pytest.raises(InputError, match="no cases in"):
+        read_cases(CONFIG, tmp_path)
+    (tmp_path / "imagesTr").mkdir()
+    with pytest.raises(InputError, match="no cases in"):
+        read_cases(DataConfig(classes=["a"]), tmp_path)
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_an_image_without_its_label_is_refused(decathlon: Path, listed: bool) -> None:
+    (decathlon / "labelsTr" / "case_1.nii.gz").unlink()
+    if not listed:
+        describe(decathlon, training=[])
+    with pytest.raises(InputError, match=r"image without its label: .*case_1"):
+        read_cases(CONFIG, decathlon)
+
+
+def test_a_reader_that_is_asked_to_go_on_lists_every_problem(decathlon: Path) -> None:
+    (decathlon / "labelsTr" / "case_1.nii.gz").unlink()
+    (decathlon / "imagesTr" / "case_2.nii.gz").unlink()
+    case_set = read_cases(CONFIG, decathlon, strict=False)
+    assert case_set.ids == ("case_0",)
+    assert len(case_set.problems) == 2
+    with pytest.raises(InputError, match="and 1 more"):
+        read_cases(CONFIG, decathlon)
+
+
+def test_labels_that_are_regions_are_refused(decathlon: Path) -> None:
+    describe(decathlon, labels={"background": 0, "whole": [1, 2], "core": 2})
+    with pytest.raises(InputError, match="not a plain class"):
+        read_cases(CONFIG, decathlon)
+
+
+def test_a_path_that_leaves_the_folder_is_refused(decathlon: Path) -> None:
+    describe(decathlon, training=[{"image": "../../etc/passwd", "label": "./labelsTr/case_0.nii.gz"}])
+    with pytest.raises(InputError, match="not a path inside the folder"):
+        read_cases(CONFIG, decathlon)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"labels": []}', '{"labels": {"0": "a"}, "modality": {"x": "CT"}}'])
+def test_a_broken_dataset_json_is_refused(decathlon: Path, text: str) -> None:
+    (decathlon / "dataset.json").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match="dataset.json"):
+        read_cases(CONFIG, decathlon)
+
+
+def test_real_hippocampus_cases_are_read(shared: Path) -> None:
+    case_set = read_cases(CONFIG, shared / "msd_hippocampus")
+    assert len(case_set.cases) == 260
+    assert case_set.classes == {0: "background", 1: "Anterior", 2: "Posterior"}
+    volume = load_volume(case_set.case("hippocampus_003"), case_set)
+    assert volume.shape == (34, 52, 35)
+    assert volume.label is not None
+    assert set(np.unique(volume.label).tolist()) == {0, 1, 2}

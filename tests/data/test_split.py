@@ -1,0 +1,96 @@
+"""Training and held-out cases."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vitrim.config import DataConfig
+from vitrim.data.cases import Case, CaseSet
+from vitrim.data.split import Split, split_cases
+from vitrim.errors import InputError
+
+
+def cases(count: int, visits: int = 1, unlabelled: int = 0) -> CaseSet:
+    """`count` patients with `visits` cases each."""
+    found = []
+    for n in range(count * visits):
+        label = Path(f"{n}.nii") if n >= unlabelled else None
+        found.append(Case(f"case{n:02d}", (Path(f"{n}i.nii"),), label, patient=f"patient{n // visits}"))
+    return CaseSet("decathlon", Path("set"), tuple(found), {0: "background", 1: "organ"}, {0: 0, 1: 1})
+
+
+def test_a_share_of_the_cases_is_held_out() -> None:
+    split = split_cases(cases(10), DataConfig(validation=0.2), seed=0)
+    assert len(split.validation) == 2
+    assert sorted(split.train + split.validation) == list(cases(10).ids)
+
+
+def test_a_number_of_cases_is_held_out_and_a_number_trained_on() -> None:
+    split = split_cases(cases(18), DataConfig(train=10, validation=5), seed=0)
+    assert (len(split.train), len(split.validation)) == (10, 5)
+    assert not set(split.train) & set(split.validation)
+
+
+def test_the_seed_decides_the_draw() -> None:
+    config = DataConfig(validation=5)
+    assert split_cases(cases(20), config, seed=1) == split_cases(cases(20), config, seed=1)
+    assert split_cases(cases(20), config, seed=1) != split_cases(cases(20), config, seed=2)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_patient_is_never_on_both_sides(seed: int) -> None:
+    case_set = cases(8, visits=3)
+    split = split_cases(case_set, DataConfig(validation=0.25), seed)
+    sides = [{case_set.case(id).patient for id in ids} for ids in (split.train, split.validation)]
+    assert not sides[0] & sides[1]
+    assert len(split.validation) == 6
+
+
+def test_cases_without_label_take_no_part() -> None:
+    split = split_cases(cases(10, unlabelled=4), DataConfig(validation=2), seed=0)
+    assert sorted(split.train + split.validation) == [f"case{n:02d}" for n in range(4, 10)]
+
+
+def test_too_few_cases_are_refused() -> None:
+    with pytest.raises(InputError, match="too few cases"):
+        split_cases(cases(2), DataConfig(validation=2), seed=0)
+    with pytest.raises(InputError, match="too few cases"):
+        split_cases(cases(10), DataConfig(train=8, validation=5), seed=0)
+    with pytest.raises(InputError, match="too few cases"):
+        split_cases(cases(10, unlabelled=10), DataConfig(), seed=0)
+
+
+def test_a_split_survives_its_file(tmp_path: Path) -> None:
+    split = Split(("a", "b"), ("ü c",))
+    split.save(tmp_path / "split.json")
+    assert Split.load(tmp_path / "split.json") == split
+
+
+def test_a_given_split_is_used_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train": ["case03", "case01"], "validation": ["case00"]}), encoding="utf-8")
+    split = split_cases(cases(10), DataConfig(split_file=path), seed=0)
+    assert split == Split(("case03", "case01"), ("case00",))
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "message"),
+    [
+        (["case00"], ["case99"], "'case99' which does not exist"),
+        (["case02", "case04"], ["case02"], "'case02' twice"),
+        (["case02"], ["case03"], "'patient1' in training and in validation"),
+        (["case02"], ["case00"], "'case00' which has no label"),
+        ([], ["case02"], "needs at least one case"),
+        ("case00", ["case02"], "not a split"),
+    ],
+)
+def test_a_given_split_that_cannot_be_is_refused(
+    tmp_path: Path, train: object, validation: object, message: str
+) -> None:
+    path = tmp_path / "split.json"
+    path.write_text(json.dumps({"train": train, "validation": validation}), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        split_cases(cases(5, visits=2, unlabelled=1), DataConfig(split_file=path), seed=0)
