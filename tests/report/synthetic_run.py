@@ -69,6 +69,7 @@ def make_run(
     cases: int = 8,
     name: str = "demo",
     seed: int = 0,
+    heads: int = 3,
 ) -> Path:
     """Write a whole run folder; networks in `uniform` attend uniformly, the others turn global with depth."""
     rng = np.random.default_rng(seed)
@@ -129,6 +130,9 @@ def make_run(
             prediction = np.stack([labels(size, len(classes), 2.0 * k + 1.5 + 0.1 * (12 - blocks)) for k in range(3)])
             examples[f"prediction_{network}_{blocks}"] = prediction
         write_network(folder / "networks" / network, grid, decided, network in uniform, examples, rng)
+        if heads:
+            depths_here = sorted(rows, reverse=True)
+            write_explorer_file(folder / "networks" / network, network, depths_here, grid, heads, examples, rng)
     pd.DataFrame(results).to_csv(folder / "results.csv", index=False)
     pd.DataFrame(case_rows).to_csv(folder / "cases.csv", index=False)
     pd.DataFrame(cost).to_csv(folder / "cost.csv", index=False)
@@ -171,6 +175,26 @@ def write_network(
     )  # fmt: skip
     trained, untrained = (pd.DataFrame(rows) for rows in profiles.values())
     write_decision(folder, trained, untrained, decided, cases)
+
+
+def write_explorer_file(
+    folder: Path, network: str, depths: list[int], grid: tuple[int, int], heads: int, examples: dict[str, np.ndarray],
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """explorer.npz as `vitrim.study.explorer.write_explorer` writes it, from attention that nobody computed."""
+    arrays = {name: examples[name] for name in ("case", "slice", "image", "reference")} | {"grid": np.array(grid)}
+    for depth in depths:
+        maps = np.stack(
+            [
+                [[attention(grid, 0.4 * (head + 1) * block**1.3, rng) for head in range(heads)]
+                 for block in range(1, depth + 1)]
+                for _ in examples["case"]
+            ]
+        )  # fmt: skip
+        arrays[f"mean_{depth}"] = maps.mean(axis=2).astype(np.float16)
+        arrays |= {f"heads_{depth}_{b + 1}": maps[0, b].astype(np.float16) for b in range(depth)}
+        arrays[f"prediction_{depth}"] = examples[f"prediction_{network}_{depth}"]
+    np.savez_compressed(folder / "explorer.npz", **arrays)
 
 
 def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame, depth: int, cases: int) -> None:

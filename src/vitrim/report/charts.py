@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import floor, isfinite, log10
 from typing import Any
 
@@ -82,10 +83,13 @@ def chart(
     x_ticks: Sequence[float] | None = None,
     under: Sequence[Markup] = (),
     over: Sequence[Markup] = (),
-    tick_format: str = "g",
+    name: str = "",
 ) -> Markup:
-    """A chart with axes. A screen reader says `label`; `under` and `over` are drawn below and above the lines."""
-    parts = [element("title", label), *under, *_axes(frame, x_label, x_ticks, tick_format)]
+    """A chart with axes, `under` below and `over` above its lines.
+
+    A screen reader says `label`. With a `name`, its id, the chart carries its frame for the page's script.
+    """
+    parts = [element("title", label), *under, *_axes(frame, x_label, x_ticks)]
     for line in lines:
         points = [frame.at(x, y) for x, y in line.points if isfinite(y)]
         if line.low is not None and line.high is not None:
@@ -99,9 +103,10 @@ def chart(
                 px, py = frame.at(x, y)
                 hint = element("title", f"{line.name}: {x:g}, {y:.3f}")
                 parts.append(element("circle", hint, cx=px, cy=py, r=3, class_=f"dot {line.style}"))
+    identity = {"id": name, "data_frame": json.dumps(asdict(frame))} if name else {}
     return element(
         "svg", join([*parts, *over]), viewBox=f"0 0 {frame.width} {frame.height}", class_="chart", role="img",
-        aria_label=label,
+        aria_label=label, **identity,
     )  # fmt: skip
 
 
@@ -116,28 +121,24 @@ def level(frame: Frame, y: float, text: str, style: str = "threshold") -> Markup
 
 def shade(frame: Frame, x: float, text: str) -> Markup:
     """Everything to the right of x, greyed: what is discarded."""
-    left, _ = frame.at(x, 0)
+    left, _ = frame.at(min(x, frame.x[1]), 0)
     right, _ = frame.at(frame.x[1], 0)
-    width = max(0.0, round(right - left, 2))
-    box = element(
-        "rect", x=left, y=frame.top, width=width, height=frame.height - frame.top - frame.bottom, class_="discarded"
-    )
-    words = (
-        element("text", text, x=left + 4, y=frame.height - frame.bottom - 5, class_="note")
-        if width > 60
-        else Markup("")
-    )
-    return element("g", box + words, class_="discarded-group")
+    width = round(right - left, 2)
+    tall = frame.height - frame.top - frame.bottom
+    box = element("rect", x=left, y=frame.top, width=width, height=tall, class_="discarded")
+    low = frame.height - frame.bottom - 5
+    words = element("text", text if width > 60 else "", x=round(left + 4, 2), y=low, class_="discarded-text")
+    return element("g", box + words)
 
 
-def _axes(frame: Frame, x_label: str, x_ticks: Sequence[float] | None, tick_format: str) -> list[Markup]:
+def _axes(frame: Frame, x_label: str, x_ticks: Sequence[float] | None) -> list[Markup]:
     parts = []
     x0, y0 = frame.at(*[frame.x[0], frame.y[0]])
     x1, _ = frame.at(frame.x[1], frame.y[0])
     for value in ticks(*frame.y):
         _, py = frame.at(frame.x[0], value)
         parts.append(element("line", x1=x0, y1=py, x2=x1, y2=py, class_="grid"))
-        parts.append(element("text", format(value, tick_format), x=x0 - 5, y=round(py + 3.5, 2), text_anchor="end"))
+        parts.append(element("text", format(value, "g"), x=x0 - 5, y=round(py + 3.5, 2), text_anchor="end"))
     for value in ticks(*frame.x) if x_ticks is None else x_ticks:
         px, _ = frame.at(value, frame.y[0])
         parts.append(element("text", format(value, "g"), x=px, y=y0 + 14, text_anchor="middle"))

@@ -1,18 +1,18 @@
-"""The figures of one network: its measures by block, its raw maps, its training; and the slices of all networks."""
+"""The charts of one network: its measures by block with the decision, Dice by depth, training."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 
 from vitrim.attention.decision import Decision
+from vitrim.attention.measures import MEASURES
 from vitrim.report.charts import Frame, Line, chart, level, nice_range, shade
 from vitrim.report.measures import Curve, Measure, available, curve
-from vitrim.report.numbers import fixed
-from vitrim.report.pictures import grey, mosaic, mosaic_top, overlay
-from vitrim.report.run import Examples, NetworkRun, Run
+from vitrim.report.numbers import fixed, is_number, plural, signed
+from vitrim.report.run import NetworkRun, Run
 
 
 @dataclass(frozen=True)
@@ -23,36 +23,6 @@ class Figure:
     title: str
     reads: str
     svg: Markup
-
-
-@dataclass(frozen=True)
-class Mosaic:
-    """The raw maps of one block; `top` is the upper end of the colour scale."""
-
-    block: int
-    picture: str
-    top: float
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One label map over a slice; `dice` is that slice's."""
-
-    caption: str
-    picture: str
-    dice: str
-    alt: str
-
-
-@dataclass(frozen=True)
-class Slice:
-    """A slice: the image once, the reference, and per network its predictions."""
-
-    title: str
-    image: str
-    reference: str
-    groups: tuple[tuple[str, tuple[Tile, ...]], ...]
-    ratio: float
 
 
 def measure_figures(network: NetworkRun) -> list[Figure]:
@@ -86,13 +56,12 @@ def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
         (0.5, last + 0.5), nice_range([*values, decision.threshold] if decision else values, measure.low, measure.high)
     )
     if decision is not None:
-        if decision.depth < last:
-            under.append(shade(frame, decision.depth + 0.5, "discarded"))
+        under.append(shade(frame, decision.depth + 0.5, "discarded"))
         over.append(level(frame, decision.threshold, f"threshold {fixed(decision.threshold, 2)}"))
     label = f"{measure.title} of the attention in {network.title} by block, trained and untrained"
-    return Figure(
-        measure.key, measure.title, measure.reads, chart(frame, lines, label, "block", trained.blocks, under, over)
-    )
+    name = f"decision-{network.name}" if decision is not None else ""
+    svg = chart(frame, lines, label, "block", trained.blocks, under, over, name)
+    return Figure(measure.key, measure.title, measure.reads, svg)
 
 
 def _deciding_curves(decision: Decision) -> tuple[Curve, Curve | None]:
@@ -108,80 +77,77 @@ def _deciding_curves(decision: Decision) -> tuple[Curve, Curve | None]:
     return trained, Curve(numbers, tuple(before)) if len(before) == len(blocks) else None
 
 
-def mosaics(network: NetworkRun) -> list[Mosaic]:
-    """The raw maps that were kept, block by block, each on its own colour scale."""
-    if network.maps is None:
-        return []
-    found = []
-    for block, maps in zip(network.maps.blocks, network.maps.maps, strict=True):
-        top = mosaic_top(maps)
-        found.append(Mosaic(block, mosaic(maps, network.maps.grid, top), top))
-    return found
+def slider(run: Run, network: NetworkRun) -> dict[str, Any] | None:
+    """What the page needs to move the threshold: the per-block values, and what was trained at which depth."""
+    decision = network.decision
+    if decision is None or network.profile is None:
+        return None
+    measure = MEASURES[decision.measure]
+    blocks = [
+        {"low": b.value if b.low is None else b.low, "value": b.value, "high": b.value if b.high is None else b.high}
+        for b in decision.blocks
+    ]
+    trained = {}
+    for _, row in run.rows(network.name).iterrows():
+        if row["seed"] == run.seeds[0] and is_number(row.get("dice_change_percent")):
+            trained[int(row["blocks"])] = (
+                f"The network of {plural(int(row['blocks']), 'block')} was trained: its Dice changes by "
+                f"{signed(row['dice_change_percent'], 2)} %."
+            )
+    top = max([1.0, decision.threshold, *(block["high"] for block in blocks)])
+    bottom = min(0.0, *(block["low"] for block in blocks))
+    return {
+        "blocks": blocks,
+        "threshold": decision.threshold,
+        "falls": measure.falls,
+        "trained": trained,
+        "least": round(bottom, 2),
+        "most": round(top + 0.005, 2),
+    }
 
 
-def training_figure(run: Run, network: NetworkRun) -> Markup | None:
+def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
+    """Average Dice by depth, where at least four depths were trained; the decision stands as a line."""
+    rows = run.rows(network.name)
+    rows = rows[rows["seed"] == run.seeds[0]].sort_values("blocks")
+    if len(rows) < 4:
+        return None
+    blocks, dice = [int(b) for b in rows["blocks"]], [float(d) for d in rows["average_dice"]]
+    full = float(rows[rows["blocks"] == run.full_blocks(network.name)]["average_dice"].iloc[0])
+    low = [
+        full * (1 + float(v) / 100) if is_number(v) else d
+        for v, d in zip(rows["change_low_percent"], dice, strict=True)
+    ]
+    high = [
+        full * (1 + float(v) / 100) if is_number(v) else d
+        for v, d in zip(rows["change_high_percent"], dice, strict=True)
+    ]
+    frame = Frame((min(blocks) - 0.5, max(blocks) + 0.5), nice_range([*dice, *low, *high, full * 0.95], None, None))
+    marks = [
+        level(frame, full * (1 - float(margin) / 100), f"{margin} % below the full network") for margin in run.margins
+    ]
+    under = [shade(frame, network.decision.depth + 0.5, "discarded")] if network.decision is not None else []
+    line = Line(list(zip(blocks, dice, strict=True)), "trained", "average Dice", low, high, markers=True)
+    label = f"Average Dice of {network.title} by number of blocks"
+    svg = chart(frame, [line], label, "transformer blocks", blocks, under, marks)
+    reads = "Every depth trained alike; the band is the interval of the change against the full network."
+    return Figure("depth", "Dice by depth", reads, svg)
+
+
+def training_figure(run: Run, network: NetworkRun) -> Figure | None:
     """Training loss by step, one line a depth, smoothed over a twentieth of the steps."""
     if run.history is None:
         return None
-    rows = run.history[run.history["network"] == network.name]
-    seed = run.seeds[0]
+    rows = run.history[(run.history["network"] == network.name) & (run.history["seed"] == run.seeds[0])]
     lines = []
     for place, blocks in enumerate(sorted(set(rows["blocks"]), reverse=True)):
-        part = rows[(rows["blocks"] == blocks) & (rows["seed"] == seed)]
-        window = max(1, len(part) // 20)
-        loss = part["loss"].rolling(window, min_periods=1).mean()
-        if len(part):
-            lines.append(Line(list(zip(part["step"], loss, strict=True)), f"series-{place % 6}", f"{blocks} blocks"))
+        part = rows[rows["blocks"] == blocks]
+        loss = part["loss"].rolling(max(1, len(part) // 20), min_periods=1).mean()
+        thinned = list(zip(part["step"], loss, strict=True))[:: max(1, len(part) // 300)]
+        lines.append(Line(thinned, f"series-{place % 6}", plural(int(blocks), "block")))
     if not lines:
         return None
     values = [y for line in lines for _, y in line.points]
     frame = Frame((0, float(rows["step"].max())), nice_range(values, 0.0, None))
-    return chart(frame, lines, f"Training loss of {network.title} by step", "step")
-
-
-def slices(run: Run) -> list[Slice]:
-    """The stored slices: reference and, for each network, full and truncated prediction side by side."""
-    if run.examples is None:
-        return []
-    found = []
-    names = ("best case", "median case", "worst case") if len(run.examples.cases) == 3 else ()
-    for index, (case, number) in enumerate(zip(run.examples.cases, run.examples.slices, strict=True)):
-        title = f"{case}, slice {number}"
-        if names:
-            title = f"{names[index].capitalize()}: {title}"
-        image, reference = run.examples.image[index], run.examples.reference[index]
-        groups = tuple((network.title, _tiles(run.examples, network, index)) for network in run.networks)
-        found.append(
-            Slice(
-                title=title,
-                image=grey(image),
-                reference=overlay(reference),
-                groups=tuple((name, tiles) for name, tiles in groups if tiles),
-                ratio=image.shape[1] / image.shape[0],
-            )
-        )
-    return found
-
-
-def _tiles(examples: Examples, network: NetworkRun, index: int) -> tuple[Tile, ...]:
-    reference = examples.reference[index]
-    tiles = []
-    for name, blocks in sorted(examples.predictions, key=lambda key: -key[1]):
-        if name != network.name:
-            continue
-        prediction = examples.predictions[name, blocks][index]
-        caption = f"{blocks} block{'' if blocks == 1 else 's'}"
-        dice = fixed(slice_dice(prediction, reference), 3)
-        alt = f"Prediction of {network.title} with {caption}; Dice on this slice {dice}"
-        tiles.append(Tile(caption, overlay(prediction, reference), dice, alt))
-    return tuple(tiles)
-
-
-def slice_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """Average Dice of one slice over the classes in reference or prediction; NaN if there are none."""
-    values = []
-    for index in np.union1d(np.unique(prediction), np.unique(reference)):
-        if index:
-            a, b = prediction == index, reference == index
-            values.append(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
-    return float(np.mean(values)) if values else float("nan")
+    svg = chart(frame, lines, f"Training loss of {network.title} by step", "step")
+    return Figure("training", "Training loss", "Mean of Dice loss and cross-entropy, by step.", svg)

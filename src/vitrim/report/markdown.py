@@ -5,6 +5,7 @@ from __future__ import annotations
 from vitrim.report.answers import Answer
 from vitrim.report.measures import available, curve
 from vitrim.report.numbers import fixed
+from vitrim.report.paper import comparison
 from vitrim.report.run import NetworkRun, Run
 from vitrim.report.tables import markdown as table_markdown
 from vitrim.report.tables import results_table
@@ -22,7 +23,11 @@ def page(run: Run, answers: list[Answer]) -> str:
     """The whole of report.md."""
     parts = [f"# vitrim study: {escape(run.name)}", escape(setting(run)), "## The answer"]
     parts += [_answer(answer) for answer in answers]
-    parts += ["## Every network", table_markdown(results_table(run)).rstrip("\n"), "## Attention by block"]
+    parts += ["## Every network", table_markdown(results_table(run)).rstrip("\n")]
+    paper = comparison(run)
+    if paper is not None:
+        parts += ["## Beside the paper", table_markdown(paper).rstrip("\n")]
+    parts.append("## Attention by block")
     parts.append("Means over training cases, of the head-averaged attention; in brackets, the same network untrained.")
     parts += [text for network in run.networks if (text := _measures(network))]
     if run.config:

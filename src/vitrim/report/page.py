@@ -1,20 +1,32 @@
-"""report.html: one file that needs nothing else."""
+"""report.html, and a page of the explorer alone: one file each that needs nothing else."""
 
 from __future__ import annotations
 
+import base64
+from collections.abc import Sequence
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from jinja2 import DictLoader, Environment, StrictUndefined, select_autoescape
+import numpy as np
+from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from matplotlib import colormaps
 
+from vitrim.errors import InputError
 from vitrim.report.answers import Answer
-from vitrim.report.figures import measure_figures, mosaics, slices, training_figure
+from vitrim.report.explorer import BUDGET, Embedded, embed, read_explorer
+from vitrim.report.figures import depth_figure, measure_figures, slider, training_figure
+from vitrim.report.gallery import mosaics, slices
 from vitrim.report.numbers import fixed
-from vitrim.report.pictures import class_colour, colour_bar, grey
+from vitrim.report.paper import CITATION, comparison
+from vitrim.report.pictures import COLORMAP, PALETTE, class_colour, colour_bar, grey
 from vitrim.report.run import Run
 from vitrim.report.tables import results_table
 from vitrim.report.words import rule, setting
+
+PAPER_BLOCKS = (1, 2, 3, 6)
+"""Blocks of the paper's figures 4 and 5."""
 
 
 def asset(name: str) -> str:
@@ -24,39 +36,78 @@ def asset(name: str) -> str:
 
 def page(run: Run, answers: list[Answer]) -> str:
     """The whole of report.html."""
+    return _render(
+        "page.html",
+        run=run,
+        setting=setting(run),
+        answers=answers,
+        table=results_table(run),
+        paper=comparison(run),
+        networks=[_network(run, answer) for answer in answers],
+        slices=slices(run),
+        legend=[(name, class_colour(index)) for index, name in enumerate(run.classes, start=1)],
+        embedded=_embedded([(n.name, n.title, n.folder / "explorer.npz") for n in run.networks], run.classes),
+        decided={n.name: n.decision.depth for n in run.networks if n.decision is not None},
+        citation=CITATION,
+    )
+
+
+def explorer_page(heading: str, networks: Sequence[tuple[str, Path]], classes: Sequence[str] = ()) -> str:
+    """A page of the explorer alone, as text: for each network its title and its `explorer.npz`.
+
+    InputError where such a file is missing or not what `vitrim.study.explorer.write_explorer` writes.
+    """
+    for _, path in networks:
+        if not path.is_file():
+            raise InputError(f"{path} is missing: there is nothing to explore")
+    embedded = _embedded([(title, title, path) for title, path in networks], classes)
+    return _render("explorer-page.html", heading=heading, embedded=embedded, decided={})
+
+
+def _render(name: str, **context: Any) -> str:
     environment = Environment(
-        loader=DictLoader({"page.html": asset("page.html")}),
+        loader=FunctionLoader(asset),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["fixed"] = fixed
-    return environment.get_template("page.html").render(
+    scripts = ["save.js", "page.js"]
+    if context["embedded"]:
+        scripts[1:1] = ["attention.js", "paint.js", "explorer.js"]
+    ramp = (colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
+    return environment.get_template(name).render(
         style=Markup(asset("page.css")),
-        script=Markup(asset("page.js")),
-        run=run,
-        setting=setting(run),
-        answers=answers,
-        table=results_table(run),
-        networks=[_network(run, answer) for answer in answers],
-        slices=slices(run),
-        legend=[(name, class_colour(index)) for index, name in enumerate(run.classes, start=1)],
+        script=Markup("\n".join(asset(script).replace('"use strict";\n', "") for script in scripts)),
+        colours=base64.b64encode(ramp.tobytes()).decode("ascii"),
         colour_bar=colour_bar(),
+        palette=PALETTE,
+        mosaic_blocks=PAPER_BLOCKS,
+        **context,
     )
+
+
+def _embedded(networks: Sequence[tuple[str, str, Path]], classes: Sequence[str]) -> list[Embedded]:
+    """What fits into the page, every network having an equal share."""
+    found = [(name, title, stored) for name, title, path in networks if (stored := read_explorer(path)) is not None]
+    parts = [embed(name, title, stored, classes, BUDGET // len(found)) for name, title, stored in found]
+    return [part for part in parts if part is not None]
 
 
 def _network(run: Run, answer: Answer) -> dict[str, Any]:
     network = answer.network
+    figures = [depth_figure(run, network), training_figure(run, network)]
     return {
         "name": network.name,
         "title": network.title,
         "answer": answer,
         "rule": rule(answer.decision) if answer.decision is not None else "",
         "figures": measure_figures(network),
+        "slider": slider(run, network),
         "maps": network.maps,
         "image": grey(network.maps.image) if network.maps is not None else "",
         "mosaics": mosaics(network),
-        "training": training_figure(run, network),
+        "results": [figure for figure in figures if figure is not None],
         "depths": sorted({int(blocks) for blocks in run.rows(network.name)["blocks"]}, reverse=True),
     }

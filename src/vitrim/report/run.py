@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -178,44 +180,45 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray] | None:
+def arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """What an .npz file holds; None where there is none, InputError where it cannot be read."""
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, BadZipFile, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 
 def _maps(path: Path) -> Maps | None:
-    arrays = _arrays(path)
-    if arrays is None:
+    stored = arrays(path)
+    if stored is None:
         return None
-    h, w = (int(n) for n in arrays["grid"])
+    h, w = (int(n) for n in stored["grid"])
     return Maps(
-        case=str(arrays["case"]),
-        slice=int(arrays["slice"]),
-        image=arrays["image"],
+        case=str(stored["case"]),
+        slice=int(stored["slice"]),
+        image=stored["image"],
         grid=(h, w),
-        blocks=tuple(int(block) for block in arrays["blocks"]),
-        maps=arrays["maps"].astype(np.float32),
+        blocks=tuple(int(block) for block in stored["blocks"]),
+        maps=stored["maps"].astype(np.float32),
     )
 
 
 def _examples(path: Path) -> Examples | None:
-    arrays = _arrays(path)
-    if arrays is None:
+    stored = arrays(path)
+    if stored is None:
         return None
     predictions = {}
-    for name, array in arrays.items():
+    for name, array in stored.items():
         if name.startswith("prediction_"):
             network, _, blocks = name.removeprefix("prediction_").rpartition("_")
             predictions[network, int(blocks)] = array
     return Examples(
-        cases=tuple(str(case) for case in arrays["case"]),
-        slices=tuple(int(index) for index in arrays["slice"]),
-        image=arrays["image"],
-        reference=arrays["reference"],
+        cases=tuple(str(case) for case in stored["case"]),
+        slices=tuple(int(index) for index in stored["slice"]),
+        image=stored["image"],
+        reference=stored["reference"],
         predictions=predictions,
     )

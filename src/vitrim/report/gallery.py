@@ -1,0 +1,100 @@
+"""The pictures: raw attention maps as in the paper's figures 4 and 5, and slices with every network's prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from vitrim.report.numbers import fixed, plural
+from vitrim.report.pictures import grey, mosaic, mosaic_top, overlay
+from vitrim.report.run import Examples, NetworkRun, Run
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """The raw maps of one block; `top` is the upper end of the colour scale."""
+
+    block: int
+    picture: str
+    top: float
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One label map over a slice; `dice` is that slice's."""
+
+    caption: str
+    picture: str
+    dice: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A slice: the image once, the reference, and per network its predictions."""
+
+    title: str
+    image: str
+    reference: str
+    groups: tuple[tuple[str, tuple[Tile, ...]], ...]
+    ratio: float
+
+
+def mosaics(network: NetworkRun) -> list[Mosaic]:
+    """The raw maps that were kept, block by block, each on its own colour scale."""
+    if network.maps is None:
+        return []
+    found = []
+    for block, maps in zip(network.maps.blocks, network.maps.maps, strict=True):
+        top = mosaic_top(maps)
+        found.append(Mosaic(block, mosaic(maps, network.maps.grid, top), top))
+    return found
+
+
+def slices(run: Run) -> list[Slice]:
+    """The stored slices: reference and, for each network, full and truncated prediction side by side."""
+    if run.examples is None:
+        return []
+    found = []
+    names = ("best case", "median case", "worst case") if len(run.examples.cases) == 3 else ()
+    for index, (case, number) in enumerate(zip(run.examples.cases, run.examples.slices, strict=True)):
+        title = f"{case}, slice {number}"
+        if names:
+            title = f"{names[index].capitalize()}: {title}"
+        image, reference = run.examples.image[index], run.examples.reference[index]
+        groups = tuple((network.title, _tiles(run.examples, network, index)) for network in run.networks)
+        found.append(
+            Slice(
+                title=title,
+                image=grey(image),
+                reference=overlay(reference),
+                groups=tuple((name, tiles) for name, tiles in groups if tiles),
+                ratio=image.shape[1] / image.shape[0],
+            )
+        )
+    return found
+
+
+def _tiles(examples: Examples, network: NetworkRun, index: int) -> tuple[Tile, ...]:
+    reference = examples.reference[index]
+    tiles = []
+    for name, blocks in sorted(examples.predictions, key=lambda key: -key[1]):
+        if name != network.name:
+            continue
+        prediction = examples.predictions[name, blocks][index]
+        caption = plural(blocks, "block")
+        dice = fixed(slice_dice(prediction, reference), 3)
+        alt = f"Prediction of {network.title} with {caption}; Dice on this slice {dice}"
+        tiles.append(Tile(caption, overlay(prediction, reference), dice, alt))
+    return tuple(tiles)
+
+
+def slice_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
+    """Average Dice of one slice over the classes in reference or prediction; NaN if there are none."""
+    values = []
+    for index in np.union1d(np.unique(prediction), np.unique(reference)):
+        if index:
+            a, b = prediction == index, reference == index
+            values.append(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
+    return float(np.mean(values)) if values else float("nan")
