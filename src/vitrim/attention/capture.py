@@ -114,7 +114,7 @@ def capture_attention(
     as they are; a compiled model runs uncompiled inside the context.
 
     Raises:
-        InputError: if no attention was seen by the end of the context.
+        InputError: if no attention was seen by the end of the context, or it is opened inside a compiled function.
     """
     captured = Captured()
     mode = _CaptureMode(model, reducer or _keep, [layers] if isinstance(layers, str) else layers, captured)
@@ -124,6 +124,11 @@ def capture_attention(
         raise InputError(_nothing_captured(model, layers))
 
 
+def module_names(model: nn.Module) -> dict[int, str]:
+    """Name of each module of the model, by `id`, as if nothing had been compiled."""
+    return {id(module): name.replace("_orig_mod.", "") for name, module in model.named_modules()}
+
+
 def _keep(call: AttentionCall) -> Tensor:
     return call.weights
 
@@ -131,7 +136,7 @@ def _keep(call: AttentionCall) -> Tensor:
 class _CaptureMode(TorchFunctionMode):
     def __init__(self, model: nn.Module, reducer: Reducer, layers: Sequence[str] | None, captured: Captured) -> None:
         super().__init__()
-        self.names = {id(module): name for name, module in model.named_modules()}
+        self.names = module_names(model)
         self.reducer, self.layers, self.captured = reducer, layers, captured
 
     def __torch_function__(
@@ -157,7 +162,7 @@ class _CaptureMode(TorchFunctionMode):
         output = func(*args, **kwargs)
         logits = args[0] if args else kwargs["input"]
         dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        if _looks_like_attention(output, dim):
+        if heads is not None or _looks_like_attention(output, dim):
             caller = self._caller()
             if caller is not None:
                 self._reduce(caller, written(logits, output, heads=heads or _heads(caller.module)))
@@ -257,7 +262,10 @@ def _uncompiled() -> Iterator[None]:
         return
     with _lock:
         if _inside == 0:
-            _prior = torch.compiler.set_stance("force_eager")
+            try:
+                _prior = torch.compiler.set_stance("force_eager")
+            except RuntimeError as error:
+                raise InputError("capture_attention inside a compiled function: put it around the call") from error
         _inside += 1
     try:
         yield

@@ -58,7 +58,7 @@ def checked_measures(names: Sequence[str] | None) -> tuple[str, ...]:
     return tuple(name for name in MEASURES if names is None or name in names)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=4)
 def _linear_table(
     names: tuple[str, ...],
     grid: tuple[int, int],
@@ -67,7 +67,7 @@ def _linear_table(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """(N · N, len(names)): what a weight from query i to key j adds to each measure that is linear in the weights."""
+    """(N, N, len(names)): what a weight from query i to key j adds to each measure that is linear in the weights."""
     d = distances(grid)
     step_mm = (patch[0] * spacing[0], patch[1] * spacing[1]) if spacing else None
     tables = {
@@ -78,7 +78,7 @@ def _linear_table(
         "self_share": lambda: torch.eye(len(d), dtype=d.dtype),
         "neighbourhood_share": lambda: neighbours(grid),
     }
-    return torch.stack([tables[name]().flatten() / len(d) for name in names], dim=1).to(device, dtype)
+    return torch.stack([tables[name]() / len(d) for name in names], dim=-1).to(device, dtype)
 
 
 def linear_measures(
@@ -88,13 +88,15 @@ def linear_measures(
     patch: tuple[float, float] = (1.0, 1.0),
     spacing: tuple[float, float] | None = None,
 ) -> Tensor:
-    """Measures out of LINEAR, means over queries: (..., N, N) to (..., len(names)), in one product.
+    """Measures out of LINEAR, means over queries: (..., N, N) to (..., len(names)), in one pass.
 
     `patch`: pixels from one patch to the next (rows, columns); `spacing`: mm from one pixel to the next; without it
     distance_mm is NaN.
     """
     table = _linear_table(tuple(names), grid, patch, spacing, weights.dtype, weights.device)
-    return weights.flatten(-2) @ table
+    maps = weights.reshape(-1, *weights.shape[-2:])
+    by_query = torch.bmm(maps.transpose(0, 1), table)  # (N, maps, names): a sum over N² at once would lose digits
+    return by_query.sum(dim=0).reshape(*weights.shape[:-2], len(names))
 
 
 def entropy(weights: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from vitrim.attention.capture import AttentionCall, Captured
+from vitrim.attention.capture import AttentionCall, Captured, module_names
 from vitrim.attention.grid import find_grid
 from vitrim.errors import InputError
 
@@ -54,10 +54,10 @@ def own_attention(model: nn.Module, layers: str | Sequence[str] | None) -> Calla
     """Whether the attention layer of a name is a block's: inside `model.blocks` if there are such, and not chosen."""
     blocks = getattr(model, "blocks", None)
     if layers is not None or not isinstance(blocks, (nn.ModuleList, nn.Sequential)):
-        return lambda name: True
-    inside = {id(block) for block in blocks}
-    prefixes = tuple(name for name, module in model.named_modules() if id(module) in inside)
-    return lambda name: any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+        return lambda layer: True
+    names = module_names(model)
+    inside = [names.get(id(block)) for block in blocks]
+    return lambda layer: any(layer == name or layer.startswith(f"{name}.") for name in inside)
 
 
 def check_layers(model: nn.Module, layers: str | Sequence[str] | None, captured: Captured) -> None:
@@ -75,7 +75,7 @@ def check_layers(model: nn.Module, layers: str | Sequence[str] | None, captured:
     blocks = getattr(model, "blocks", None)
     if layers is not None or not isinstance(blocks, (nn.ModuleList, nn.Sequential)):
         return
-    names = {id(module): name for name, module in model.named_modules()}
+    names = module_names(model)
     for number, block in enumerate(blocks, 1):
         name = names.get(id(block))
         times = sum(layer == name or layer.startswith(f"{name}.") for layer in seen)

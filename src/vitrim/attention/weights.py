@@ -124,6 +124,8 @@ def dot_product(
     mask = None if attn_mask is None else attn_mask.detach()
     if enable_gqa and key.shape[-3] != query.shape[-3]:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
+    leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])  # one key head may serve all
+    query, key = query.expand(*leading, *query.shape[-2:]), key.expand(*leading, *key.shape[-2:])
     if mask is not None and query.ndim != 4:
         mask = four_axes(mask.expand(*query.shape[:-1], key.shape[-2]), heads)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)

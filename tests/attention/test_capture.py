@@ -1,0 +1,414 @@
+"""Captured weights are those that the attention used, whatever its arguments, and the model does not notice."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from vitrim.attention.capture import AttentionCall, capture_attention
+from vitrim.errors import InputError
+
+B, HEADS, N, SIZE = 2, 4, 9, 8
+
+
+class Caller(nn.Module):
+    """Calls scaled_dot_product_attention with the arguments that it is given."""
+
+    num_heads = HEADS
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return F.scaled_dot_product_attention(*args, **kwargs)
+
+
+class Writer(nn.Module):
+    """Writes the softmax out, by one of the ways that torch has."""
+
+    def __init__(self, softmax: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.softmax = softmax
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return self.softmax(query @ key.transpose(-2, -1) / math.sqrt(query.shape[-1])) @ value
+
+
+def qkv(heads: int = HEADS, seed: int = 0, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    query, key, value = (2 * torch.randn(B, HEADS, N, SIZE, generator=generator) for _ in range(3))
+    return query.to(dtype), key[:, :heads].to(dtype), value[:, :heads].to(dtype)
+
+
+def explicit(query: Tensor, key: Tensor, bias: Tensor | float = 0.0, scale: float | None = None) -> Tensor:
+    """softmax(QKᵀ/√d + bias) in float64."""
+    logits = query.double() @ key.double().transpose(-2, -1) * (scale or query.shape[-1] ** -0.5) + bias
+    return logits.softmax(dim=-1)
+
+
+def captured(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """The weights of the model's one call; its output must be what it is without the capture."""
+    torch.manual_seed(5)
+    plain = model(*args, **kwargs)
+    torch.manual_seed(5)
+    with capture_attention(model) as seen:
+        output = model(*args, **kwargs)
+    assert torch.equal(output, plain)
+    (weights,) = seen.results
+    return weights
+
+
+def close(weights: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(weights.double(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_weights_are_the_softmax_in_float64_of_what_went_in(dtype: torch.dtype) -> None:
+    query, key, value = qkv(dtype=dtype)
+    weights = captured(Caller(), query, key, value)
+    assert weights.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    close(weights, explicit(query, key))
+
+
+def test_a_boolean_mask_says_what_takes_part() -> None:
+    query, key, value = qkv()
+    mask = torch.rand(N, N, generator=torch.Generator().manual_seed(1)) > 0.4
+    mask |= torch.eye(N, dtype=torch.bool)
+    close(captured(Caller(), query, key, value, attn_mask=mask), explicit(query, key, torch.where(mask, 0, -math.inf)))
+    padding = mask[:1].expand(B, 1, 1, N)
+    close(captured(Caller(), query, key, value, padding), explicit(query, key, torch.where(padding, 0, -math.inf)))
+
+
+def test_a_float_mask_is_added() -> None:
+    query, key, value = qkv()
+    bias = torch.randn(B, 1, N, N, generator=torch.Generator().manual_seed(1))
+    close(captured(Caller(), query, key, value, attn_mask=bias), explicit(query, key, bias.double()))
+
+
+def test_a_query_without_a_key_attends_to_nothing() -> None:
+    query, key, value = qkv()
+    mask = torch.ones(N, N, dtype=torch.bool)
+    mask[3] = False
+    weights = captured(Caller(), query, key, value, attn_mask=mask)
+    assert weights[:, :, 3].abs().max() == 0
+    assert not weights.isnan().any()
+
+
+def test_causal_attention_does_not_look_ahead() -> None:
+    query, key, value = qkv()
+    bias = torch.full((N, N), -math.inf, dtype=torch.float64).triu(1)
+    close(captured(Caller(), query, key, value, is_causal=True), explicit(query, key, bias))
+
+
+def test_a_scale_of_its_own_is_used() -> None:
+    query, key, value = qkv()
+    close(captured(Caller(), query, key, value, scale=0.7), explicit(query, key, scale=0.7))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_grouped_keys_serve_several_heads(groups: int) -> None:
+    query, key, value = qkv(groups)
+    weights = captured(Caller(), query, key, value, enable_gqa=True)
+    close(weights, explicit(query, key.repeat_interleave(HEADS // groups, dim=1)))
+
+
+def test_one_key_head_may_serve_all_by_broadcasting() -> None:
+    query, key, value = qkv(1)
+    close(captured(Caller(), query, key, value), explicit(query, key.expand(-1, HEADS, -1, -1)))
+
+
+def test_dropout_in_training_does_not_touch_the_weights() -> None:
+    query, key, value = qkv()
+    close(captured(Caller().train(), query, key, value, dropout_p=0.5), explicit(query, key))
+
+
+def test_heads_folded_into_the_batch_are_unfolded() -> None:
+    query, key, value = (tensor.flatten(0, 1) for tensor in qkv())
+    weights = captured(Caller(), query, key, value)
+    assert weights.shape == (B, HEADS, N, N)
+    close(weights.flatten(0, 1), explicit(query, key))
+    bias = torch.randn(B * HEADS, N, N, generator=torch.Generator().manual_seed(1))
+    close(captured(Caller(), query, key, value, bias).flatten(0, 1), explicit(query, key, bias.double()))
+
+
+def test_heads_that_do_not_divide_are_refused() -> None:
+    query = torch.randn(B * HEADS + 1, N, SIZE)
+    model = Caller()
+    with pytest.raises(InputError, match="9 attention maps cannot be divided among 4 heads"), capture_attention(model):
+        model(query, query, query)
+
+
+@pytest.mark.parametrize(
+    "softmax",
+    [
+        lambda x: x.softmax(-1),
+        lambda x: x.softmax(dim=3),
+        lambda x: torch.softmax(x, dim=-1),
+        lambda x: F.softmax(x, dim=-1),
+        lambda x: F.softmax(x, -1, dtype=torch.float32).to(x.dtype),
+        nn.Softmax(dim=-1),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_softmax_that_is_written_out_is_seen(softmax: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
+    query, key, value = qkv(dtype=dtype)
+    logits = query @ key.transpose(-2, -1) / math.sqrt(SIZE)  # in the module's own precision
+    close(captured(Writer(softmax), query, key, value), logits.double().softmax(dim=-1))
+
+
+def test_a_softmax_over_classes_is_not_attention() -> None:
+    class Segmenter(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            x = F.scaled_dot_product_attention(x, x, x)
+            return x.softmax(dim=1) + x.flatten(2).mean(1).softmax(dim=-1)[:, None, None, :SIZE]
+
+    model = Segmenter()
+    with capture_attention(model) as seen:
+        model(torch.randn(B, HEADS, N, SIZE))
+    assert len(seen.calls) == 1
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched key_padding_mask")
+@pytest.mark.parametrize("need_weights", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_multi_head_attention_of_torch_gives_the_weights_it_returns(
+    need_weights: bool, training: bool, batch_first: bool
+) -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(16, HEADS, batch_first=batch_first).train(training)
+    x = torch.randn(B, N, 16) if batch_first else torch.randn(N, B, 16)
+    padding = torch.zeros(B, N, dtype=torch.bool)
+    padding[0, -2:] = True
+    mask = torch.randn(N, N)
+    with torch.no_grad():
+        plain, expected = attention(
+            x, x, x, key_padding_mask=padding, attn_mask=mask, need_weights=True, average_attn_weights=False
+        )
+        with capture_attention(attention) as seen:
+            output, _ = attention(x, x, x, key_padding_mask=padding, attn_mask=mask, need_weights=need_weights)
+    (weights,) = seen.results
+    close(weights, expected.double())
+    torch.testing.assert_close(output, plain)
+
+
+def test_multi_head_attention_to_other_tokens_is_seen() -> None:
+    attention = nn.MultiheadAttention(16, HEADS, batch_first=True)
+    queries, keys = torch.randn(B, 3, 16), torch.randn(B, N, 16)
+    for need_weights in (True, False):
+        with torch.no_grad(), capture_attention(attention) as seen:
+            attention(queries, keys, keys, need_weights=need_weights)
+        assert seen.results[0].shape == (B, HEADS, 3, N)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_the_fast_path_of_a_transformer_encoder_is_seen() -> None:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, HEADS, 32, batch_first=True)
+    model = nn.TransformerEncoder(layer, 3).eval()
+    x = torch.randn(B, N, 16)
+    padding = torch.zeros(B, N, dtype=torch.bool)
+    padding[0, -2:] = True
+    with torch.no_grad():
+        for mask in (None, padding):
+            plain = model(x, src_key_padding_mask=mask)  # one fused kernel a layer; ragged, if there is padding
+            with capture_attention(model) as seen:
+                output = model(x, src_key_padding_mask=mask)
+            assert torch.equal(model(x, src_key_padding_mask=mask), plain)
+            assert seen.layers == ("layers.0.self_attn", "layers.1.self_attn", "layers.2.self_attn")
+            kept = slice(0, N if mask is None else N - 2)
+            torch.testing.assert_close(output[0, kept], plain[0, kept])
+    assert seen.results[0][0, :, :, -2:].abs().max() == 0
+
+
+def test_the_caller_is_named_and_others_are_not_seen() -> None:
+    model = nn.ModuleDict({"mine": nn.Sequential(Caller()), "chosen": Caller()})
+    stranger = Caller()
+    query, key, value = qkv()
+    with capture_attention(model) as seen:
+        stranger(query, key, value)
+        model["mine"][0](query, key, value)  # type: ignore[index]
+        model["chosen"](query, key, value)
+        F.scaled_dot_product_attention(query, key, value)
+    assert seen.layers == ("mine.0", "chosen")
+    with capture_attention(model, layers="cho*") as seen:
+        model["mine"][0](query, key, value)  # type: ignore[index]
+        model["chosen"](query, key, value)
+    assert seen.layers == ("chosen",)
+    assert len(seen["chosen"]) == 1
+
+
+def test_a_reducer_takes_each_call_and_only_its_result_is_kept() -> None:
+    model, calls = Caller(), []
+
+    def reduce(call: AttentionCall) -> float | None:
+        calls.append((call.index, call.shape))
+        return float(call.weights.mean()) if call.index else None
+
+    with capture_attention(model, reduce) as seen:
+        model(*qkv())
+        model(*qkv())
+    assert calls == [(0, (B, HEADS, N, N)), (1, (B, HEADS, N, N))]
+    assert seen.results == [pytest.approx(1 / N)]
+    assert seen.counts[""] == 2
+
+
+def test_parts_together_are_the_whole_without_the_tokens_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    for limit in (1, 4 * N * N * 3, 4 * N * N * HEADS, 2**20):  # one head at a time to all at once
+        monkeypatch.setattr("vitrim.attention.weights.PART_BYTES", {"cpu": limit})
+        whole, together = [], torch.zeros(B, HEADS, N - 2, N - 2)
+
+        def reduce(call: AttentionCall, whole: list[Tensor] = whole, together: Tensor = together) -> None:
+            whole.append(call.weights[..., 2:, 2:])
+            for images, heads, weights in call.parts(prefix_tokens=2):
+                together[images, heads] = weights
+
+        for model in (Caller(), Writer(nn.Softmax(dim=-1))):
+            with capture_attention(model, reduce):
+                model(*qkv())
+            expected = whole.pop()
+            torch.testing.assert_close(together, expected / expected.sum(dim=-1, keepdim=True))
+
+
+def test_nothing_captured_is_an_error_that_says_why() -> None:
+    model = nn.Conv2d(1, 1, 1)
+    with pytest.raises(InputError, match="no attention was captured: Conv2d"), capture_attention(model):
+        model(torch.zeros(1, 1, 2, 2))
+    caller = Caller()
+    with (
+        pytest.raises(InputError, match=r"no attention call in a layer that matches 'blocks\.\*'"),
+        capture_attention(caller, layers="blocks.*"),
+    ):
+        caller(*qkv())
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused() -> None:
+    ragged = torch.nested.nested_tensor([torch.randn(HEADS, 3, SIZE), torch.randn(HEADS, 5, SIZE)])
+    model = Caller()
+    with pytest.raises(InputError, match="nested"), capture_attention(model):
+        model(ragged, ragged, ragged)
+
+
+def test_an_exception_passes_and_leaves_nothing_behind() -> None:
+    model = nn.Sequential(Caller()).train()
+    with pytest.raises(ZeroDivisionError), capture_attention(model, lambda call: 1 / 0):
+        model[0](*qkv())
+    assert model.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not torch.overrides.has_torch_function((torch.zeros(1),))  # no mode is on
+    with capture_attention(model) as seen:
+        model[0](*qkv())
+    assert len(seen.calls) == 1
+
+
+def test_gradients_are_the_same_and_a_checkpointed_block_is_seen_once() -> None:
+    model = Caller()
+    grads = []
+    for look in (False, True):
+        query, key, value = (tensor.requires_grad_() for tensor in qkv())
+        if look:
+            with capture_attention(model) as seen:
+                checkpoint(model, query, key, value, use_reentrant=False).square().sum().backward()
+            assert len(seen.calls) == 1
+            assert not seen.results[0].requires_grad
+        else:
+            model(query, key, value).square().sum().backward()
+        grads.append(query.grad)
+    assert torch.equal(grads[0], grads[1])
+
+
+def test_autocast_keeps_the_weights_in_full_precision() -> None:
+    query, key, value = qkv()
+    model = Caller()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain = model(query, key, value)
+        with capture_attention(model, lambda call: call.weights @ call.weights) as seen:
+            output = model(query, key, value)
+    assert torch.equal(output, plain)
+    weights = explicit(query, key)
+    close(seen.results[0], weights @ weights)
+
+
+def test_captures_inside_each_other_both_see() -> None:
+    model = nn.MultiheadAttention(16, HEADS, batch_first=True).eval()
+    x = torch.randn(B, N, 16)
+    for need_weights in (True, False):
+        with capture_attention(model) as outer, capture_attention(model) as inner:
+            model(x, x, x, need_weights=need_weights)
+        close(inner.results[0], outer.results[0].double())
+
+
+def test_threads_do_not_see_each_other() -> None:
+    model, inputs = Caller(), [qkv(seed=seed) for seed in range(4)]
+    seen: dict[int, list[Tensor]] = {}
+    start = threading.Barrier(len(inputs))
+
+    def look(number: int) -> None:
+        start.wait()
+        for _ in range(20):
+            if number == 0:
+                model(*inputs[number])  # one thread does not look at all
+                continue
+            with capture_attention(model) as captured:
+                model(*inputs[number])
+            seen.setdefault(number, []).extend(captured.results)
+
+    threads = [threading.Thread(target=look, args=(number,)) for number in range(len(inputs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(seen) == [1, 2, 3]
+    for number, results in seen.items():
+        assert len(results) == 20
+        for weights in results:
+            close(weights, explicit(*inputs[number][:2]))
+
+
+def test_a_compiled_model_runs_as_it_was_written_and_is_compiled_again_afterwards() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.TransformerEncoderLayer(16, HEADS, 32, batch_first=True)).eval()
+    x = torch.randn(B, N, 16)
+    with torch.no_grad():
+        plain = model(x)
+        compiled = torch.compile(model, backend="eager")
+        compiled(x)
+        with capture_attention(compiled) as seen:
+            output = compiled(x)
+        assert seen.layers == ("0.self_attn",)
+        torch.testing.assert_close(output, plain)
+
+        traced: list[object] = []
+
+        def backend(graph: torch.fx.GraphModule, example: object) -> torch.fx.GraphModule:
+            traced.append(graph)
+            return graph
+
+        again = torch.compile(nn.Sequential(nn.Linear(16, 16)), backend=backend)
+        again(x)
+        assert traced  # compiling is on again
+
+
+def test_a_capture_inside_a_compiled_function_is_refused() -> None:
+    model = Caller()
+
+    @torch.compile(backend="eager")
+    def inside(*args: Tensor) -> Tensor:
+        with capture_attention(model):
+            return model(*args)
+
+    with pytest.raises(InputError, match="inside a compiled function"):
+        inside(*qkv())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_cannot_be_looked_into() -> None:
+    model = torch.jit.trace(nn.MultiheadAttention(16, HEADS).eval(), (torch.randn(N, B, 16),) * 3)
+    with torch.no_grad(), pytest.raises(InputError, match="TorchScript"), capture_attention(model):
+        model(*(torch.randn(N, B, 16),) * 3)
