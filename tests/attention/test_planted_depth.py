@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from tests.attention.planted import PlantedViT, checkerboards, halves, noise, planted
-from vitrim.attention.decision import FALLS_BACK, NOT_REACHED, UNIFORM, decide_depth
+from vitrim.attention.decided import FALLS_BACK, NOT_REACHED, UNIFORM
+from vitrim.attention.decision import decide_depth
 from vitrim.attention.profile import profile_attention
 
 MEASURES = ["globality", "self_share", "entropy"]

@@ -1,0 +1,225 @@
+"""A decided depth with what justifies it: in words, at other thresholds, and as a file that a person can edit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from vitrim.attention.measures import MEASURES
+from vitrim.errors import InputError
+from vitrim.files import write_json
+
+FORMAT = "vitrim decision 1"
+COVERAGE = 0.95
+UNIFORM_ENTROPY = 0.98
+ROUNDING = 1e-6
+"""Attention is measured in float32: what misses the threshold by less has reached it."""
+
+UNIFORM = "indistinguishable from uniform"
+NOT_REACHED = "no block reaches the threshold"
+NOT_CERTAIN = "no block reaches the threshold for certain"
+NO_INTERVAL = "fewer than 5 cases: no interval"
+FEW_CASES = "fewer than 10 cases: the interval is too narrow"
+FALLS_BACK = "a later block falls back below the threshold"
+
+
+@dataclass(frozen=True)
+class BlockValue:
+    """The deciding measure in one block, and what puts it into proportion."""
+
+    block: int
+    value: float
+    """Mean over cases."""
+    low: float | None
+    high: float | None
+    """Bootstrap interval over cases; None with fewer than 5."""
+    entropy: float | None
+    """Entropy of the attention that decides, 1 when uniform; None where it was not measured."""
+    untrained_value: float | None = None
+    untrained_entropy: float | None = None
+    """The same of the same network untrained; None where it was not looked at."""
+
+    @property
+    def uniform(self) -> bool:
+        """Whether attention is indistinguishable from uniform here."""
+        return self.entropy is not None and self.entropy >= UNIFORM_ENTROPY
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Where a threshold is reached."""
+
+    depth: int
+    """First block whose lower end reaches it (or value, where there is no interval); all blocks if none does."""
+    low: int
+    """First block whose upper end reaches it; all blocks if none does."""
+    high: int
+    """Same as the depth."""
+    reached: bool
+    """Whether the block `depth` reaches it."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How many blocks to keep, and why; `save` writes it so that a person can read, argue with and edit it."""
+
+    depth: int
+    """Blocks to keep; all later ones are discarded."""
+    low: int
+    high: int
+    """The depth lies between these two, with 95 % confidence."""
+    measure: str
+    head: int | str
+    """"mean": head-averaged attention; "max": the most global head; or the number of a head."""
+    threshold: float
+    flags: tuple[str, ...]
+    blocks: tuple[BlockValue, ...]
+    cases: tuple[str, ...]
+    resamples: int
+    seed: int
+
+    def at(self, threshold: float) -> Reached:
+        """The depth at another threshold, from the same values and intervals."""
+        return reached(self.blocks, threshold, MEASURES[self.measure].falls)
+
+    def thresholds(self) -> list[float]:
+        """Round thresholds that the file lists: 0.05 to 1, or 20 steps up to the largest value for distances."""
+        top = 1.0
+        if MEASURES[self.measure].unit in ("patches", "pixels", "mm"):
+            top = max(block.value if block.high is None else block.high for block in self.blocks)
+        return [round(top * step / 20, 4) for step in range(1, 21)]
+
+    def sentence(self) -> str:
+        """The decision in words, flags included."""
+        total, title = len(self.blocks), MEASURES[self.measure].title
+        whose = {"mean": "head-averaged attention", "max": "the most global head"}.get(
+            str(self.head), f"head {self.head}"
+        )
+        verb = "falls to" if MEASURES[self.measure].falls else "reaches"
+        found = self.at(self.threshold)
+        count = f"{len(self.cases)} case{'s' if len(self.cases) != 1 else ''}"
+        if self.depth != found.depth:
+            words = [f"Keep {self.depth} of {total} blocks, set by hand; the rule says {found.depth}."]
+        elif not found.reached:
+            what = "for certain " if NOT_CERTAIN in self.flags else ""
+            words = [
+                f"Keep all {total} blocks: in none of them {what}the {title} of {whose} {verb} {self.threshold:.3g}."
+            ]
+        else:
+            block = self.blocks[self.depth - 1]
+            interval = "" if block.low is None else f", 95 % interval {block.low:.3g} to {block.high:.3g}"
+            words = [
+                f"Keep {self.depth} of {total} blocks: block {self.depth} is the first whose {title} "
+                f"({whose}, {count}) {verb} {self.threshold:.3g} (it is {block.value:.3g}{interval})."
+            ]
+        if self.low != self.high:
+            words.append(f"With 95 % confidence the depth is between {self.low} and {self.high}.")
+        uniform = [block.block for block in self.blocks if block.uniform]
+        if UNIFORM in self.flags:
+            words.append(
+                f"Attention is indistinguishable from uniform in {_listed(uniform)} (entropy at least "
+                f"{UNIFORM_ENTROPY}): uniform attention is global by definition, but it averages rather than looks, "
+                "and says nothing about what was learned."
+            )
+        if NO_INTERVAL in self.flags:
+            words.append(f"There is no interval, because {count} are too few for one.")
+        if FEW_CASES in self.flags:
+            words.append(f"With {count} the interval covers less than its nominal 95 % (about 80 to 90 %).")
+        if FALLS_BACK in self.flags:
+            words.append("A later block falls back below the threshold.")
+        return " ".join(words)
+
+    def save(self, path: Path) -> None:
+        """Write the decision as JSON to `path`."""
+        found = [(threshold, self.at(threshold)) for threshold in self.thresholds()]
+        write_json(
+            Path(path),
+            {
+                "format": FORMAT,
+                "depth": self.depth,
+                "low": self.low,
+                "high": self.high,
+                "in_words": self.sentence(),
+                "measure": self.measure,
+                "head": self.head,
+                "threshold": self.threshold,
+                "flags": list(self.flags),
+                "interval": {"coverage": COVERAGE, "resamples": self.resamples, "seed": self.seed},
+                "blocks": [asdict(block) for block in self.blocks],
+                "depth_at_threshold": [
+                    {"threshold": t, "depth": r.depth, "low": r.low, "high": r.high, "reached": r.reached}
+                    for t, r in found
+                ],
+                "cases": list(self.cases),
+            },
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Decision:
+        """Read a decision, also one whose depth a person has changed; InputError says what is wrong with it."""
+        path = Path(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"cannot read the decision {path}: {error.strerror or error}") from error
+        except ValueError as error:
+            raise InputError(f"{path} is not JSON: {error}") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise InputError(f"{path} is not a decision: its format is not {FORMAT!r}")
+        try:
+            return cls(
+                depth=_depth(content, path),
+                low=int(content["low"]),
+                high=int(content["high"]),
+                measure=str(checked(content["measure"])),
+                head=content["head"],
+                threshold=float(content["threshold"]),
+                flags=tuple(content["flags"]),
+                blocks=tuple(BlockValue(**block) for block in content["blocks"]),
+                cases=tuple(content["cases"]),
+                resamples=int(content["interval"]["resamples"]),
+                seed=int(content["interval"]["seed"]),
+            )
+        except KeyError as error:
+            raise InputError(f"the decision {path} has no {error}") from error
+        except (TypeError, ValueError) as error:
+            raise InputError(f"the decision {path} cannot be read: {error}") from error
+
+
+def checked(measure: str) -> str:
+    """`measure`, if there is such a one; InputError otherwise."""
+    if measure not in MEASURES:
+        raise InputError(f"no such measure: {measure!r}; there are {', '.join(MEASURES)}")
+    return measure
+
+
+def _depth(content: dict[str, Any], path: Path) -> int:
+    depth, total = content["depth"], len(content["blocks"])
+    if not isinstance(depth, int) or isinstance(depth, bool) or not 0 <= depth <= total:
+        raise InputError(f"the decision {path} has depth {depth!r}: it must be a whole number from 0 to {total}")
+    return depth
+
+
+def reached(blocks: tuple[BlockValue, ...], threshold: float, falls: bool) -> Reached:
+    sure = [reaches(block, threshold, falls, surely=True) for block in blocks]
+    perhaps = [reaches(block, threshold, falls, surely=False) for block in blocks]
+    depth = sure.index(True) + 1 if True in sure else len(blocks)
+    low = perhaps.index(True) + 1 if True in perhaps else len(blocks)
+    return Reached(depth=depth, low=low, high=depth, reached=True in sure)
+
+
+def reaches(block: BlockValue, threshold: float, falls: bool, *, surely: bool) -> bool:
+    end = block.low if surely != falls else block.high
+    end = block.value if end is None else end
+    return end <= threshold + ROUNDING if falls else end >= threshold - ROUNDING
+
+
+def _listed(blocks: list[int]) -> str:
+    """ "block 3", "blocks 1 to 4", "blocks 1, 3 and 7"."""
+    if len(blocks) == 1:
+        return f"block {blocks[0]}"
+    if len(blocks) > 2 and blocks == list(range(blocks[0], blocks[-1] + 1)):
+        return f"blocks {blocks[0]} to {blocks[-1]}"
+    return f"blocks {', '.join(str(b) for b in blocks[:-1])} and {blocks[-1]}"
