@@ -14,6 +14,7 @@ from vitrim.errors import InputError
 from vitrim.models.layers import repeat_gray
 from vitrim.models.vit import ViT
 
+State = Mapping[str, torch.Tensor]
 N = TypeVar("N", bound="Network")
 
 
@@ -99,7 +100,7 @@ class Network(nn.Module, ABC):
         return shorter.train(self.training)
 
 
-def rebuilt(kind: type[N], config: NetworkConfig, state: Mapping[str, torch.Tensor]) -> N:
+def rebuilt(kind: type[N], config: NetworkConfig, state: State) -> N:
     """A network of `kind` filled with copies of the tensors in `state`; no random number is drawn.
 
     Names that the network does not have are left out; of a kernel with more inputs than the network's, the last stay.
@@ -126,7 +127,7 @@ def expected_state(kind: type[Network], config: NetworkConfig) -> dict[str, torc
         return kind(config).state_dict()
 
 
-def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor], where: str) -> None:
+def check_tensors(expected: State, found: State, where: str) -> None:
     """Raise InputError, naming the tensors, if `found` lacks some, has others, or has some of another shape."""
     problems = {
         "missing": [name for name in expected if name not in found],

@@ -1,0 +1,41 @@
+"""Reads tensors by name from files that other people's programs wrote."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from vitrim.errors import InputError
+
+
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """The state dict in a file of `torch.save` or of safetensors, in float32, on the CPU.
+
+    It may lie under `state_dict` or `model`, and its names may begin with `module.`. InputError where there is none.
+    """
+    try:
+        content = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"cannot read {path} as a state dict of tensors: {reason}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not all(map(torch.is_tensor, content.values())):
+        raise InputError(
+            f"{path} holds no state dict: expected tensors by name, at the top or under state_dict or model"
+        )
+    return {
+        name.removeprefix("module."): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in content.items()
+    }
+
+
+def _torch_load(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
