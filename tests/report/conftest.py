@@ -1,8 +1,11 @@
-"""Run folders for the report's tests, made once."""
+"""Run folders for the report's tests, made once, and a browser to open their pages in."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +14,17 @@ from vitrim.report.build import write_report
 
 HOSTILE = ("<script>alert(1)</script>", 'a|b & $c_d$ "e"', "NA", "aorta")
 """Class names that a data set may well have, and that must stay text."""
+
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+"""A browser that starts anywhere and asks nobody anything."""
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +36,70 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of one network on 4 × 4 patches, without its report."""
+    folder = tmp_path_factory.mktemp("report") / "small"
+    return make_run(folder, ("unetr2d",), ("aorta", "liver"), grid=(4, 4), cases=4, heads=2)
+
+
+@pytest.fixture
+def copy(small: Path, tmp_path: Path) -> Path:
+    """The small study, to be damaged."""
+    return Path(shutil.copytree(small, tmp_path / "copy"))
+
+
+@pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with names that would break a careless page."""
-    folder = make_run(tmp_path_factory.mktemp("report") / "hostile", networks=("transunet",), classes=HOSTILE)
+    """A small study with names that would break a careless page, and its report."""
+    folder = tmp_path_factory.mktemp("report") / "hostile"
+    make_run(
+        folder, ("transunet",), HOSTILE, grid=(4, 4), cases=4, heads=2, name="a</title><img src=x onerror=alert(2)>"
+    )
     write_report(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright."""
+    playwright = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed (pip install playwright)"
+    )
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed (Debian: apt-get install chromium)")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=found, args=list(QUIET))
+        yield opened
+        opened.close()
+
+
+class Opened:
+    """A page in the browser, with everything that it complained about or asked the network for."""
+
+    def __init__(self, browser: Any, report: Path, **options: Any) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
+        self.page = self.context.new_page()
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page.on("console", lambda message: self.errors.append(message.text) if message.type != "log" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.errors.append(dialog.message), dialog.dismiss()))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.address = report.as_uri()
+        self.page.goto(self.address)
+        self.page.wait_for_selector("#explorer[data-ready=yes]", timeout=60_000)
+
+    @property
+    def asked(self) -> list[str]:
+        """Requests other than for the page itself and for what lies in it."""
+        return [url for url in self.requests if url != self.address and not url.startswith(("data:", "blob:"))]
+
+
+@pytest.fixture(scope="module")
+def opened(browser: Any, run: Path) -> Iterator[Opened]:
+    """The report of three networks, open; a module's tests share it and ask for what they need."""
+    one = Opened(browser, run / "report.html")
+    yield one
+    one.context.close()

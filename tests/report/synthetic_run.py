@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, UNIFORM, BlockValue, Decision
+from vitrim.attention.decided import FEW_CASES, NO_INTERVAL, UNIFORM, BlockValue, Decision
 
 
 def attention(grid: tuple[int, int], reach: float, rng: np.random.Generator, noise: float = 0.6) -> np.ndarray:
@@ -184,6 +184,9 @@ def write_explorer_file(
     """explorer.npz as `vitrim.study.explorer.write_explorer` writes it, from attention that nobody computed."""
     arrays = {name: examples[name] for name in ("case", "slice", "image", "reference")} | {"grid": np.array(grid)}
     for depth in depths:
+        arrays[f"prediction_{depth}"] = examples[f"prediction_{network}_{depth}"]
+        if depth == 0:
+            continue
         maps = np.stack(
             [
                 [[attention(grid, 0.4 * (head + 1) * block**1.3, rng) for head in range(heads)]
@@ -193,7 +196,6 @@ def write_explorer_file(
         )  # fmt: skip
         arrays[f"mean_{depth}"] = maps.mean(axis=2).astype(np.float16)
         arrays |= {f"heads_{depth}_{b + 1}": maps[0, b].astype(np.float16) for b in range(depth)}
-        arrays[f"prediction_{depth}"] = examples[f"prediction_{network}_{depth}"]
     np.savez_compressed(folder / "explorer.npz", **arrays)
 
 

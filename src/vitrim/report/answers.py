@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vitrim.attention.decision import Decision
+from vitrim.attention.decided import Decision
 from vitrim.report.run import NetworkRun, Run
 from vitrim.report.words import costs, explain_flags, needs, saves
 

@@ -57,6 +57,11 @@ class Frame:
         )
 
 
+def framed(x: tuple[float, float], y: tuple[float, float]) -> Frame:
+    """A frame with room on the left for the numbers of its axis."""
+    return Frame(x, y, left=max(34, 10 + round(6.3 * max(len(f"{value:g}") for value in ticks(*y)))))
+
+
 def nice_range(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float]:
     """Ends of an axis that hold all values, with fixed ends where given."""
     known = [value for value in values if isfinite(value)] or [0.0, 1.0]

@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,9 +16,6 @@ from vitrim.errors import InputError
 from vitrim.report.pictures import window
 from vitrim.report.quantise import Loss, loss, pack, rolled_out, unpack
 from vitrim.report.run import arrays
-
-BUDGET = 12_500_000
-"""Bytes of a page that all explorers together may take: under 15 MB with everything else."""
 
 
 @dataclass(frozen=True)
@@ -86,80 +82,119 @@ def read_explorer(path: Path) -> Stored | None:
         raise InputError(f"{path} is not what the explorer reads: {error!r}") from error
 
 
-def embed(name: str, title: str, stored: Stored, classes: Sequence[str], budget: int) -> Embedded | None:
+def embed(
+    name: str, title: str, stored: Stored, classes: Sequence[str], budget: int, decided: int | None = None
+) -> Embedded | None:
     """Put a network's attention into at most `budget` bytes of page; None if not even the average of one slice fits.
 
-    What is left out, in this order: single heads of the truncated networks, single heads, slices from the last on.
+    Of many depths the full network, the `decided` one and the paper's (3, 1) are kept. What is left out then, in this
+    order: single heads of the truncated networks, slices from the last on, single heads.
     """
-    deepest = max((variant.blocks for variant in stored.variants if variant.mean is not None), default=0)
-    if not deepest:
+    with_maps = [variant for variant in stored.variants if variant.mean is not None]
+    if not with_maps:
         return None
+    full = max(variant.blocks for variant in with_maps)
+    chosen = [variant for variant in with_maps if len(with_maps) <= 4 or variant.blocks in (full, decided, 3, 1)]
+    sections = _sections(stored, chosen)
     slices = len(stored.cases)
-    plans = [(slices, "all"), (slices, "full"), *((count, "none") for count in range(slices, 0, -1))]
+    plans = [(slices, "all"), *((count, "full") for count in range(slices, 0, -1))]
+    plans += [(count, "none") for count in range(slices, 0, -1)]
     for count, heads in plans:
-        data, lost = _pack(title, stored, classes, count, heads, deepest)
-        if len(data) <= budget:
-            return Embedded(name, title, data, _note(stored, lost, count, heads))
+        with_heads = {
+            variant.blocks for variant in chosen if heads == "all" or (heads == "full" and variant.blocks == full)
+        }
+        kept = {
+            key: part for key, part in sections.items() if part.slice < count and part.heads_of in with_heads | {None}
+        }
+        header = {
+            "title": title,
+            "grid": stored.grid,
+            "size": stored.image.shape[1:],
+            "classes": list(classes),
+            "slices": [
+                {"case": c, "slice": n} for c, n in zip(stored.cases[:count], stored.slices[:count], strict=True)
+            ],
+            "variants": [
+                {"blocks": v.blocks, "heads": [len(h) for h in v.heads] if v.blocks in with_heads else []}
+                for v in chosen
+            ],
+            "sections": {key: len(part.content) for key, part in kept.items()},
+        }
+        head = json.dumps(header).encode()
+        if (len(head) + sum(header["sections"].values())) * 4 / 3 + 8 <= budget:  # type: ignore[attr-defined]
+            content = b"".join([struct.pack("<I", len(head)), head, *(part.content for part in kept.values())])
+            note = _note(stored, chosen, [part.lost for part in kept.values() if part.lost is not None], count, heads)
+            return Embedded(name, title, base64.b64encode(content).decode("ascii"), note)
     return None
 
 
-def _pack(title: str, stored: Stored, classes: Sequence[str], count: int, heads: str, deepest: int) -> tuple[str, Loss]:
-    """The page's data for the first `count` slices, and what was lost."""
-    parts: dict[str, bytes] = {"image": np.stack([window(image) for image in stored.image[:count]]).tobytes()}
-    if stored.reference is not None:
-        parts["reference"] = stored.reference[:count].astype(np.uint8).tobytes()
-    lost, variants = Loss(0, 0, 0), []
-    for variant in stored.variants:
-        entry: dict[str, Any] = {"blocks": variant.blocks, "heads": [], "maps": variant.mean is not None}
-        if variant.prediction is not None:
-            parts[f"prediction-{variant.blocks}"] = variant.prediction[:count].astype(np.uint8).tobytes()
-        if variant.mean is not None:
-            exact = _rows(variant.mean[:count])
+@dataclass(frozen=True)
+class Section:
+    """A compressed part of the page's data: of which slice, of which depth's single heads, and what 4 bits lost."""
+
+    content: bytes
+    slice: int
+    heads_of: int | None = None
+    lost: Loss | None = None
+
+
+def _sections(stored: Stored, chosen: Sequence[Variant]) -> dict[str, Section]:
+    """Everything that could go into the page, by the name under which the page's script looks for it."""
+    sections = {}
+    for index in range(len(stored.cases)):
+        sections[f"image-{index}"] = Section(_deflate(window(stored.image[index]).tobytes()), index)
+        if stored.reference is not None:
+            sections[f"reference-{index}"] = Section(_labels(stored.reference[index]), index)
+        for variant in chosen:
+            if variant.prediction is not None:
+                sections[f"prediction-{variant.blocks}-{index}"] = Section(_labels(variant.prediction[index]), index)
+            assert variant.mean is not None  # those without are not chosen
+            exact = _rows(variant.mean[index])
             packed = pack(exact)
-            parts[f"mean-{variant.blocks}"] = packed.content
             shown = unpack(packed)
-            lost = lost.join(loss(exact, shown, stored.grid))
-            lost = lost.join(loss(rolled_out(exact[0]), rolled_out(shown[0]), stored.grid))
-        if variant.heads and (heads == "all" or (heads == "full" and variant.blocks == deepest)):
-            entry["heads"] = [len(block) for block in variant.heads]
+            lost = loss(exact, shown, stored.grid).join(loss(rolled_out(exact), rolled_out(shown), stored.grid))
+            sections[f"mean-{variant.blocks}-{index}"] = Section(_deflate(packed.content), index, None, lost)
+    for variant in chosen:
+        if variant.heads:
             exact = _rows(np.concatenate(variant.heads))
             packed = pack(exact)
-            parts[f"heads-{variant.blocks}"] = packed.content
-            lost = lost.join(loss(exact, unpack(packed), stored.grid))
-        variants.append(entry)
-    header = {
-        "title": title,
-        "grid": stored.grid,
-        "size": stored.image.shape[1:],
-        "classes": list(classes),
-        "slices": [{"case": c, "slice": s} for c, s in zip(stored.cases[:count], stored.slices[:count], strict=True)],
-        "variants": variants,
-        "sections": {name: len(content) for name, content in parts.items()},
-    }
-    head = json.dumps(header).encode()
+            lost = loss(exact, unpack(packed), stored.grid)
+            sections[f"heads-{variant.blocks}-0"] = Section(_deflate(packed.content), 0, variant.blocks, lost)
+    return sections
+
+
+def _labels(label: np.ndarray) -> bytes:
+    return _deflate(label.astype(np.uint8).tobytes())
+
+
+def _deflate(content: bytes) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_FILTERED)
-    content = b"".join([struct.pack("<I", len(head)), head, *parts.values()])
-    return base64.b64encode(packer.compress(content) + packer.flush()).decode("ascii"), lost
+    return packer.compress(content) + packer.flush()
 
 
 def _rows(maps: np.ndarray) -> np.ndarray:
     """Rows of float16, made to sum to 1 again."""
-    maps = maps.astype(np.float64)
-    return maps / maps.sum(axis=-1, keepdims=True)
+    rows = maps.astype(np.float32)
+    return rows / rows.sum(axis=-1, keepdims=True)
 
 
-def _note(stored: Stored, lost: Loss, count: int, heads: str) -> str:
+def _note(stored: Stored, chosen: Sequence[Variant], losses: Sequence[Loss], count: int, heads: str) -> str:
+    """What was lost and left out, in words."""
+    moved = float(np.average([lost.moved for lost in losses], weights=[lost.rows for lost in losses]))
+    most, far = max(lost.moved_most for lost in losses), max(lost.globality for lost in losses)
     text = (
-        f"Attention is kept in this page at 4 bits a value. By that, on average {100 * lost.moved:.1f} % (at most "
-        f"{100 * lost.moved_most:.1f} %) of what a patch attends to is shown in another place, rollout included, and "
-        f"the globality of a patch is off by at most {lost.globality:.3f}."
+        f"Attention is kept in this page at 4 bits a value. By that, on average {100 * moved:.1f} % (at most "
+        f"{100 * most:.1f} %) of what a patch attends to is shown in another place, rollout included, and the "
+        f"globality of a patch is off by at most {far:.3f}."
     )
-    if not any(variant.heads for variant in stored.variants):
-        return text
-    if heads == "none":
-        return f"{text} Single heads are left out for size."
-    if len(stored.cases) > 1:
-        text += " Single heads are kept for the first slice, their average for all."
-    if heads == "full" and len([variant for variant in stored.variants if variant.heads]) > 1:
-        text += " Those of the truncated networks are left out for size."
+    truncated = [variant for variant in chosen[1:] if variant.heads]
+    if any(variant.heads for variant in chosen):
+        if heads == "none":
+            text += " Single heads are left out for size."
+        elif count > 1:
+            text += " Single heads are kept for the first slice, their average for all."
+        if heads == "full" and truncated:
+            text += " Those of the truncated networks are left out for size."
+    if count < len(stored.cases):
+        text += f" So are {len(stored.cases) - count} of {len(stored.cases)} slices."
     return text

@@ -7,9 +7,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vitrim.attention.decision import Decision
+from vitrim.attention.decided import Decision
 from vitrim.attention.measures import MEASURES
-from vitrim.report.charts import Frame, Line, chart, level, nice_range, shade
+from vitrim.report.charts import Line, chart, framed, level, nice_range, shade
 from vitrim.report.measures import Curve, Measure, available, curve
 from vitrim.report.numbers import fixed, is_number, plural, signed
 from vitrim.report.run import NetworkRun, Run
@@ -52,7 +52,7 @@ def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
     values = [y for line in lines for _, y in line.points] + [*(trained.low or ()), *(trained.high or ())]
     last = max(trained.blocks)
     under, over = [], []
-    frame = Frame(
+    frame = framed(
         (0.5, last + 0.5), nice_range([*values, decision.threshold] if decision else values, measure.low, measure.high)
     )
     if decision is not None:
@@ -122,7 +122,7 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
         full * (1 + float(v) / 100) if is_number(v) else d
         for v, d in zip(rows["change_high_percent"], dice, strict=True)
     ]
-    frame = Frame((min(blocks) - 0.5, max(blocks) + 0.5), nice_range([*dice, *low, *high, full * 0.95], None, None))
+    frame = framed((min(blocks) - 0.5, max(blocks) + 0.5), nice_range([*dice, *low, *high, full * 0.95], None, None))
     marks = [
         level(frame, full * (1 - float(margin) / 100), f"{margin} % below the full network") for margin in run.margins
     ]
@@ -148,6 +148,6 @@ def training_figure(run: Run, network: NetworkRun) -> Figure | None:
     if not lines:
         return None
     values = [y for line in lines for _, y in line.points]
-    frame = Frame((0, float(rows["step"].max())), nice_range(values, 0.0, None))
+    frame = framed((0, float(rows["step"].max())), nice_range(values, 0.0, None))
     svg = chart(frame, lines, f"Training loss of {network.title} by step", "step")
     return Figure("training", "Training loss", "Mean of Dice loss and cross-entropy, by step.", svg)

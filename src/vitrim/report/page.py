@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
-from matplotlib import colormaps
 
 from vitrim.errors import InputError
 from vitrim.report.answers import Answer
-from vitrim.report.explorer import BUDGET, Embedded, embed, read_explorer
+from vitrim.report.explorer import Embedded, embed, read_explorer
 from vitrim.report.figures import depth_figure, measure_figures, slider, training_figure
 from vitrim.report.gallery import mosaics, slices
 from vitrim.report.numbers import fixed
 from vitrim.report.paper import CITATION, comparison
-from vitrim.report.pictures import COLORMAP, PALETTE, class_colour, colour_bar, grey
+from vitrim.report.pictures import PALETTE, class_colour, colour_bar, grey, ramp
 from vitrim.report.run import Run
 from vitrim.report.tables import results_table
 from vitrim.report.words import rule, setting
 
 PAPER_BLOCKS = (1, 2, 3, 6)
 """Blocks of the paper's figures 4 and 5."""
+
+LIMIT = 14_500_000
+"""Bytes of a page: what the attention of the explorer may fill up. A mail still takes it."""
+
+SCRIPTS = 60_000
+"""Bytes of the explorer's own scripts and controls, which only a page with an explorer has."""
 
 
 def asset(name: str) -> str:
@@ -36,20 +40,22 @@ def asset(name: str) -> str:
 
 def page(run: Run, answers: list[Answer]) -> str:
     """The whole of report.html."""
-    return _render(
-        "page.html",
-        run=run,
-        setting=setting(run),
-        answers=answers,
-        table=results_table(run),
-        paper=comparison(run),
-        networks=[_network(run, answer) for answer in answers],
-        slices=slices(run),
-        legend=[(name, class_colour(index)) for index, name in enumerate(run.classes, start=1)],
-        embedded=_embedded([(n.name, n.title, n.folder / "explorer.npz") for n in run.networks], run.classes),
-        decided={n.name: n.decision.depth for n in run.networks if n.decision is not None},
-        citation=CITATION,
-    )
+    decided = {n.name: n.decision.depth for n in run.networks if n.decision is not None}
+    context = {
+        "run": run,
+        "setting": setting(run),
+        "answers": answers,
+        "table": results_table(run),
+        "paper": comparison(run),
+        "networks": [_network(run, answer) for answer in answers],
+        "slices": slices(run),
+        "legend": [(name, class_colour(index)) for index, name in enumerate(run.classes, start=1)],
+        "decided": decided,
+        "citation": CITATION,
+    }
+    stored = [(n.name, n.title, n.folder / "explorer.npz") for n in run.networks]
+    room = LIMIT - len(_render("page.html", embedded=[], **context).encode())
+    return _render("page.html", embedded=_embedded(stored, run.classes, decided, room), **context)
 
 
 def explorer_page(heading: str, networks: Sequence[tuple[str, Path]], classes: Sequence[str] = ()) -> str:
@@ -60,7 +66,7 @@ def explorer_page(heading: str, networks: Sequence[tuple[str, Path]], classes: S
     for _, path in networks:
         if not path.is_file():
             raise InputError(f"{path} is missing: there is nothing to explore")
-    embedded = _embedded([(title, title, path) for title, path in networks], classes)
+    embedded = _embedded([(title, title, path) for title, path in networks], classes, {}, LIMIT - 100_000)
     return _render("explorer-page.html", heading=heading, embedded=embedded, decided={})
 
 
@@ -76,11 +82,10 @@ def _render(name: str, **context: Any) -> str:
     scripts = ["save.js", "page.js"]
     if context["embedded"]:
         scripts[1:1] = ["attention.js", "paint.js", "explorer.js"]
-    ramp = (colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
     return environment.get_template(name).render(
         style=Markup(asset("page.css")),
         script=Markup("\n".join(asset(script).replace('"use strict";\n', "") for script in scripts)),
-        colours=base64.b64encode(ramp.tobytes()).decode("ascii"),
+        colours=base64.b64encode(ramp().tobytes()).decode("ascii"),
         colour_bar=colour_bar(),
         palette=PALETTE,
         mosaic_blocks=PAPER_BLOCKS,
@@ -88,10 +93,15 @@ def _render(name: str, **context: Any) -> str:
     )
 
 
-def _embedded(networks: Sequence[tuple[str, str, Path]], classes: Sequence[str]) -> list[Embedded]:
-    """What fits into the page, every network having an equal share."""
+def _embedded(
+    networks: Sequence[tuple[str, str, Path]], classes: Sequence[str], decided: Mapping[str, int], room: int
+) -> list[Embedded]:
+    """What fits into `room` bytes of the page, every network having an equal share."""
     found = [(name, title, stored) for name, title, path in networks if (stored := read_explorer(path)) is not None]
-    parts = [embed(name, title, stored, classes, BUDGET // len(found)) for name, title, stored in found]
+    parts = [
+        embed(name, title, one, classes, (room - SCRIPTS) // len(found), decided.get(name))
+        for name, title, one in found
+    ]
     return [part for part in parts if part is not None]
 
 

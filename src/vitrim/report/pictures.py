@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.image import imsave
+from PIL import Image
 
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#44AA99", "#882255", "#999933")
 """Colours of the classes: Okabe and Ito's, which the colour-blind can tell apart, then three of Paul Tol's.
@@ -19,15 +19,25 @@ COLORMAP = "viridis"
 """Of the attention: even in lightness, also for the colour-blind and in grey."""
 
 
+STEPS = 64
+"""Colours of a mosaic: as many as the eye tells apart, and a small picture."""
+
+
 def class_colour(index: int) -> str:
     """Colour of the class with label `index` (from 1)."""
     return PALETTE[(index - 1) % len(PALETTE)]
 
 
-def png(pixels: np.ndarray) -> str:
-    """(H, W, 3 or 4) uint8 as the address of an image inside the page."""
+def png(indices: np.ndarray, palette: np.ndarray | None = None) -> str:
+    """A picture as an address inside the page: grey values (H, W) uint8, or places in a palette (n, 3 or 4) of them."""
+    picture = Image.fromarray(indices)
+    transparent = None
+    if palette is not None:
+        picture = Image.fromarray(indices, "L")
+        picture.putpalette(palette[:, :3].tobytes())
+        transparent = palette[:, 3].tobytes() if palette.shape[1] == 4 else None
     buffer = io.BytesIO()
-    imsave(buffer, pixels, format="png", pil_kwargs={"optimize": True})
+    picture.save(buffer, "PNG", optimize=True, **({} if transparent is None else {"transparency": transparent}))
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -39,7 +49,7 @@ def window(image: np.ndarray) -> np.ndarray:
 
 def grey(image: np.ndarray) -> str:
     """A slice (H, W) of any intensities."""
-    return png(np.repeat(window(image)[..., None], 3, axis=2))
+    return png(window(image))
 
 
 def edges(label: np.ndarray) -> np.ndarray:
@@ -56,15 +66,22 @@ def edges(label: np.ndarray) -> np.ndarray:
 
 def overlay(label: np.ndarray, outline: np.ndarray | None = None) -> str:
     """Label map (H, W) in the classes' colours, see-through inside; `outline`, another label map, as a white edge."""
-    label = np.repeat(np.repeat(label, 2, axis=0), 2, axis=1)
-    pixels = np.zeros((*label.shape, 4), np.uint8)
-    for index in np.unique(label[label > 0]):
-        pixels[label == index, :3] = _rgb(class_colour(int(index)))
-    pixels[..., 3] = np.where(label > 0, 140, 0)
-    pixels[edges(label), 3] = 255
+    label = np.repeat(np.repeat(label, 2, axis=0), 2, axis=1).astype(np.int64)
+    count = len(PALETTE)
+    palette = np.zeros((2 * count + 2, 4), np.uint8)  # nothing; inside, and edge, of each colour; white
+    palette[1:-1, :3] = [_rgb(colour) for colour in PALETTE] * 2
+    palette[1 : count + 1, 3], palette[count + 1 :, 3] = 140, 255
+    palette[-1] = 255
+    colour = np.where(label > 0, (label - 1) % count + 1, 0)
+    places = np.where(edges(label), colour + count, colour).astype(np.uint8)
     if outline is not None:
-        pixels[edges(np.repeat(np.repeat(outline, 2, axis=0), 2, axis=1))] = 255
-    return png(pixels)
+        places[edges(np.repeat(np.repeat(outline, 2, axis=0), 2, axis=1))] = len(palette) - 1
+    return png(places, palette)
+
+
+def ramp() -> np.ndarray:
+    """The colours of attention from least to most, (256, 3) uint8."""
+    return (colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
 def mosaic(maps: np.ndarray, grid: tuple[int, int], top: float) -> str:
@@ -73,12 +90,14 @@ def mosaic(maps: np.ndarray, grid: tuple[int, int], top: float) -> str:
     The map in row r and column c shows where the patch in row r and column c looks; 0 to `top` is the colour scale.
     """
     h, w = grid
-    tiles = np.full((h, h + 1, w, w + 1), np.nan, np.float32)
-    tiles[:, :h, :, :w] = maps.reshape(h, w, h, w).transpose(0, 2, 1, 3)
+    tiles = np.full((h, h + 1, w, w + 1), STEPS, np.uint8)
+    levels = np.rint(np.clip(maps / top, 0, 1) * (STEPS - 1)).astype(np.uint8)
+    tiles[:, :h, :, :w] = levels.reshape(h, w, h, w).transpose(0, 2, 1, 3)
     canvas = tiles.reshape(h * (h + 1), w * (w + 1))[:-1, :-1]
-    colours = (colormaps[COLORMAP](np.clip(np.nan_to_num(canvas) / top, 0, 1)) * 255).round().astype(np.uint8)
-    colours[np.isnan(canvas)] = (0, 0, 0, 0)
-    return png(colours)
+    palette = np.zeros((STEPS + 1, 4), np.uint8)
+    palette[:STEPS, :3] = ramp()[np.linspace(0, 255, STEPS).round().astype(int)]
+    palette[:STEPS, 3] = 255
+    return png(np.ascontiguousarray(canvas), palette)
 
 
 def mosaic_top(maps: np.ndarray) -> float:
@@ -88,8 +107,7 @@ def mosaic_top(maps: np.ndarray) -> float:
 
 def colour_bar() -> str:
     """The colour scale, lowest on the left."""
-    ramp = np.linspace(0, 1, 128)[None].repeat(4, axis=0)
-    return png((colormaps[COLORMAP](ramp) * 255).round().astype(np.uint8))
+    return png(np.arange(256, dtype=np.uint8)[None].repeat(4, axis=0), ramp())
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -12,6 +12,7 @@ from vitrim.attention.measures import rollout
 
 LEVELS = 15
 ENDS = 65535
+SQUARES = ((np.arange(LEVELS + 1) / LEVELS) ** 2).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -34,16 +35,20 @@ def pack(maps: np.ndarray) -> Packed:
     The levels lie closer for small values (the square root is what is rounded), since most attention is small. The low
     level of a byte is the earlier one.
     """
-    maps = np.asarray(maps, dtype=np.float64)
+    maps = np.asarray(maps, dtype=np.float32)
     low, high = maps.min(axis=-1), maps.max(axis=-1)
-    ends = np.stack([np.floor(np.sqrt(low) * ENDS), np.ceil(np.sqrt(high) * ENDS)], axis=-1).clip(0, ENDS)
-    bottom, top = _ends(ends.astype(np.uint16))
+    ends = (
+        np.stack([np.floor(np.sqrt(low) * ENDS), np.ceil(np.sqrt(high) * ENDS)], axis=-1)
+        .clip(0, ENDS)
+        .astype(np.uint16)
+    )
+    bottom, top = _ends(ends)
     share = (maps - bottom) / np.maximum(top - bottom, 1e-12)
     levels = np.rint(np.sqrt(share.clip(0, 1)) * LEVELS).astype(np.uint8)
     if levels.shape[-1] % 2:
         levels = np.concatenate([levels, np.zeros((*levels.shape[:-1], 1), np.uint8)], axis=-1)
     pairs = levels[..., 0::2] | (levels[..., 1::2] << 4)
-    return Packed(ends.astype(np.uint16), pairs, maps.shape[-1])
+    return Packed(ends, pairs, maps.shape[-1])
 
 
 def unpack(packed: Packed) -> np.ndarray:
@@ -51,13 +56,13 @@ def unpack(packed: Packed) -> np.ndarray:
     pairs = packed.levels
     levels = np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(*pairs.shape[:-1], -1)[..., : packed.patches]
     bottom, top = _ends(packed.ends)
-    values = bottom + (levels / LEVELS) ** 2 * (top - bottom)
+    values = bottom + SQUARES[levels] * (top - bottom)
     return values / values.sum(axis=-1, keepdims=True)
 
 
 def _ends(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest value of each row, from the integers that stand for their square roots: (..., 1) each."""
-    values = (ends.astype(np.float64) / ENDS) ** 2
+    values = (ends.astype(np.float32) / ENDS) ** 2
     return values[..., :1], values[..., 1:]
 
 
@@ -71,7 +76,7 @@ def rolled_out(means: np.ndarray) -> np.ndarray:
 
 def globality(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Of every row of (..., N, N): its distance over that of uniform attention, (..., N)."""
-    far = distances(grid).double().numpy()
+    far = distances(grid).float().numpy()
     return (maps * far).sum(axis=-1) / far.mean()
 
 
@@ -85,12 +90,16 @@ class Loss:
     globality: float
     """Largest error of one patch's globality."""
 
+    rows: int
+
     def join(self, other: Loss) -> Loss:
-        """The worse of both."""
+        """Both together."""
+        rows = self.rows + other.rows
         return Loss(
-            max(self.moved, other.moved),
+            (self.moved * self.rows + other.moved * other.rows) / rows,
             max(self.moved_most, other.moved_most),
             max(self.globality, other.globality),
+            rows,
         )
 
 
@@ -98,4 +107,4 @@ def loss(exact: np.ndarray, shown: np.ndarray, grid: tuple[int, int]) -> Loss:
     """Compare attention (..., N, N) with what the page shows of it."""
     moved = np.abs(exact - shown).sum(axis=-1) / 2
     far = np.abs(globality(exact, grid) - globality(shown, grid))
-    return Loss(float(moved.mean()), float(moved.max()), float(far.max()))
+    return Loss(float(moved.mean()), float(moved.max()), float(far.max()), moved.size)

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
-from vitrim.attention.decision import Decision
+from vitrim.attention.decided import Decision
 from vitrim.errors import InputError
 
 TITLES = {"transunet": "TransUNet", "cats2d": "2D CATS", "unetr2d": "2D UNETR"}

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from vitrim.attention import decision as flags
-from vitrim.attention.decision import Decision
+from vitrim.attention import decided as flags
+from vitrim.attention.decided import Decision
 from vitrim.attention.measures import MEASURES
 from vitrim.report.numbers import fixed, interval, is_number, listing, plural, signed
 from vitrim.report.run import NetworkRun, Run

@@ -5,27 +5,26 @@ class Attention {
   static ENDS = 65535;
   static LEVELS = 15;
 
-  /* Base64 → deflate → [length of the header, header, sections one after the other]. */
+  /* Base64 → [length of the header, header, sections one after the other, each deflated]. */
   static async read(text) {
     const raw = atob(text.trim());
     const bytes = new Uint8Array(raw.length);
     for (let i = 0; i < raw.length; i += 1) bytes[i] = raw.charCodeAt(i);
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
-    const content = new Uint8Array(await new Response(stream).arrayBuffer());
-    const length = new DataView(content.buffer).getUint32(0, true);
-    return new Attention(JSON.parse(new TextDecoder().decode(content.subarray(4, 4 + length))), content.subarray(4 + length));
+    const length = new DataView(bytes.buffer).getUint32(0, true);
+    const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
+    let offset = 4 + length;
+    const parts = Object.entries(header.sections).map(async ([name, size]) => {
+      const stream = new Blob([bytes.subarray(offset, (offset += size))]).stream().pipeThrough(new DecompressionStream("deflate"));
+      return [name, new Uint8Array(await new Response(stream).arrayBuffer())];
+    });
+    return new Attention(header, Object.fromEntries(await Promise.all(parts)));
   }
 
-  constructor(header, content) {
+  constructor(header, sections) {
     Object.assign(this, { header, title: header.title, grid: header.grid, size: header.size, slices: header.slices });
     this.patches = this.grid[0] * this.grid[1];
     this.variants = header.variants;
-    this.sections = {};
-    let offset = 0;
-    for (const [name, size] of Object.entries(header.sections)) {
-      this.sections[name] = content.slice(offset, offset + size);
-      offset += size;
-    }
+    this.sections = sections;
     this.tables = new Map();
     this.squares = Float32Array.from({ length: 16 }, (_, level) => (level / Attention.LEVELS) ** 2);
     this.#measureGrid();
@@ -56,15 +55,14 @@ class Attention {
 
   /* Grey slice, reference or prediction: a byte a pixel; undefined where there is none. */
   picture(name, slice) {
-    const pixels = this.size[0] * this.size[1];
-    return this.sections[name]?.subarray(slice * pixels, (slice + 1) * pixels);
+    return this.sections[`${name}-${slice}`];
   }
 
   /* Head 0 is the average, the others count from 1; blocks count from 1. */
   #where(blocks, slice, block, head) {
-    if (head === 0) return { name: `mean-${blocks}`, map: slice * blocks + block - 1 };
+    if (head === 0) return { name: `mean-${blocks}-${slice}`, map: block - 1 };
     const before = this.variant(blocks).heads.slice(0, block - 1).reduce((sum, heads) => sum + heads, 0);
-    return { name: `heads-${blocks}`, map: before + head - 1 };
+    return { name: `heads-${blocks}-0`, map: before + head - 1 };
   }
 
   #section(name) {

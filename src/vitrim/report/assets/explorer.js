@@ -36,8 +36,7 @@
     net = await opened.get(index);
     state.decided = Number(source.dataset.decided || 0);
     part("note").textContent = source.dataset.note;
-    const depths = net.variants.filter((one) => one.maps);
-    fill(control("depth"), depths.map((one, place) => option(String(one.blocks), `${count(one.blocks, "block")}${place ? " (truncated)" : " (full)"}`)));
+    fill(control("depth"), net.variants.map((one, place) => option(String(one.blocks), `${count(one.blocks, "block")}${place ? " (truncated)" : " (full)"}`)));
     fill(control("slice"), net.slices.map((one, place) => option(String(place), `${one.case}, slice ${one.slice}`)), control("slice").value);
     const [height, width] = net.size;
     const sharp = Math.max(1, Math.round(672 / width));
@@ -59,6 +58,7 @@
     for (let number = 1; number <= heads; number += 1) names.push(option(String(number), `head ${number}`));
     fill(control("head"), names, control("head").value);
     control("head").disabled = rolled() || names.length === 1;
+    control("block").disabled = mosaic();
     fill(control("block"), Array.from({ length: total }, (_, i) => option(String(i + 1), String(i + 1))), String(state.block));
     control("reference").disabled = !net.picture("reference", slice());
     control("prediction").disabled = !net.picture(`prediction-${total}`, slice());
@@ -138,13 +138,23 @@
     measure();
   }
 
+  /* Over all patches takes longer than one: it is filled in when the rest is on the screen. */
+  function averages() {
+    clearTimeout(state.waiting);
+    state.waiting = setTimeout(() => {
+      const maps = rolled() ? net.rolledMaps(blocks(), slice()) : net.maps(blocks(), slice(), head());
+      state.means = maps.map((map) => net.globality(map));
+      if (!mosaic()) measure();
+    }, 30);
+  }
+
   function measure() {
     const measures = state.rows.map((row) => net.measure(row, state.patch));
-    state.means ??= (rolled() ? net.rolledMaps(blocks(), slice()) : net.maps(blocks(), slice(), head())).map((map) => net.globality(map));
+    if (!state.means) averages();
     const body = part("measures");
     body.replaceChildren(...measures.map((one, place) => {
       const line = document.createElement("tr");
-      const cells = [String(place + 1), one.distance.toFixed(2), one.globality.toFixed(3), state.means[place].toFixed(3),
+      const cells = [String(place + 1), one.distance.toFixed(2), one.globality.toFixed(3), state.means ? state.means[place].toFixed(3) : "…",
         percent(one.self), percent(one.neighbours), one.entropy.toFixed(3)];
       line.append(...cells.map((text, column) => {
         const cell = document.createElement(column ? "td" : "th");

@@ -139,7 +139,7 @@ class Painter {
       }
     }
     context.putImageData(pixels, 0, 0);
-    context.strokeStyle = "#fff";
+    context.strokeStyle = "#e69f00";
     context.lineWidth = 1;
     context.strokeRect((patch % w) * (w + 1) - 0.5, Math.floor(patch / w) * (h + 1) - 0.5, w + 1, h + 1);
   }

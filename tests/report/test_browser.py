@@ -1,0 +1,394 @@
+"""The page in a real browser: what it shows is what was stored, and every control does what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.report.conftest import HOSTILE, Opened
+from vitrim.attention.decided import Decision
+
+GRID = (8, 8)
+EXACT_TO = 0.06
+"""Globality of one patch at 4 bits; the page states how far it is off."""
+
+
+def choose(page: Any, **controls: str) -> None:
+    """Set controls of the explorer by their names."""
+    for name, value in controls.items():
+        page.select_option(f"#explorer [name='{name.replace('_', '-')}']", value)
+
+
+def start(page: Any) -> None:
+    """The explorer as it is when the page opens: first network, full, first slice, average, patch in the middle."""
+    choose(page, network="0")
+    page.wait_for_selector("#explorer[data-state^='TransUNet']")
+    choose(page, view="patch", kind="attention", depth="12", slice="0", head="0", block="1", scale="own")
+    big = page.locator("[data-part=big]")
+    if "Held" in words(page):
+        big.click()
+    big.focus()
+    page.keyboard.press("Home")
+    for key in ["ArrowDown"] * 4 + ["ArrowRight"] * 4:
+        page.keyboard.press(key)
+
+
+def state(page: Any) -> list[str]:
+    """Network, blocks, slice, kind, head, block, patch."""
+    return page.get_attribute("#explorer", "data-state").split()
+
+
+def words(page: Any) -> str:
+    return page.inner_text("[data-part=words]")
+
+
+def shown_globality(page: Any) -> list[float]:
+    """The column of the table beside the image, by block."""
+    return [float(text) for text in page.locator("[data-part=measures] tr td:nth-child(3)").all_inner_texts()]
+
+
+def pixels(page: Any) -> str:
+    """What the large canvas shows."""
+    return page.eval_on_selector("[data-part=big]", "canvas => canvas.toDataURL()")
+
+
+def stored(run: Path, network: str, blocks: int, index: int, head: int, rolled: bool = False) -> np.ndarray:
+    """Globality of every patch by block, (blocks, N), from the stored maps and by its definition."""
+    with np.load(run / "networks" / network / "explorer.npz") as file:
+        if head:
+            maps = np.stack([file[f"heads_{blocks}_{block}"][head - 1] for block in range(1, blocks + 1)])
+        else:
+            maps = file[f"mean_{blocks}"][index]
+    maps = maps.astype(float)
+    maps /= maps.sum(axis=-1, keepdims=True)
+    if rolled:
+        product = np.eye(maps.shape[-1])
+        for block in range(blocks):
+            product = (maps[block] + np.eye(len(product))) / 2 @ product
+            maps[block] = product
+    y, x = np.divmod(np.arange(GRID[0] * GRID[1]), GRID[1])
+    far = np.hypot(y[:, None] - y, x[:, None] - x)
+    return (maps * far).sum(axis=-1) / far.mean()
+
+
+def test_the_page_opens_without_a_complaint_and_asks_the_network_for_nothing(browser: Any, run: Path) -> None:
+    one = Opened(browser, run / "report.html")
+    one.page.wait_for_timeout(200)
+    assert one.errors == []
+    assert one.asked == []
+    one.context.close()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "index", "head", "rolled"),
+    [(12, 0, 0, False), (12, 2, 0, False), (3, 1, 0, False), (12, 0, 2, False), (3, 0, 3, False), (12, 1, 0, True)],
+)
+def test_what_a_patch_is_shown_to_look_at_is_what_was_stored(
+    opened: Opened, run: Path, blocks: int, index: int, head: int, rolled: bool
+) -> None:
+    page = opened.page
+    start(page)
+    choose(page, depth=str(blocks), slice=str(index))
+    if rolled or head:
+        choose(page, **({"kind": "rollout"} if rolled else {"head": str(head)}))
+    expected = stored(run, "transunet", blocks, index, head, rolled)
+    for _ in range(3):
+        patch = int(state(page)[-1])
+        assert shown_globality(page) == pytest.approx(expected[:, patch].tolist(), abs=EXACT_TO)
+        page.locator("[data-part=big]").focus()
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowUp")
+    page.wait_for_selector("[data-part=measures]:not(:has-text('…'))")
+    means = [float(text) for text in page.locator("[data-part=measures] tr td:nth-child(4)").all_inner_texts()]
+    assert means == pytest.approx(expected.mean(axis=1).tolist(), abs=EXACT_TO / 4)
+
+
+def test_the_stated_error_holds(opened: Opened, run: Path) -> None:
+    page = opened.page
+    start(page)
+    note = page.inner_text("[data-part=note]")
+    limit = float(re.search(r"off by at most (\d\.\d+)", note)[1])  # type: ignore[index]
+    expected = stored(run, "transunet", 12, 0, 0)
+    page.locator("[data-part=big]").focus()
+    page.keyboard.press("Home")
+    for _ in range(GRID[1]):
+        difference = np.abs(np.array(shown_globality(page)) - expected[:, int(state(page)[-1])])
+        assert difference.max() <= limit + 0.001  # three decimals are shown
+        page.keyboard.press("ArrowRight")
+
+
+def test_arrow_keys_move_the_patch_and_stop_at_the_edge(opened: Opened) -> None:
+    page = opened.page
+    start(page)
+    assert state(page)[-1] == str(4 * 8 + 4)
+    for key, patch in (("ArrowLeft", 35), ("ArrowUp", 27), ("ArrowRight", 28), ("ArrowDown", 36), ("Home", 0)):
+        page.keyboard.press(key)
+        assert state(page)[-1] == str(patch)
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowUp")
+    assert state(page)[-1] == "0"
+    page.keyboard.press("End")
+    page.keyboard.press("ArrowDown")
+    assert state(page)[-1] == "63"
+    assert "row 8, column 8" in words(page)
+
+
+def test_page_keys_and_the_small_pictures_choose_the_block(opened: Opened) -> None:
+    page = opened.page
+    start(page)
+    page.keyboard.press("PageDown")
+    assert state(page)[5] == "2"
+    page.locator(".thumb").nth(6).click()
+    assert state(page)[5] == "7"
+    assert page.locator(".thumb[aria-pressed=true]").inner_text().startswith("Block 7")
+    assert page.input_value("[name=block]") == "7"
+    page.locator("[data-part=big]").focus()
+    page.keyboard.press("PageUp")
+    assert state(page)[5] == "6"
+
+
+def test_pointing_with_the_mouse_moves_the_patch_and_a_click_holds_it(opened: Opened) -> None:
+    page = opened.page
+    start(page)
+    big = page.locator("[data-part=big]")
+    big.scroll_into_view_if_needed()
+    box = big.bounding_box()
+
+    def at(row: int, column: int) -> tuple[float, float]:
+        return box["x"] + (column + 0.5) * box["width"] / 8, box["y"] + (row + 0.5) * box["height"] / 8
+
+    page.mouse.move(*at(2, 5))
+    assert state(page)[-1] == str(2 * 8 + 5)
+    page.mouse.click(*at(6, 1))
+    page.mouse.move(*at(0, 0))
+    assert state(page)[-1] == str(6 * 8 + 1)
+    assert "Held" in words(page)
+    page.mouse.click(*at(6, 1))
+    page.mouse.move(*at(0, 3))
+    assert state(page)[-1] == "3"
+
+
+def test_a_tap_chooses_a_patch(browser: Any, run: Path) -> None:
+    one = Opened(browser, run / "report.html", has_touch=True, viewport={"width": 390, "height": 844})
+    big = one.page.locator("[data-part=big]")
+    big.scroll_into_view_if_needed()
+    box = big.bounding_box()
+    one.page.touchscreen.tap(box["x"] + 1.5 * box["width"] / 8, box["y"] + 6.5 * box["height"] / 8)
+    assert state(one.page)[-1] == str(6 * 8 + 1)
+    one.context.close()
+
+
+def test_every_choice_changes_what_is_shown(opened: Opened) -> None:
+    page = opened.page
+    start(page)
+    seen = {pixels(page)}
+    for name, value, place, expected in (
+        ("block", "2", 5, "2"),
+        ("slice", "1", 2, "1"),
+        ("slice", "0", 2, "0"),
+        ("head", "2", 4, "2"),
+        ("kind", "rollout", 3, "rollout"),
+        ("depth", "3", 1, "3"),
+    ):
+        choose(page, **{name: value})
+        assert state(page)[place] == expected
+        if (name, value) != ("slice", "0"):
+            assert pixels(page) not in seen
+        seen.add(pixels(page))
+    assert page.locator(".thumb").count() == 3
+    choose(page, network="1")
+    page.wait_for_selector("#explorer[data-state^='2D CATS']")
+    assert pixels(page) not in seen
+
+
+def test_single_heads_are_offered_where_they_are_kept(opened: Opened) -> None:
+    page = opened.page
+    start(page)
+    assert page.locator("[name=head] option").all_inner_texts() == ["average", "head 1", "head 2", "head 3"]
+    choose(page, slice="1")
+    assert page.is_disabled("[name=head]")
+    choose(page, slice="0", kind="rollout")
+    assert page.is_disabled("[name=head]")
+
+
+@pytest.mark.parametrize("name", ["reference", "prediction", "image", "lattice"])
+def test_what_lies_over_the_image_can_be_switched(opened: Opened, name: str) -> None:
+    page = opened.page
+    start(page)
+    before = pixels(page)
+    page.locator(f"#explorer [name={name}]").click()
+    assert pixels(page) != before
+    page.locator(f"#explorer [name={name}]").click()
+    assert pixels(page) == before
+
+
+def test_one_scale_for_all_gives_every_map_the_same_end(opened: Opened) -> None:
+    page = opened.page
+    start(page)
+    ends = {text.rsplit(" to ", 1)[1] for text in page.locator(".thumb").all_inner_texts()}
+    assert len(ends) > 1
+    choose(page, scale="one")
+    assert len({text.rsplit(" to ", 1)[1] for text in page.locator(".thumb").all_inner_texts()}) == 1
+
+
+def test_the_mosaic_shows_the_papers_blocks_or_all(opened: Opened) -> None:
+    page = opened.page
+    start(page)
+    choose(page, view="mosaic")
+    captions = page.locator("[data-part=mosaics] figcaption")
+    assert [text.split(":")[0] for text in captions.all_inner_texts()] == ["Block 1", "Block 2", "Block 3", "Block 6"]
+    canvas = page.locator("[data-part=mosaics] canvas").first
+    assert canvas.evaluate("c => [c.width, c.height]") == [8 * 9 - 1, 8 * 9 - 1]
+    choose(page, mosaic_blocks="all")
+    assert captions.count() == 12
+    choose(page, mosaic_blocks="paper", depth="3")
+    assert captions.count() == 3
+
+
+def test_the_threshold_moves_the_depth_as_the_rule_does(opened: Opened, run: Path) -> None:
+    page = opened.page
+    for number, network in enumerate(("transunet", "cats2d")):
+        decision = Decision.load(run / "networks" / network / "decision.json")
+        panel = page.locator("[data-decision]").nth(number)
+        slider, told = panel.locator("input"), panel.locator("output")
+        for threshold in (0.05, 0.3, 0.5, 0.66, 0.8, 0.9, 0.99, 1.02):
+            slider.evaluate(
+                "(input, v) => { input.value = v; input.dispatchEvent(new Event('input')); }", str(threshold)
+            )
+            found = decision.at(float(slider.input_value()))
+            if found.reached:
+                assert f"keep {found.depth} of 12 blocks" in told.inner_text()
+                assert ("between" in told.inner_text()) == (found.low != found.high)
+            else:
+                assert "keep all 12" in told.inner_text()
+        panel.locator("button").click()
+        assert f"keep {decision.depth} of 12 blocks" in told.inner_text()
+
+
+def test_the_threshold_obeys_the_keyboard(opened: Opened) -> None:
+    panel = opened.page.locator("[data-decision]").nth(1)
+    before = panel.locator("output").inner_text()
+    line = opened.page.locator("#decision-cats2d line.threshold")
+    place = line.get_attribute("y1")
+    panel.locator("input").focus()
+    for _ in range(20):
+        opened.page.keyboard.press("ArrowLeft")
+    assert panel.locator("output").inner_text() != before
+    assert float(line.get_attribute("y1")) > float(place)
+    panel.locator("button").click()
+
+
+def test_the_table_sorts_by_number_and_goes_back(opened: Opened) -> None:
+    table = opened.page.locator("#table table")
+    heading = table.locator("thead th", has_text="Average Dice")
+    column = heading.evaluate("cell => cell.cellIndex") + 1
+
+    def values() -> list[float]:
+        return [float(text) for text in table.locator(f"tbody tr > :nth-child({column})").all_inner_texts()]
+
+    before = values()
+    heading.locator("button").focus()
+    opened.page.keyboard.press("Enter")
+    assert values() == sorted(before)
+    assert heading.get_attribute("aria-sort") == "ascending"
+    opened.page.keyboard.press("Enter")
+    assert values() == sorted(before, reverse=True)
+    opened.page.keyboard.press("Enter")
+    assert values() == before
+
+
+def test_missing_values_sort_last_either_way(opened: Opened) -> None:
+    table = opened.page.locator("#table table")
+    heading = table.locator("thead th", has_text="% Dice change")
+    column = heading.evaluate("cell => cell.cellIndex") + 1
+    for _ in range(2):
+        heading.locator("button").click()
+        assert table.locator(f"tbody tr > :nth-child({column})").all_inner_texts()[-3:] == ["–"] * 3
+    heading.locator("button").click()
+
+
+def test_the_keyboard_reaches_everything(opened: Opened) -> None:
+    page = opened.page
+    start(page)
+    page.evaluate("document.activeElement.blur(); window.scrollTo(0, 0)")
+    wanted = page.evaluate(
+        "[...document.querySelectorAll('a[href], button, select, input, [tabindex=\"0\"]')]"
+        ".filter((e) => e.offsetParent && !e.disabled).length"
+    )
+    reached = set()
+    for _ in range(wanted + 5):
+        page.keyboard.press("Tab")
+        name = page.evaluate(
+            "(() => { const e = document.activeElement; return e === document.body ? null : "
+            "[...document.querySelectorAll('*')].indexOf(e); })()"
+        )
+        if name is not None:
+            reached.add(name)
+    assert len(reached) >= wanted
+
+
+@pytest.mark.parametrize("width", [360, 768, 1440])
+def test_nothing_sticks_out_at_any_width(browser: Any, run: Path, width: int) -> None:
+    one = Opened(browser, run / "report.html", viewport={"width": width, "height": 900})
+    assert one.page.evaluate("document.documentElement.scrollWidth") <= width
+    one.context.close()
+
+
+def test_colours_follow_the_system_and_the_button(browser: Any, run: Path) -> None:
+    one = Opened(browser, run / "report.html", color_scheme="dark")
+    paper = "getComputedStyle(document.body).backgroundColor"
+    dark = one.page.evaluate(paper)
+    one.page.click("#theme")
+    assert one.page.evaluate(paper) == "rgb(255, 255, 255)" != dark
+    one.page.click("#theme")
+    assert one.page.evaluate(paper) == dark
+    one.context.close()
+
+
+def test_the_page_prints(opened: Opened) -> None:
+    printed = opened.page.pdf(format="A4")
+    assert printed.startswith(b"%PDF")
+    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 40
+
+
+@pytest.mark.parametrize("view", ["#explorer .patch-view", ".decision figure", ".mosaics[data-save]", ".slice"])
+def test_a_view_is_saved_as_svg_and_as_png(opened: Opened, tmp_path: Path, view: str) -> None:
+    page = opened.page
+    start(page)
+    for kind, signature in (("SVG", b"<svg xmlns"), ("PNG", b"\x89PNG")):
+        with page.expect_download() as caught:
+            page.locator(view).first.locator(".save button", has_text=kind).click()
+        path = tmp_path / caught.value.suggested_filename
+        caught.value.save_as(path)
+        assert path.suffix == f".{kind.lower()}"
+        assert path.read_bytes().startswith(signature)
+        assert path.stat().st_size > 2000
+    assert opened.errors == []
+
+
+def test_a_saved_svg_stands_alone(opened: Opened, tmp_path: Path) -> None:
+    import xml.etree.ElementTree as ElementTree
+
+    page = opened.page
+    with page.expect_download() as caught:
+        page.locator(".slice").first.locator(".save button", has_text="SVG").click()
+    caught.value.save_as(tmp_path / "slice.svg")
+    tree = ElementTree.parse(tmp_path / "slice.svg")
+    images = [node.attrib["href"] for node in tree.iter("{http://www.w3.org/2000/svg}image")]
+    assert len(images) > 4
+    assert all(address.startswith("data:image/png") for address in images)
+    assert "reference" in "".join(node.text or "" for node in tree.iter("{http://www.w3.org/2000/svg}text"))
+
+
+def test_hostile_names_do_nothing(browser: Any, hostile: Path) -> None:
+    one = Opened(browser, hostile / "report.html")
+    one.page.wait_for_timeout(200)
+    assert one.errors == []
+    assert one.asked == []
+    assert one.page.locator("img[src=x]").count() == 0
+    assert HOSTILE[0] in one.page.inner_text("#table thead")
+    one.context.close()
