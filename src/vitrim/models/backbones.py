@@ -13,10 +13,11 @@ from vitrim.models.layers import scaled
 from vitrim.models.taps import REDUCTIONS
 
 
-def create_backbone(name: str, in_channels: int, width: float) -> tuple[nn.Module, tuple[int, ...]]:
-    """Make timm's CNN `name`, randomly initialised, up to 1/16; give it and its channels at 1/2, 1/4, 1/8 and 1/16.
+def create_backbone(name: str, in_channels: int, width: float, **settings: Any) -> tuple[nn.Module, tuple[int, ...]]:
+    """Make timm's CNN `name` up to 1/16; give it and its channels at 1/2, 1/4, 1/8 and 1/16.
 
-    `width` scales ResNets and DenseNets; other CNNs keep their own width.
+    `width` scales ResNets and DenseNets; other CNNs keep their own width. It is randomly initialised, unless `settings`
+    for `timm.create_model` say otherwise.
 
     Raises InputError if timm has no such CNN, or it has not these scales.
     """
@@ -36,6 +37,7 @@ def create_backbone(name: str, in_channels: int, width: float) -> tuple[nn.Modul
         out_indices=[reductions.index(reduction) for reduction in REDUCTIONS],
         in_chans=in_channels,
         **_narrow(name, width),
+        **settings,
     )
     return cnn, tuple(cnn.feature_info.channels())
 

@@ -12,6 +12,7 @@ from vitrim.models.cats2d import CATS2D
 from vitrim.models.network import Network
 from vitrim.models.transunet import TransUNet
 from vitrim.models.unetr2d import UNETR2D
+from vitrim.models.weights import initialise
 
 NETWORKS: dict[str, type[Network]] = {"transunet": TransUNet, "cats2d": CATS2D, "unetr2d": UNETR2D}
 
@@ -47,4 +48,7 @@ def create_model(
 
 def build(config: NetworkConfig) -> Network:
     """Build the network that `config` describes, with weights as it says. InputError if that cannot be done."""
-    return NETWORKS[config.name](config)
+    network = NETWORKS[config.name](config)
+    if config.pretrained:
+        initialise(network)
+    return network

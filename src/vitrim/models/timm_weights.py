@@ -1,0 +1,186 @@
+"""Loads weights with timm's own loaders and copies them, tensor by tensor, into our networks."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from torch import nn
+
+from vitrim.config import PATCH
+from vitrim.errors import InputError
+from vitrim.models.backbones import create_backbone
+from vitrim.models.cats2d import CATS2D
+from vitrim.models.network import Network, State
+from vitrim.models.state_files import read_state
+from vitrim.models.transunet import TransUNet
+from vitrim.models.vit import SIZES
+
+UNUSED = r"(head|head_dist|pre_logits|fc_norm|fc|classifier|head_drop)\..*|cls_token|blocks\.\d+\..*"
+"""Tensors of a timm file that a network here may leave aside: classifier, class token, blocks beyond its depth."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Weights: the timm name that they go by, and the local file, or None for timm's hub."""
+
+    name: str
+    file: Path | None
+
+
+def load_vit(network: Network, source: Source) -> None:
+    """Fill the ViT of `network` (and TransUNet's stem) from `source`; InputError where it does not fit.
+
+    Position embeddings are resampled to the network's token grid and input convolutions adapted to its channels, both
+    by timm. The class token and its position are dropped; blocks beyond the network's depth are not used.
+    """
+    config = network.config
+    hybrid = isinstance(network, TransUNet)
+    architecture = "vit_base_r50_s16_224" if hybrid else "vit_base_patch16_224"
+    size = SIZES[config.size]
+    settings: dict[str, Any] = {
+        "num_classes": 0,
+        "img_size": config.image_size,
+        "in_chans": network.stem_channels,
+        "depth": config.depth,
+    }
+    if source.file is None:
+        theirs = _from_hub(source.name, settings)
+    else:
+        settings |= {"embed_dim": size.dim, "num_heads": size.heads}
+        theirs = _from_file(architecture, source.file, settings, patch=1 if hybrid else PATCH)
+    state = theirs.state_dict()
+    tokens = network.token_grid[0] * network.token_grid[1]
+    if "pos_embed" in state:
+        state["pos_embed"] = state["pos_embed"][:, -tokens:]
+    ours = {_vit_name(name): tensor for name, tensor in state.items() if not re.fullmatch(r"cls_token|head\..*", name)}
+    wanted = {name: t for name, t in network.state_dict().items() if name.startswith(("vit.", "stem."))}
+    _fill(network, wanted, ours, source)
+
+
+def load_cnn(network: CATS2D, source: Source) -> None:
+    """Fill the CNN of 2D CATS from `source`; InputError where it does not fit."""
+    config = network.config
+    settings: dict[str, Any] = {}
+    if source.file is not None:
+        if source.file.suffix == ".npz":
+            raise InputError(f"{source.file}: weights of a CNN are read from safetensors or pth, not from npz")
+        state = read_state(source.file)
+        with torch.device("meta"):
+            full = timm.create_model(config.backbone, num_classes=0)
+        _check_names(full.state_dict(), state, source.file)
+        settings = {"pretrained_cfg_overlay": {"state_dict": state, "custom_load": False}}
+    name = config.backbone if source.file else source.name
+    if source.file is None and name.split(".")[0] != config.backbone.split(".")[0]:
+        raise InputError(f"pretrained: {name} is not the backbone {config.backbone}")
+    try:
+        with _quiet_hub():
+            cnn, _ = create_backbone(name, network.stem_channels, config.width, pretrained=True, **settings)
+    except Exception as error:
+        raise _unusable(source, error) from error
+    _fill(network.cnn, network.cnn.state_dict(), cnn.state_dict(), source)
+
+
+def _vit_name(name: str) -> str:
+    """Ours for timm's `name`."""
+    if name.startswith("patch_embed.backbone."):
+        return name.replace("patch_embed.backbone.", "stem.cnn.")
+    return "vit." + name.replace("patch_embed.proj.", "patch_embed.")
+
+
+def _from_hub(name: str, settings: dict[str, Any]) -> nn.Module:
+    try:
+        with _quiet_hub():
+            return timm.create_model(name, pretrained=True, pretrained_strict=False, **settings)
+    except Exception as error:
+        raise _unusable(Source(name, None), error) from error
+
+
+def _from_file(architecture: str, file: Path, settings: dict[str, Any], patch: int) -> nn.Module:
+    try:
+        if file.suffix == ".npz":
+            return _from_npz(architecture, file, settings, patch)
+        state = read_state(file)
+        with torch.device("meta"):
+            wanted = timm.create_model(architecture, **settings).state_dict()
+        _check_names(wanted, state, file)
+        _check_patch(tuple(state["patch_embed.proj.weight"].shape[-2:]), patch, file)
+        overlay = {"state_dict": state, "custom_load": False}
+        return timm.create_model(
+            architecture, pretrained=True, pretrained_cfg_overlay=overlay, pretrained_strict=False, **settings
+        )
+    except InputError:
+        raise
+    except Exception as error:
+        raise _unusable(Source(architecture, file), error) from error
+
+
+def _from_npz(architecture: str, file: Path, settings: dict[str, Any], patch: int) -> nn.Module:
+    with np.load(file, allow_pickle=False) as content:
+        kernels = [name for name in content.files if name.endswith("embedding/kernel")]
+        if not kernels:
+            raise InputError(f"{file} is not one of Google's ViT files: it has no embedding/kernel")
+        _check_patch(content[kernels[0]].shape[:2], patch, file)
+    model = timm.create_model(architecture, **settings)
+    model.load_pretrained(str(file))
+    return model
+
+
+def _check_names(wanted: State, found: State, file: Path) -> None:
+    """Refuse a file for another architecture, which a loader that is not strict would take in silence."""
+    missing = [n for n in wanted if n not in found and not re.fullmatch(UNUSED.replace(r"|blocks\.\d+\..*", ""), n)]
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    surplus = [name for name in found if name not in wanted and not re.fullmatch(UNUSED, name)]
+    said = [f"{what}: {_few(names)}" for what, names in (("missing", missing), ("unexpected", surplus)) if names]
+    if said:
+        raise InputError(f"{file} holds weights of another network; tensors {'; tensors '.join(said)}")
+
+
+def _few(names: list[str], most: int = 5) -> str:
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
+
+
+def _check_patch(found: tuple[int, ...], expected: int, file: Path) -> None:
+    if tuple(found) != (expected, expected):
+        raise InputError(f"{file} is for patches of {found[0]}×{found[1]}; this network's are {expected}×{expected}")
+
+
+def _fill(part: nn.Module, wanted: State, found: State, source: Source) -> None:
+    misfits = sorted(set(wanted) ^ set(found)) or [n for n, t in wanted.items() if t.shape != found[n].shape]
+    if misfits:
+        raise InputError(f"pretrained: {source.file or source.name} does not fit this network: tensors {_few(misfits)}")
+    part.load_state_dict(found, strict=False)
+
+
+def _unusable(source: Source, error: Exception) -> InputError:
+    root: BaseException = error
+    while source.file is None and (root.__cause__ or root.__context__):
+        root = root.__cause__ or root.__context__ or root
+    reason = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
+    if source.file:
+        return InputError(f"pretrained: {source.file} does not fit this network: {reason}")
+    return InputError(
+        f"pretrained: cannot get {source.name} from timm's hub ({reason}); "
+        f"set pretrained to a local file of these weights, or to false to start from scratch"
+    )
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Keep the hub's warnings about each attempt off the terminal; the last failure is told in one line."""
+    log = logging.getLogger("huggingface_hub")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
