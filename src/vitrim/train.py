@@ -51,7 +51,9 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def train(network: nn.Module, data: Dataset[Any], config: TrainConfig, seed: int, stage: Stage | None = None) -> Trained:
+def train(
+    network: nn.Module, data: Dataset[Any], config: TrainConfig, seed: int, stage: Stage | None = None
+) -> Trained:
     """Train `network` in place on `data` (items {"image": (C, H, W), "label": (H, W)}) and return it in eval mode.
 
     Loss: the mean of Dice loss over the batch and cross-entropy; AdamW (paper, 3.6). The order of the slices depends

@@ -18,7 +18,6 @@ from vitrim.data.slices import SliceCache, SliceDataset
 from vitrim.data.split import Split, split_cases
 from vitrim.errors import InputError
 from vitrim.evaluate import EvaluationData
-from vitrim.files import write_json
 from vitrim.progress import Reporter
 from vitrim.study.examples import write_examples
 from vitrim.study.folder import check_claim, claim
@@ -50,7 +49,7 @@ def run_study(study: StudyConfig, source: Path | None, out: Path, reporter: Repo
     with _removed_on_bad_input(out):
         prepared = _prepare(study, source, out, reporter)
         claim(out, study, prepared.data.cache.fingerprint)
-    write_json(out / "split.json", prepared.split.model_dump(mode="json"))
+    prepared.split.save(out / "split.json")
 
     groups: list[list[Result]] = []
     decisions: dict[str, Decision] = {}
@@ -101,7 +100,7 @@ def _prepare(study: StudyConfig, source: Path | None, out: Path, reporter: Repor
     preparation = Preparation.from_config(study.data)
     ids = (*split.train, *split.validation)
     with reporter.stage(f"check and prepare {len(ids)} cases", len(ids)) as stage:
-        cache = SliceCache.build(cases, ids, preparation, out / "cache", progress=stage.advance)
+        cache = SliceCache.build(cases, ids, preparation, out / "cache", progress=lambda done, total: stage.advance())
     reporter.say(f"{len(split.train)} training and {len(split.validation)} validation cases, {_classes(cases)}")
     return Prepared(EvaluationData(cases, cache, preparation), split)
 

@@ -99,4 +99,6 @@ def _role(blocks: int, full: int, decided: int, fixed: Sequence[int]) -> str:
 
 def _by_class(cases: pd.DataFrame, value: str) -> pd.DataFrame:
     """Cases × classes, the classes in the order of their labels."""
-    return cases.pivot(index="case", columns="class", values=value)[list(dict.fromkeys(cases["class"]))].astype(np.float64)
+    return cases.pivot(index="case", columns="class", values=value)[list(dict.fromkeys(cases["class"]))].astype(
+        np.float64
+    )

@@ -16,7 +16,8 @@ from vitrim.compress import truncate
 from vitrim.config import NetworkConfig, Strict, TrainConfig
 from vitrim.data.slices import SliceDataset
 from vitrim.data.split import Split
-from vitrim.evaluate import EvaluationData, evaluate, measure_cost
+from vitrim.cost import measure_cost
+from vitrim.evaluate import EvaluationData, evaluate
 from vitrim.files import replacing, write_json
 from vitrim.models.checkpoint import load_model, save_model
 from vitrim.models.factory import build
@@ -59,7 +60,9 @@ class Result:
     @cached_property
     def cases(self) -> pd.DataFrame:
         """Columns case, class, dice, hd95, reference_voxels, predicted_voxels."""
-        return pd.read_csv(self.folder / "cases.csv", dtype={"case": str, "class": str}, keep_default_na=False, na_values=[""])
+        return pd.read_csv(
+            self.folder / "cases.csv", dtype={"case": str, "class": str}, keep_default_na=False, na_values=[""]
+        )
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -98,7 +101,7 @@ def run_trial(trial: Trial, data: EvaluationData, trials: Path, reporter: Report
         cases.to_csv(unfinished / "cases.csv", index=False, float_format="%.6f", lineterminator="\n")
         history = pd.DataFrame({"step": range(1, len(trained.losses) + 1), "loss": trained.losses})
         history.to_csv(unfinished / "history.csv", index=False, float_format="%.6f", lineterminator="\n")
-        cost = measure_cost(trained.network, data, trial.split.validation, trial.training)
+        cost = measure_cost(trained.network, data.cache.case(trial.split.validation[0]).images, trial.training)
         write_json(unfinished / "cost.json", {"train_seconds": round(trained.seconds, 2), **cost})
     return Result(trial, folder)
 

@@ -1,0 +1,96 @@
+"""A whole study, small: everything that it promises is there, and the same again gives the same."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+import vitrim
+from tests.conftest import tiny_study
+from vitrim.config import load_study
+from vitrim.progress import Reporter
+from vitrim.report.build import write_report
+from vitrim.study.runner import run_study
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data_once, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    study = load_study(str(tiny_study(folder / "tiny.yaml")))
+    return run_study(study, tiny_data_once, folder / "out", Reporter())
+
+
+def test_the_table_has_the_full_network_the_decided_depth_and_the_fixed_ones(run):
+    table = pd.read_csv(run / "results.csv")
+    decided = json.loads((run / "networks/transunet/decision.json").read_text())["depth"]
+    assert table["blocks"].tolist() == sorted({12, 3, decided}, reverse=True)
+    assert table["role"].iloc[0] == "full"
+    full = table.iloc[0]
+    for _, row in table.iloc[1:].iterrows():
+        saved = 100 * (full["parameters"] - row["parameters"]) / full["parameters"]
+        assert row["parameters_saved_percent"] == pytest.approx(saved, abs=1e-5)
+        change = 100 * (row["average_dice"] - full["average_dice"]) / full["average_dice"]
+        assert math.isnan(change) or row["dice_change_percent"] == pytest.approx(change, abs=0.05)
+
+
+def test_every_average_can_be_made_again_from_the_cases(run):
+    table, cases = pd.read_csv(run / "results.csv"), pd.read_csv(run / "cases.csv")
+    for _, row in table.iterrows():
+        own = cases[(cases["network"] == row["network"]) & (cases["blocks"] == row["blocks"])]
+        assert own.groupby("class")["dice"].mean().mean() == pytest.approx(row["average_dice"], abs=2e-6)
+
+
+def test_a_trial_is_a_checkpoint_that_rebuilds_itself(run):
+    for folder in (run / "trials").iterdir():
+        network = vitrim.load_model(folder)
+        assert not network.training
+        assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_cases_are_split_by_case(run):
+    split = json.loads((run / "split.json").read_text())
+    assert len(split["validation"]) == 3
+    assert len(split["train"]) == 5
+    assert not set(split["train"]) & set(split["validation"])
+    decision = json.loads((run / "networks/transunet/decision.json").read_text())
+    assert set(decision["cases"]) <= set(split["train"])
+
+
+def test_the_report_is_written(run):
+    paths = write_report(run)
+    assert {path.name for path in paths} >= {"report.md", "report.html"}
+    assert "TransUNet" in (run / "report.md").read_text()
+
+
+def test_the_same_study_again_returns_what_is_there(run, tiny_data_once, capsys):
+    study = load_study(str(run.parent / "tiny.yaml"))
+    before = (run / "results.csv").read_bytes()
+    stamps = {path: path.stat().st_mtime_ns for path in (run / "trials").rglob("*")}
+    run_study(study, tiny_data_once, run, Reporter())
+    assert (run / "results.csv").read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in (run / "trials").rglob("*")} == stamps
+
+
+def test_the_same_study_elsewhere_gives_the_same_bytes(run, tiny_data_once, tmp_path):
+    study = load_study(str(run.parent / "tiny.yaml"))
+    again = run_study(study, tiny_data_once, tmp_path / "again", Reporter())
+    for name in ("results.csv", "cases.csv", "history.csv"):
+        assert (again / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_study_that_lost_a_trial_makes_that_one_again_and_ends_the_same(run, tiny_data_once, tmp_path):
+    import shutil
+
+    copy = tmp_path / "out"
+    shutil.copytree(run, copy)
+    before = (run / "results.csv").read_bytes()
+    lost = next(path for path in (copy / "trials").iterdir() if path.name.startswith("transunet-3-"))
+    shutil.rmtree(lost)
+    (copy / "results.csv").unlink()
+    run_study(load_study(str(run.parent / "tiny.yaml")), tiny_data_once, copy, Reporter())
+    assert lost.is_dir()
+    assert (copy / "results.csv").read_bytes() == before
