@@ -17,4 +17,4 @@ def truncate(model: nn.Module, depth: int) -> nn.Module:
     """
     if not hasattr(model, "truncated"):
         raise InputError(f"{type(model).__name__} cannot be truncated as it is; wrap it with vitrim.adapt(model) first")
-    return model.truncated(depth)
+    return model.truncated(depth)  # type: ignore[operator]

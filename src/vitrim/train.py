@@ -24,10 +24,9 @@ WARM_UP = 0.05
 
 
 @dataclass(frozen=True)
-class Trained:
+class Training:
     """A finished training: `losses` holds one value a step."""
 
-    network: nn.Module
     losses: list[float]
     seconds: float
 
@@ -53,8 +52,8 @@ def _cpu_has_bf16() -> bool:
 
 def train(
     network: nn.Module, data: Dataset[Any], config: TrainConfig, seed: int, stage: Stage | None = None
-) -> Trained:
-    """Train `network` in place on `data` (items {"image": (C, H, W), "label": (H, W)}) and return it in eval mode.
+) -> Training:
+    """Train `network` in place on `data` (items {"image": (C, H, W), "label": (H, W)}); it ends on the CPU in eval mode.
 
     Loss: the mean of Dice loss over the batch and cross-entropy; AdamW (paper, 3.6). The order of the slices depends
     on `seed` alone. InputError if the loss is not finite, or if there are fewer slices than a batch.
@@ -79,7 +78,7 @@ def train(
     trainer = pl.Trainer(
         accelerator=config.device,
         devices="auto" if config.device == "gpu" else 1,
-        precision=config.precision,  # type: ignore[arg-type]
+        precision=config.precision,
         max_steps=steps,
         max_epochs=-1,
         deterministic=True if config.device == "cpu" else "warn",
@@ -92,7 +91,8 @@ def train(
     begin = time.perf_counter()
     trainer.fit(task, loader)
     seconds = time.perf_counter() - begin
-    return Trained(task.network.eval().cpu(), task.losses, seconds)
+    network.eval().cpu()
+    return Training(task.losses, seconds)
 
 
 def total_steps(config: TrainConfig, slices: int) -> int:
@@ -105,7 +105,7 @@ class SegmentationTask(pl.LightningModule):
 
     def __init__(self, network: nn.Module, config: TrainConfig, steps: int) -> None:
         super().__init__()
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)
         self.config = config
         self.steps = steps
         # Dice over the batch, as in the public TransUNet code: a class absent from one slice gives no spurious loss.
@@ -146,8 +146,8 @@ class _ShowProgress(pl.Callback):
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
 
-    def on_train_batch_end(self, trainer: pl.Trainer, task: pl.LightningModule, *_: Any) -> None:
-        self.stage.advance(note=f"loss {task.losses[-1]:.3f}")  # type: ignore[index,operator]
+    def on_train_batch_end(self, trainer: pl.Trainer, task: SegmentationTask, *_: Any) -> None:
+        self.stage.advance(note=f"loss {task.losses[-1]:.3f}")
 
 
 def _quiet() -> None:

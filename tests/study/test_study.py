@@ -8,9 +8,9 @@ import math
 import pandas as pd
 import pytest
 import torch
+from tests.conftest import tiny_study
 
 import vitrim
-from tests.conftest import tiny_study
 from vitrim.config import load_study
 from vitrim.progress import Reporter
 from vitrim.report.build import write_report

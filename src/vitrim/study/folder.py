@@ -43,7 +43,7 @@ def check_claim(folder: Path, study: StudyConfig) -> None:
 
 
 def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
-    """Write down whose folder this is: the study as it runs and a fingerprint of its data; InputError if both are taken.
+    """Write down whose folder this is: the study as it runs, and a fingerprint of its data (InputError if it differs).
 
     Also writes `config.yaml` (the study, everything resolved) and `versions.json`.
     """

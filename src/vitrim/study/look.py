@@ -26,7 +26,7 @@ T = TypeVar("T")
 def look(full: Result, config: AttentionConfig, data: EvaluationData, folder: Path, reporter: Reporter) -> Decision:
     """Profile `full` on training cases beside the same network untrained, decide, and keep it all in `folder`.
 
-    Writes profile.json, profile.csv, untrained/, maps.npz and decision.json; a folder that is there is read, not redone.
+    Writes profile.json, profile.csv, untrained/, maps.npz and decision.json; a folder that is there is not redone.
     """
     if folder.is_dir():
         return Decision.load(folder / "decision.json")

@@ -19,7 +19,8 @@ from vitrim.data.split import Split, split_cases
 from vitrim.errors import InputError
 from vitrim.evaluate import EvaluationData
 from vitrim.progress import Reporter
-from vitrim.study.examples import write_examples
+from vitrim.study.examples import Slices, choose_slices, write_examples
+from vitrim.study.explorer import write_explorer
 from vitrim.study.folder import check_claim, claim
 from vitrim.study.look import look
 from vitrim.study.tables import gather, results_table, write_table
@@ -52,26 +53,44 @@ def run_study(study: StudyConfig, source: Path | None, out: Path, reporter: Repo
     prepared.split.save(out / "split.json")
 
     groups: list[list[Result]] = []
-    decisions: dict[str, Decision] = {}
+    decisions: dict[NetworkName, Decision] = {}
     for name in study.networks:
         results, decisions[name] = _study_network(study, name, prepared, out, reporter)
         groups.append(results)
 
     everything = [result for group in groups for result in group]
     slices = len(SliceDataset(prepared.data.cache, prepared.split.train, empty_slices=study.data.empty_slices))
-    decided = {name: decision.depth for name, decision in decisions.items()}
-    fixed = {name: network.depths for name, network in study.networks.items()}
+    decided = {str(name): decision.depth for name, decision in decisions.items()}
+    fixed = {str(name): network.depths for name, network in study.networks.items()}
     with reporter.stage("tables and examples", 1):
         write_table(out / "results.csv", results_table(groups, decided, fixed, study.margins, slices))
-        for name, table in gather(everything).items():
-            write_table(out / f"{name}.csv", table)
-        write_examples(out / "examples.npz", everything, prepared.data)
+        for file, table in gather(everything).items():
+            write_table(out / f"{file}.csv", table)
+        shown = choose_slices(everything[0], prepared.data)
+        write_examples(out / "examples.npz", shown, everything)
+        for group in groups:
+            _write_explorer(out, group, shown)
     return out
 
 
 def _check_depths(study: StudyConfig) -> None:
     if "unetr2d" in study.networks and 0 in study.networks["unetr2d"].depths:
         raise InputError("networks.unetr2d.depths: 0 is not possible, a UNETR without its transformer has no encoder")
+
+
+def _write_explorer(out: Path, group: list[Result], shown: Slices) -> None:
+    """Keep the whole attention of the shown slices, in one network's full and truncated forms, for the report."""
+    networks = {result.trial.blocks: result.network() for result in group}
+    full = group[0].trial
+    write_explorer(
+        out / "networks" / full.network.name / "explorer.npz",
+        networks,
+        shown.images,
+        grid=networks[full.blocks].token_grid,
+        cases=shown.cases,
+        slices=shown.numbers,
+        reference=shown.reference,
+    )
 
 
 @contextmanager

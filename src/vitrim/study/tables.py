@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from vitrim.study.trial import Result
 
 def results_table(
     groups: Sequence[Sequence[Result]],
-    decided: dict[str, int],
-    fixed: dict[str, Sequence[int]],
+    decided: Mapping[str, int],
+    fixed: Mapping[str, Sequence[int]],
     margins: Sequence[float],
     train_slices: int,
 ) -> pd.DataFrame:

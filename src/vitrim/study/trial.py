@@ -9,18 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from torch import nn
 
 import vitrim
-from vitrim.compress import truncate
 from vitrim.config import NetworkConfig, Strict, TrainConfig
+from vitrim.cost import measure_cost
 from vitrim.data.slices import SliceDataset
 from vitrim.data.split import Split
-from vitrim.cost import measure_cost
 from vitrim.evaluate import EvaluationData, evaluate
 from vitrim.files import replacing, write_json
 from vitrim.models.checkpoint import load_model, save_model
 from vitrim.models.factory import build
+from vitrim.models.network import Network
 from vitrim.progress import Reporter
 from vitrim.study.folder import digest
 from vitrim.train import total_steps, train
@@ -53,7 +52,7 @@ class Result:
     trial: Trial
     folder: Path
 
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         """The trained network, in eval mode on the CPU."""
         return load_model(self.folder)
 
@@ -75,11 +74,11 @@ class Result:
         return json.loads((self.folder / "cost.json").read_text(encoding="utf-8"))
 
 
-def initial(trial: Trial) -> nn.Module:
+def initial(trial: Trial) -> Network:
     """Build the trial's network as it is before training: the full network's initial weights, truncated."""
     torch.manual_seed(trial.seed)
     full = build(trial.network)
-    return full if trial.blocks == full.depth else truncate(full, trial.blocks)
+    return full if trial.blocks == full.depth else full.truncated(trial.blocks)
 
 
 def run_trial(trial: Trial, data: EvaluationData, trials: Path, reporter: Reporter) -> Result:
@@ -91,18 +90,18 @@ def run_trial(trial: Trial, data: EvaluationData, trials: Path, reporter: Report
     slices = SliceDataset(data.cache, trial.split.train, empty_slices=trial.empty_slices)
     network = initial(trial)
     with reporter.stage(f"train {title(trial)}", total_steps(trial.training, len(slices))) as stage:
-        trained = train(network, slices, trial.training, trial.seed, stage)
+        training = train(network, slices, trial.training, trial.seed, stage)
     with reporter.stage(f"evaluate {title(trial)}", len(trial.split.validation)) as stage:
-        cases = evaluate(trained.network, data, trial.split.validation, trial.training, stage)
+        cases = evaluate(network, data, trial.split.validation, trial.training, stage)
     with replacing(folder) as unfinished:
         unfinished.mkdir()
-        save_model(trained.network, unfinished)
+        save_model(network, unfinished)
         write_json(unfinished / "trial.json", trial.model_dump(mode="json"))
         cases.to_csv(unfinished / "cases.csv", index=False, float_format="%.6f", lineterminator="\n")
-        history = pd.DataFrame({"step": range(1, len(trained.losses) + 1), "loss": trained.losses})
+        history = pd.DataFrame({"step": range(1, len(training.losses) + 1), "loss": training.losses})
         history.to_csv(unfinished / "history.csv", index=False, float_format="%.6f", lineterminator="\n")
-        cost = measure_cost(trained.network, data.cache.case(trial.split.validation[0]).images, trial.training)
-        write_json(unfinished / "cost.json", {"train_seconds": round(trained.seconds, 2), **cost})
+        cost = measure_cost(network, data.cache.case(trial.split.validation[0]).images, trial.training)
+        write_json(unfinished / "cost.json", {"train_seconds": round(training.seconds, 2), **cost})
     return Result(trial, folder)
 
 
