@@ -350,6 +350,13 @@ def test_colours_follow_the_system_and_the_button(browser: Any, run: Path) -> No
 
 
 def test_the_page_prints(opened: Opened) -> None:
+    start(opened.page)
+    opened.page.emulate_media(media="print")
+    assert "Average Dice" in opened.page.inner_text("#table thead")
+    assert opened.page.locator(".thumb").first.is_visible()
+    assert not opened.page.locator(".save").first.is_visible()
+    assert not opened.page.locator("[name=network]").is_visible()
+    opened.page.emulate_media(media="screen")
     printed = opened.page.pdf(format="A4")
     assert printed.startswith(b"%PDF")
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 40

@@ -29,8 +29,8 @@ const saving = (() => {
       range.setEnd(node, word.index + word[0].length);
       const box = range.getBoundingClientRect();
       const last = found.at(-1);
-      if (last && Math.abs(last.box.top - box.top) < 2) last.text += ` ${word[0]}`;
-      else if (box.width) found.push({ text: word[0], box });
+      if (last && Math.abs(last.top - box.top) < 2) Object.assign(last, { text: `${last.text} ${word[0]}`, right: box.right });
+      else if (box.width) found.push({ text: word[0], left: box.left, top: box.top, right: box.right, height: box.height });
     }
     return found;
   }
@@ -38,8 +38,16 @@ const saving = (() => {
   function drawing(root) {
     const frame = root.getBoundingClientRect();
     const parts = [];
-    const place = (box) => `x="${round(box.left - frame.left)}" y="${round(box.top - frame.top)}" ` +
-      `width="${round(box.width)}" height="${round(box.height)}"`;
+    const drawn = { top: Infinity, bottom: 0 };
+    const seen = (box) => {
+      drawn.top = Math.min(drawn.top, box.top - frame.top);
+      drawn.bottom = Math.max(drawn.bottom, box.top - frame.top + box.height);
+    };
+    const place = (box) => {
+      seen(box);
+      return `x="${round(box.left - frame.left)}" y="${round(box.top - frame.top)}" ` +
+        `width="${round(box.width)}" height="${round(box.height)}"`;
+    };
     const image = (box, address, pixels) => parts.push(
       `<image ${place(box)} href="${escape(address)}" preserveAspectRatio="none"` +
       `${pixels ? ' style="image-rendering: pixelated"' : ""}/>`);
@@ -48,10 +56,11 @@ const saving = (() => {
       if (node.nodeType === Node.TEXT_NODE) {
         if (!node.data.trim()) return;
         const style = getComputedStyle(node.parentElement);
-        for (const { text, box } of lines(node)) {
-          parts.push(`<text x="${round(box.left - frame.left)}" y="${round(box.top - frame.top + box.height * 0.78)}" ` +
+        for (const { text, left, top, right, height } of lines(node)) {
+          seen({ top, height });
+          parts.push(`<text x="${round(left - frame.left)}" y="${round(top - frame.top + height * 0.78)}" ` +
             `font-family="${escape(style.fontFamily)}" font-size="${style.fontSize}" font-weight="${style.fontWeight}" ` +
-            `fill="${style.color}" textLength="${round(box.width)}" lengthAdjust="spacingAndGlyphs">${escape(text)}</text>`);
+            `fill="${style.color}" textLength="${round(right - left)}" lengthAdjust="spacingAndGlyphs">${escape(text)}</text>`);
         }
         return;
       }
@@ -60,6 +69,7 @@ const saving = (() => {
       const box = node.getBoundingClientRect();
       if (style.display === "none" || style.visibility === "hidden" || !box.width || box.width < 2) return;
       if (node.localName === "svg") {
+        seen(box);
         const copy = chart(node);
         for (const name of ["width", "height"]) copy.setAttribute(name, round(box[name]));
         copy.setAttribute("x", round(box.left - frame.left));
@@ -80,12 +90,14 @@ const saving = (() => {
 
     const paper = getComputedStyle(document.body).backgroundColor;
     visit(root);
-    const [width, height] = [Math.ceil(frame.width), Math.ceil(frame.height)];
+    const edge = 12;
+    const [width, height] = [Math.ceil(frame.width) + 2 * edge, Math.ceil(drawn.bottom - drawn.top) + 2 * edge];
+    const box = `x="${-edge}" y="${round(drawn.top) - edge}" width="${width}" height="${height}"`;
     return {
       width,
       height,
       svg: `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" ` +
-        `viewBox="0 0 ${width} ${height}"><rect width="${width}" height="${height}" fill="${paper}"/>${parts.join("")}</svg>`,
+        `viewBox="${-edge} ${round(drawn.top) - edge} ${width} ${height}"><rect ${box} fill="${paper}"/>${parts.join("")}</svg>`,
     };
   }
 
