@@ -48,7 +48,9 @@ def evaluate(
             unit = "voxels" if volume.spacing is None else "mm"
             rows += [
                 {"case": identifier, **row, "hd95_unit": unit}
-                for row in case_metrics(prediction, volume.label, data.cases.classes, volume.spacing)
+                for row in case_metrics(
+                    prediction, volume.label, data.cases.classes, volume.spacing, data.cases.regions
+                )
             ]
             if stage:
                 stage.advance(note=identifier)

@@ -53,7 +53,7 @@ def _cpu_has_bf16() -> bool:
 def train(
     network: nn.Module, data: Dataset[Any], config: TrainConfig, seed: int, stage: Stage | None = None
 ) -> Training:
-    """Train `network` in place on `data` (items {"image": (C, H, W), "label": (H, W)}); it ends on the CPU in eval mode.
+    """Train `network` in place on `data`, items {"image": (C, H, W), "label": (H, W)}, ending on the CPU in eval mode.
 
     Loss: the mean of Dice loss over the batch and cross-entropy; AdamW (paper, 3.6). The order of the slices depends
     on `seed` alone. InputError if the loss is not finite, or if there are fewer slices than a batch.

@@ -96,6 +96,13 @@ def run_trial(trial: Trial, data: EvaluationData, trials: Path, reporter: Report
     with replacing(folder) as unfinished:
         unfinished.mkdir()
         save_model(network, unfinished)
+        write_json(
+            unfinished / "preparation.json",
+            {
+                "steps": data.preparation.describe(),
+                "classes": {str(value): name for value, name in data.cases.classes.items()},
+            },
+        )
         write_json(unfinished / "trial.json", trial.model_dump(mode="json"))
         cases.to_csv(unfinished / "cases.csv", index=False, float_format="%.6f", lineterminator="\n")
         history = pd.DataFrame({"step": range(1, len(training.losses) + 1), "loss": training.losses})
