@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 from torch import nn
 
-from vitrim.config import TrainConfig
+from vitrim.config import DataConfig, TrainConfig
 from vitrim.cost import BATCH, placed
 from vitrim.data.cases import CaseSet
 from vitrim.data.preprocess import Preparation
@@ -23,6 +23,7 @@ from vitrim.progress import Stage
 class EvaluationData:
     """The cases of a study, as they are on disk and as the networks see them."""
 
+    config: DataConfig
     cases: CaseSet
     cache: SliceCache
     preparation: Preparation

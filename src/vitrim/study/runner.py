@@ -121,7 +121,7 @@ def _prepare(study: StudyConfig, source: Path | None, out: Path, reporter: Repor
     with reporter.stage(f"check and prepare {len(ids)} cases", len(ids)) as stage:
         cache = SliceCache.build(cases, ids, preparation, out / "cache", progress=lambda done, total: stage.advance())
     reporter.say(f"{len(split.train)} training and {len(split.validation)} validation cases, {_classes(cases)}")
-    return Prepared(EvaluationData(cases, cache, preparation), split)
+    return Prepared(EvaluationData(study.data, cases, cache, preparation), split)
 
 
 def _classes(cases: CaseSet) -> str:

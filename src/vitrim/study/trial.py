@@ -99,7 +99,7 @@ def run_trial(trial: Trial, data: EvaluationData, trials: Path, reporter: Report
         write_json(
             unfinished / "preparation.json",
             {
-                "steps": data.preparation.describe(),
+                "data": data.config.model_dump(mode="json", exclude={"phantom", "split_file"}),
                 "classes": {str(value): name for value, name in data.cases.classes.items()},
             },
         )
