@@ -110,6 +110,22 @@ def attention(
         reporter.say(f"wrote {path}")
 
 
+@app.command()
+def compress(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
+    out: Annotated[Path, typer.Option(help="New folder for the truncated network.")],
+    depth: Annotated[int | None, typer.Option(min=0, help="Transformer blocks to keep.")] = None,
+    decision: Annotated[Path | None, typer.Option(help="decision.json that says how many to keep.")] = None,
+) -> None:
+    """Truncate a network to its first blocks; what survives keeps its weights, to be trained on."""
+    if (depth is None) == (decision is None):
+        raise InputError("give either --depth or --decision")
+    from vitrim.compress import compress_checkpoint
+
+    for line in compress_checkpoint(checkpoint, out, depth, decision):
+        typer.echo(line)
+
+
 @app.command("import")
 def import_(
     kind: Annotated[str, typer.Argument(metavar="transunet", help="Whose checkpoint it is.")],
