@@ -47,6 +47,9 @@ MEASURES = {
 }
 """Every measure by the name that it has in `profile.csv`, in the order of the columns."""
 
+Step = tuple[float, float]
+"""From one place to the next along rows and along columns: a patch in pixels, or a pixel in mm."""
+
 LINEAR = ("globality", "distance_patches", "distance_pixels", "distance_mm", "self_share", "neighbourhood_share")
 
 
@@ -59,41 +62,55 @@ def checked_measures(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=4)
-def _linear_table(
-    names: tuple[str, ...],
-    grid: tuple[int, int],
-    patch: tuple[float, float],
-    spacing: tuple[float, float] | None,
-    dtype: torch.dtype,
-    device: torch.device,
+def _table(
+    names: tuple[str, ...], grid: tuple[int, int], patch: Step, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """(N, N, len(names)): what a weight from query i to key j adds to each measure that is linear in the weights."""
     d = distances(grid)
-    step_mm = (patch[0] * spacing[0], patch[1] * spacing[1]) if spacing else None
     tables = {
         "globality": lambda: d / mean_distance(grid),
         "distance_patches": lambda: d,
         "distance_pixels": lambda: distances(grid, patch),
-        "distance_mm": lambda: distances(grid, step_mm) if step_mm else torch.full_like(d, math.nan),
+        "distance_mm": lambda: torch.full_like(d, math.nan),
         "self_share": lambda: torch.eye(len(d), dtype=d.dtype),
         "neighbourhood_share": lambda: neighbours(grid),
     }
     return torch.stack([tables[name]() / len(d) for name in names], dim=-1).to(device, dtype)
 
 
+@lru_cache(maxsize=2)
+def _table_in_mm(
+    names: tuple[str, ...],
+    grid: tuple[int, int],
+    patch: Step,
+    spacing: Step,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """The same with the millimetres of one spacing, which every case has of its own."""
+    table = _table(names, grid, patch, dtype, device).clone()
+    step = (patch[0] * spacing[0], patch[1] * spacing[1])
+    table[..., names.index("distance_mm")] = (distances(grid, step) / len(table)).to(device, dtype)
+    return table
+
+
 def linear_measures(
     weights: Tensor,
     names: Sequence[str],
     grid: tuple[int, int],
-    patch: tuple[float, float] = (1.0, 1.0),
-    spacing: tuple[float, float] | None = None,
+    patch: Step = (1.0, 1.0),
+    spacing: Step | None = None,
 ) -> Tensor:
     """Measures out of LINEAR, means over queries: (..., N, N) to (..., len(names)), in one pass.
 
     `patch`: pixels from one patch to the next (rows, columns); `spacing`: mm from one pixel to the next; without it
     distance_mm is NaN.
     """
-    table = _linear_table(tuple(names), grid, patch, spacing, weights.dtype, weights.device)
+    names = tuple(names)
+    if spacing is None or "distance_mm" not in names:
+        table = _table(names, grid, patch, weights.dtype, weights.device)
+    else:
+        table = _table_in_mm(names, grid, patch, spacing, weights.dtype, weights.device)
     maps = weights.reshape(-1, *weights.shape[-2:])
     by_query = torch.bmm(maps.transpose(0, 1), table)  # (N, maps, names): a sum over N² at once would lose digits
     return by_query.sum(dim=0).reshape(*weights.shape[:-2], len(names))
@@ -102,9 +119,8 @@ def linear_measures(
 def entropy(weights: Tensor) -> Tensor:
     """Mean over queries of −Σ_j A_ij log A_ij, in units of log N: (..., N, N) to (...). 1 for uniform attention."""
     n = weights.shape[-1]
-    flat = weights.flatten(-2)
-    logarithms = flat.clamp_min(torch.finfo(flat.dtype).tiny).log_()  # 0 log 0 = 0
-    return torch.linalg.vecdot(flat, logarithms) / (-n * math.log(n))
+    terms = weights.clamp_min(torch.finfo(weights.dtype).tiny).log_().mul_(weights)  # 0 log 0 = 0
+    return terms.sum(dim=(-2, -1)) / (-n * math.log(n))
 
 
 def query_dependence(weights: Tensor, entropies: Tensor | None = None) -> Tensor:
@@ -182,8 +198,8 @@ def measure_maps(
     weights: Tensor,
     names: Sequence[str],
     grid: tuple[int, int],
-    patch: tuple[float, float] = (1.0, 1.0),
-    spacing: tuple[float, float] | None = None,
+    patch: Step = (1.0, 1.0),
+    spacing: Step | None = None,
     queries: int | None = None,
 ) -> Tensor:
     """All of `names` but the rollout for each map: (..., N, N) to (..., len(names)), NaN in the rollout's place."""

@@ -93,28 +93,43 @@ class _Sums:
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.layers: list[str] = []
-        self.sums: dict[str, list[np.ndarray]] = {}  # case: block: (1 + heads, measures)
-        self.slices: dict[str, int] = {}
-
-    @property
-    def images(self) -> int:
-        return sum(self.slices.values())
+        self.heads: tuple[int, ...] = ()
+        self.images = 0
+        self.rows: dict[str, int] = {}  # of each case in `totals`
+        self.slices: list[int] = []
+        self.totals = np.empty(0)  # (room for cases, blocks, 1 + heads, measures)
 
     def add(self, case_ids: list[str], layers: list[str], results: list[Tensor]) -> None:
         """Add one batch: for each block the measures (B, 1 + heads, measures) of its images."""
-        if self.layers and layers != self.layers:
+        arrays = [values.double().cpu().numpy() for values in results]
+        heads = tuple(array.shape[1] - 1 for array in arrays)
+        if not self.layers:
+            self.layers, self.heads = layers, heads
+            self.totals = self._room(64)
+        elif (layers, heads) != (self.layers, self.heads):
             raise InputError(
                 f"the model ran {len(layers)} attention layers for one batch and {len(self.layers)} before it: "
                 "blocks that come and go cannot be profiled"
             )
-        self.layers = layers
-        arrays = [values.double().cpu().numpy() for values in results]
         for block, array in enumerate(arrays, 1):
             self._check_finite(array, block, case_ids)
         for image, case in enumerate(case_ids):
-            before = self.sums.get(case, [0.0] * len(arrays))
-            self.sums[case] = [total + array[image] for total, array in zip(before, arrays, strict=True)]
-            self.slices[case] = self.slices.get(case, 0) + 1
+            row = self.rows.setdefault(case, len(self.rows))
+            if row == len(self.slices):
+                self.slices.append(0)
+            if row == len(self.totals):
+                self.totals = np.concatenate([self.totals, self._room(len(self.totals))])
+            self.slices[row] += 1
+            for block, array in enumerate(arrays):
+                self.totals[row, block, : array.shape[1]] += array[image]
+        self.images += len(case_ids)
+
+    def _room(self, cases: int) -> np.ndarray:
+        """Zeros for so many cases, NaN where a block has fewer heads. One piece: small ones scatter over the heap."""
+        room = np.zeros((cases, len(self.heads), 1 + max(self.heads), len(self.names)))
+        for block, heads in enumerate(self.heads):
+            room[:, block, 1 + heads :] = math.nan
+        return room
 
     def _check_finite(self, array: np.ndarray, block: int, case_ids: list[str]) -> None:
         known = [i for i, name in enumerate(self.names) if name not in ("rollout_globality", "distance_mm")]
@@ -127,18 +142,13 @@ class _Sums:
 
     def profile(self, tokens: Tokens, queries: int) -> AttentionProfile:
         """Means over each case's slices."""
-        cases = tuple(self.sums)
-        heads = tuple(len(block) - 1 for block in self.sums[cases[0]])
-        values = np.full((len(cases), len(heads), 1 + max(heads), len(self.names)), math.nan)
-        for i, case in enumerate(cases):
-            for block, total in enumerate(self.sums[case]):
-                values[i, block, : len(total)] = total / self.slices[case]
+        values = self.totals[: len(self.rows)] / np.array(self.slices)[:, None, None, None]
         present = [i for i in range(len(self.names)) if not np.isnan(values[..., i]).all()]  # mm goes if unknown
         return AttentionProfile(
-            cases=cases,
-            slices=tuple(self.slices.values()),
+            cases=tuple(self.rows),
+            slices=tuple(self.slices),
             layers=tuple(self.layers),
-            heads=heads,
+            heads=self.heads,
             measures=tuple(self.names[i] for i in present),
             values=values[..., present],
             grid=tokens.grid,
