@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from tests.report.conftest import HOSTILE
+from tests.report.synthetic_run import make_run
 from vitrim.errors import InputError
 from vitrim.report.build import write_report
 
@@ -113,3 +114,28 @@ def test_a_broken_array_file_is_refused(copy: Path) -> None:
     (copy / "examples.npz").write_bytes(b"not an archive")
     with pytest.raises(InputError, match=r"examples\.npz cannot be read"):
         write_report(copy)
+
+
+@pytest.mark.parametrize("study", ["run", "hostile"])
+def test_the_page_is_html_without_parse_errors(study: str, request: pytest.FixtureRequest) -> None:
+    html5lib = pytest.importorskip("html5lib", reason="html5lib is not installed (pip install html5lib)")
+    html5lib.HTMLParser(strict=True).parse(html(request.getfixturevalue(study)))
+
+
+def test_the_page_stays_under_its_limit(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
+    write_report(copy)
+    limit = (copy / "report.html").stat().st_size
+    monkeypatch.setattr("vitrim.report.page.LIMIT", limit)
+    write_report(copy)
+    assert (copy / "report.html").stat().st_size <= limit
+    assert "left out for size" in html(copy)
+
+
+def test_a_sweep_shows_dice_by_depth(tmp_path: Path, copy: Path) -> None:
+    folder = tmp_path / "sweep"
+    depths = {"transunet": (0, 1, 2, 3, 6)}
+    make_run(folder, ("transunet",), ("aorta",), grid=(4, 4), cases=4, heads=2, depths=depths)
+    for run in (folder, copy):
+        write_report(run)
+    assert "Average Dice of TransUNet by number of blocks" in html(folder)
+    assert "by number of blocks" not in html(copy)

@@ -7,7 +7,7 @@ from typing import Any
 
 from vitrim.attention.decided import Decision
 from vitrim.report.run import NetworkRun, Run
-from vitrim.report.words import costs, explain_flags, needs, saves
+from vitrim.report.words import costs, explain_flags, needs, other_seeds, saves
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ def _answer(run: Run, network: NetworkRun) -> Answer:
     if full is not None and row is not None and decided.depth < full_blocks:
         before, after = _cost(run, network.name, full_blocks, seed), _cost(run, network.name, decided.depth, seed)
         saving, price = saves(row, full, after, before), costs(row, full, run.margins)
+        price += other_seeds(run, network.name, decided.depth)
     elif decided.depth >= full_blocks:
         saving = "Nothing is saved."
     return Answer(

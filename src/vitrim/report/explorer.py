@@ -121,7 +121,8 @@ def embed(
             "sections": {key: len(part.content) for key, part in kept.items()},
         }
         head = json.dumps(header).encode()
-        if (len(head) + sum(header["sections"].values())) * 4 / 3 + 8 <= budget:  # type: ignore[attr-defined]
+        size = 4 + len(head) + sum(len(part.content) for part in kept.values())
+        if 4 * ((size + 2) // 3) <= budget:
             content = b"".join([struct.pack("<I", len(head)), head, *(part.content for part in kept.values())])
             note = _note(stored, chosen, [part.lost for part in kept.values() if part.lost is not None], count, heads)
             return Embedded(name, title, base64.b64encode(content).decode("ascii"), note)

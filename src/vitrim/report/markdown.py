@@ -21,7 +21,7 @@ def escape(text: str) -> str:
 
 def page(run: Run, answers: list[Answer]) -> str:
     """The whole of report.md."""
-    parts = [f"# vitrim study: {escape(run.name)}", escape(setting(run)), "## The answer"]
+    parts = [f"# vitrim study: {escape(run.name)}", escape(setting(run))]
     parts += [_answer(answer) for answer in answers]
     parts += ["## Every network", table_markdown(results_table(run)).rstrip("\n")]
     paper = comparison(run)

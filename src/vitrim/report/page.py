@@ -29,7 +29,7 @@ PAPER_BLOCKS = (1, 2, 3, 6)
 LIMIT = 14_500_000
 """Bytes of a page: what the attention of the explorer may fill up. A mail still takes it."""
 
-SCRIPTS = 60_000
+SCRIPTS = 45_000
 """Bytes of the explorer's own scripts and controls, which only a page with an explorer has."""
 
 
@@ -67,6 +67,10 @@ def explorer_page(heading: str, networks: Sequence[tuple[str, Path]], classes: S
         if not path.is_file():
             raise InputError(f"{path} is missing: there is nothing to explore")
     embedded = _embedded([(title, title, path) for title, path in networks], classes, {}, LIMIT - 100_000)
+    if not embedded:
+        raise InputError(
+            f"the attention in {networks[0][1]} is too large for a page of {LIMIT / 1e6:g} MB: take fewer patches"
+        )
     return _render("explorer-page.html", heading=heading, embedded=embedded, decided={})
 
 

@@ -41,7 +41,7 @@ class Table:
 
 def results_table(run: Run) -> Table:
     """One row a trained network: tables 1 to 3 of the paper, then what design section 5 adds."""
-    costs = _costs(run)
+    costs, as_one = _costs(run), _absent_as_one(run)
     several = len(run.seeds) > 1
     unit = _first(run.results, "hd95_unit") or "voxels"
     columns = [
@@ -73,7 +73,7 @@ def results_table(run: Run) -> Table:
                 Cell(TITLES.get(network, network), TITLES.get(network, network)),
                 Cell(str(blocks), blocks),
                 Cell(whole(row.get("train_slices")), _value(row.get("train_slices"))),
-                *(_dice_cell(run, row, name) for name in run.classes),
+                *(_dice_cell(row, name, as_one) for name in run.classes),
                 _cell(row.get("average_dice"), 3),
                 _cell(row.get("dice_change_percent"), 2, sign=True),
                 _cell(row.get("parameters_saved_percent"), 2),
@@ -167,13 +167,25 @@ def _text_cell(value: Any) -> Cell:
     return Cell(value, value) if isinstance(value, str) else Cell(NOTHING)
 
 
-def _dice_cell(run: Run, row: pd.Series, name: str) -> Cell:
-    """Dice of a class; where not all cases say something about it, how many do."""
+def _dice_cell(row: pd.Series, name: str, as_one: dict[tuple[Any, ...], float]) -> Cell:
+    """Dice of a class; where not all cases say something about it, how many do, and the other convention if known."""
     cell = _cell(row.get(f"dice_{name}"), 3)
     counted, total = row.get(f"cases_{name}"), row.get("validation_cases")
     if is_number(counted) and is_number(total) and int(counted) < int(total):
-        return Cell(f"{cell.text} ({int(counted)} of {int(total)})", cell.value)
+        other = as_one.get((row["network"], row["blocks"], row["seed"], name))
+        beside = "" if other is None else f"; {fixed(other, 3)} with 1 for the others"
+        return Cell(f"{cell.text} ({int(counted)} of {int(total)}{beside})", cell.value)
     return cell
+
+
+def _absent_as_one(run: Run) -> dict[tuple[Any, ...], float]:
+    """For EMIDEC, the other convention: Dice by class if a case without the class counts as 1 (design, section 4)."""
+    settings = run.study.get("study")
+    data = settings.get("data") if isinstance(settings, dict) else None
+    if run.cases is None or not isinstance(data, dict) or data.get("layout") != "emidec":
+        return {}
+    filled = run.cases.assign(dice=run.cases["dice"].fillna(1.0))
+    return filled.groupby(["network", "blocks", "seed", "class"])["dice"].mean().to_dict()
 
 
 def _notes(run: Run) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import floor
 from typing import Any
 
@@ -58,19 +59,30 @@ def costs(row: pd.Series, full: pd.Series, margins: tuple[str, ...]) -> str:
         text += f" (95 % interval {interval(low, high, 2)} %)"
     else:
         text += " (too few cases for an interval)"
-    verdicts = [verdict(row.get(f"verdict_{margin}"), margin) for margin in margins]
-    known = [part for part in verdicts if part]
-    return f"{text}: {listing(known)}." if known else f"{text}."
+    said = verdicts({margin: row.get(f"verdict_{margin}") for margin in margins})
+    return f"{text}: {said}." if said else f"{text}."
 
 
-def verdict(value: Any, margin: str) -> str:
-    """The verdict at one margin, as part of a sentence."""
+def other_seeds(run: Run, network: str, blocks: int) -> str:
+    """The same change with the other seeds, where there are any."""
+    rows = [(seed, run.row(network, blocks, seed)) for seed in run.seeds[1:]]
+    known = [f"{signed(row['dice_change_percent'], 2)} % with seed {seed}" for seed, row in rows if row is not None]
+    return f" This is seed {run.seeds[0]}; it is {listing(known)}." if known else ""
+
+
+def verdicts(by_margin: Mapping[str, Any]) -> str:
+    """The verdicts at all margins (percent), as part of a sentence."""
     words = {
-        "not worse": f"not worse by more than {margin} %",
-        "worse": f"worse by more than {margin} %",
-        "undecided": f"undecided at a margin of {margin} %",
+        "not worse": "not worse by more than",
+        "worse": "worse by more than",
+        "undecided": "undecided at a margin of",
     }
-    return words.get(str(value), "") if isinstance(value, str) else ""
+    parts = []
+    for value, text in words.items():
+        margins = [f"{margin} %" for margin, found in by_margin.items() if found == value]
+        if margins:
+            parts.append(f"{text} {' or '.join(margins)}")
+    return listing(parts)
 
 
 def explain_flags(network: NetworkRun, decision: Decision) -> list[str]:
@@ -110,7 +122,11 @@ def averaging_is_not_looking(network: NetworkRun, decision: Decision) -> str:
             f"training is {fixed(first.untrained_value, 2)}"
         )
     if not any(block.uniform and block.block <= decision.depth for block in decision.blocks):
-        return f"{text}. The depth was decided in blocks that do look; the later ones average."
+        block = decision.blocks[decision.depth - 1]
+        return (
+            f"{text}. The block that decided the depth is not among them (block {block.block}, entropy "
+            f"{fixed(block.entropy, 3)})."
+        )
     return (
         f"{text}. Uniform attention counts as global by definition, so the rule's answer, "
         f"{plural(decision.depth, 'block')}, says nothing about what this network learned to look at. Only the Dice "
