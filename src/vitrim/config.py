@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,13 +75,22 @@ class PhantomConfig(Strict):
 
     kind: Literal["brain", "cardiac", "abdomen", "longrange"]
     cases: int = Field(ge=2)
-    shape: tuple[int, int, int] = (128, 128, 16)
-    """Voxels of a volume."""
+    shape: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)], Annotated[int, Field(ge=1)]] | None = None
+    """Voxels of a volume along the patient's axes (left-right, back-front, foot-head); by default the kind's own."""
     classes: int | None = None
     """How many of the kind's structures to draw (all by default)."""
     seed: int = 0
-    hops: int = 1
-    """`longrange` only."""
+    hops: int = Field(default=1, ge=1)
+    """`longrange` only: how many marks have to be followed to learn an object's class."""
+    noise: float = Field(default=1.0, ge=0)
+    """Factor on the noise; 0 draws without."""
+    bias_field: float = Field(default=0.0, ge=0, lt=1)
+    """How much brighter than the mean a coil makes one side; 0.3 is usual in MRI."""
+    spacing: tuple[float, float, float] | None = None
+    """Millimetres along the patient's axes (left-right, back-front, foot-head); by default the kind's field of view
+    divided by `shape`."""
+    orientation: str = Field(default="RAS", pattern=r"^[RLAPSI]{3}$")
+    """How the arrays on disk run, as in nibabel's `aff2axcodes`."""
 
 
 class DataConfig(Strict):
@@ -89,8 +99,9 @@ class DataConfig(Strict):
     layout: Literal["decathlon", "ibsr18", "emidec", "synapse"] = "decathlon"
     phantom: PhantomConfig | None = None
     image_size: ImageSize = (224, 224)
-    axis: Literal["sagittal", "coronal", "axial", 0, 1, 2] = "axial"
-    """Slices are perpendicular to this: an anatomical name (the volume is turned to RAS first), or an array axis."""
+    axis: Literal["sagittal", "coronal", "axial", "through-plane", 0, 1, 2] = "axial"
+    """How slices are cut: an anatomical plane (found by the affine); `through-plane`, across the thickest side of the
+    voxels, as the scanner did; or perpendicular to an array axis, without turning."""
     clip: tuple[float, float] | None = None
     """Intensities are clipped to this range before they are normalised."""
     normalize: Literal["zscore", "none"] = "zscore"
@@ -104,9 +115,36 @@ class DataConfig(Strict):
     train: int | None = Field(default=None, ge=1)
     """Training cases; all that are not held out by default."""
     split_file: Path | None = None
-    """JSON with the lists `train` and `validation` of case ids, in place of a drawn split."""
+    """JSON with the lists `train` and `validation` of case ids, in place of a drawn split; or nnU-Net's
+    splits_final.json, a list of such with `train` and `val`, of which `fold` is used."""
+    folds: int | None = Field(default=None, ge=2)
+    """Divide all cases into this many folds and hold out one, in place of `validation` and `train`."""
+    fold: int = Field(default=0, ge=0)
+    """The fold that is held out, counted from 0."""
+    patient: str | None = None
+    """Regular expression whose first group is the patient in a case's id, as `(.+)_visit\\d+`; cases of one patient
+    never come apart. By default every case is a patient."""
+    nested: bool = False
+    """`emidec`: evaluate the challenge's nested regions (myocardium with all inside it, infarction with no-reflow)."""
     empty_slices: bool = True
     """Whether slices without any label take part in training."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> DataConfig:
+        if not (self.validation >= 1 if isinstance(self.validation, int) else 0 < self.validation < 1):
+            raise ValueError(f"validation {self.validation} is neither a number of cases nor a share between 0 and 1")
+        if self.fold >= (self.folds or 1) and not (self.split_file and self.folds is None):
+            raise ValueError(f"fold {self.fold} is not one of {self.folds or 1}: folds count from 0")
+        if self.nested and self.layout != "emidec":
+            raise ValueError("nested regions are those of the layout emidec")
+        if self.patient is not None:
+            try:
+                groups = re.compile(self.patient).groups
+            except re.error as error:
+                raise ValueError(f"patient is not a regular expression: {error}") from error
+            if groups < 1:
+                raise ValueError("patient has no group: put parentheses around the part that names the patient")
+        return self
 
 
 class TrainConfig(Strict):
@@ -214,5 +252,7 @@ def explain(error: ValidationError) -> str:
             problems.append(f"unknown key {where}")
         else:
             message = item["msg"].removeprefix("Value error, ")
-            problems.append(f"{where}: {message} (got {item['input']!r})" if item["type"] != "missing" else f"{where} is missing")
+            problems.append(
+                f"{where}: {message} (got {item['input']!r})" if item["type"] != "missing" else f"{where} is missing"
+            )
     return "; ".join(problems)

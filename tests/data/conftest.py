@@ -39,7 +39,11 @@ def decathlon(tmp_path: Path) -> Path:
         save(folder / "imagesTr" / f"case_{number}.nii.gz", image, np.diag([1.0, 2.0, 3.0, 1.0]))
         save(folder / "labelsTr" / f"case_{number}.nii.gz", label, np.diag([1.0, 2.0, 3.0, 1.0]))
         entries.append({"image": f"./imagesTr/case_{number}.nii.gz", "label": f"./labelsTr/case_{number}.nii.gz"})
-    description = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "left", "2": "right"}, "training": entries}
+    description = {
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "left", "2": "right"},
+        "training": entries,
+    }
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from vitrim.config import DataConfig
+from vitrim.data.cases import Volume
 from vitrim.data.readers import load_volume, read_cases
 from vitrim.errors import InputError
 
 Write = Callable[..., Path]
 CONFIG = DataConfig()
+AFFINE = np.diag([1.0, 2.0, 3.0, 1.0])
 
 
 def describe(folder: Path, **changes: object) -> None:
@@ -22,7 +24,7 @@ def describe(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
 
 
-def first(folder: Path, config: DataConfig = CONFIG):  # noqa: ANN201
+def first(folder: Path, config: DataConfig = CONFIG) -> Volume:
     case_set = read_cases(config, folder)
     return load_volume(case_set.cases[0], case_set)
 
@@ -43,7 +45,11 @@ def test_nnunet_version_1_has_one_file_per_channel(decathlon: Path, write: Write
     for number in range(3):
         name = decathlon / "imagesTr" / f"case_{number}.nii.gz"
         name.rename(name.with_name(f"case_{number}_0000.nii.gz"))
-        write(name.with_name(f"case_{number}_0001.nii.gz"), np.full((12, 10, 6), number, np.int16), np.diag([1.0, 2, 3, 1]))
+        write(
+            name.with_name(f"case_{number}_0001.nii.gz"),
+            np.full((12, 10, 6), number, np.int16),
+            AFFINE,
+        )
     describe(decathlon, modality={"0": "T1", "1": "T2"})
     case_set = read_cases(CONFIG, decathlon)
     assert case_set.channels == ("T1", "T2")
@@ -55,7 +61,11 @@ def test_nnunet_version_1_has_one_file_per_channel(decathlon: Path, write: Write
 def test_nnunet_version_2_names_labels_first_and_lists_no_cases(decathlon: Path) -> None:
     for path in sorted((decathlon / "imagesTr").iterdir()):
         path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
-    content = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "left": 1, "right": 2}, "file_ending": ".nii.gz"}
+    content = {
+        "channel_names": {"0": "CT"},
+        "labels": {"background": 0, "left": 1, "right": 2},
+        "file_ending": ".nii.gz",
+    }
     (decathlon / "dataset.json").write_text(json.dumps(content), encoding="utf-8")
     case_set = read_cases(CONFIG, decathlon)
     assert case_set.ids == ("case_0", "case_1", "case_2")
@@ -65,7 +75,11 @@ def test_nnunet_version_2_names_labels_first_and_lists_no_cases(decathlon: Path)
 
 def test_channels_may_lie_along_a_fourth_axis(decathlon: Path, write: Write) -> None:
     for number in range(3):
-        write(decathlon / "imagesTr" / f"case_{number}.nii.gz", np.ones((12, 10, 6, 4), np.float32), np.diag([1.0, 2, 3, 1]))
+        write(
+            decathlon / "imagesTr" / f"case_{number}.nii.gz",
+            np.ones((12, 10, 6, 4), np.float32),
+            AFFINE,
+        )
     describe(decathlon, modality={str(n): f"channel {n}" for n in range(4)})
     assert first(decathlon).image.shape == (4, 12, 10, 6)
 
@@ -82,7 +96,7 @@ def test_a_fourth_axis_of_length_one_is_dropped(decathlon: Path, write: Write) -
 def test_label_values_with_gaps_become_classes_without(decathlon: Path, write: Write) -> None:
     label = np.zeros((12, 10, 6), np.uint8)
     label[0, 0, 0] = 4
-    write(decathlon / "labelsTr" / "case_0.nii.gz", label, np.diag([1.0, 2.0, 3.0, 1.0]))
+    write(decathlon / "labelsTr" / "case_0.nii.gz", label, AFFINE)
     describe(decathlon, labels={"0": "background", "1": "edema", "2": "core", "4": "enhancing"})
     volume = first(decathlon)
     assert volume.label is not None
@@ -160,7 +174,7 @@ def test_a_path_that_leaves_the_folder_is_refused(decathlon: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"labels": []}', '{"labels": {"0": "a"}, "modality": {"x": "CT"}}'])
 def test_a_broken_dataset_json_is_refused(decathlon: Path, text: str) -> None:
     (decathlon / "dataset.json").write_text(text, encoding="utf-8")
-    with pytest.raises(InputError, match="dataset.json"):
+    with pytest.raises(InputError, match=r"dataset\.json"):
         read_cases(CONFIG, decathlon)
 
 

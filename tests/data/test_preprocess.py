@@ -65,8 +65,6 @@ def test_slices_are_shown_as_a_radiologist_sees_them(orientation: str, axis: str
     """A mark at the patient's very left, back and bottom ends up where that side belongs, however the array runs."""
     lying = volume((16, 16, 16), orientation)
     lying.image[:] = 0
-    corner = [0 if direction in "LPI" else 15 for direction in nib.aff2axcodes(lying.affine)]
-    # aff2axcodes names where an index grows to: index 0 of an axis towards R is at the left
     corner = [15 if direction in "LPI" else 0 for direction in nib.aff2axcodes(lying.affine)]
     lying.image[0][tuple(corner)] = 1
     prepared = Preparation.from_config(DataConfig(image_size=16, axis=axis, normalize="none")).apply(lying)
@@ -152,7 +150,7 @@ def test_the_way_back_always_ends_on_the_original_grid(
     ("name", "case"),
     [
         ("msd_hippocampus", "hippocampus_003"),
-        ("sunnybrook_lv_myo", "sunnybrook_SC-HF-I-01_ED"),
+        ("sunnybrook_lv", "sunnybrook_SC-HF-I-01"),
         ("totalseg_example_ct", "totalseg_example"),
     ],
 )
@@ -167,3 +165,24 @@ def test_real_labels_survive_the_networks_224(shared: Path, name: str, case: str
     back = preparation.restore(prepared.labels, prepared.record)
     for row in case_metrics(back, real.label, case_set.classes, real.spacing):
         assert row["dice"] > 0.98, row
+
+
+def test_a_thin_ring_on_a_grid_finer_than_the_networks_loses_a_little(shared: Path) -> None:
+    """Shrinking 256 to 224 drops every eighth row: what cannot be kept of a real myocardium is 3 % of Dice."""
+    config = DataConfig()
+    case_set = read_cases(config, shared / "sunnybrook_lv_myo")
+    for case in case_set.cases:
+        real = load_volume(case, case_set)
+        prepared = Preparation.from_config(config).apply(real)
+        assert prepared.labels is not None
+        assert real.label is not None
+        rows = case_metrics(
+            Preparation.from_config(config).restore(prepared.labels, prepared.record), real.label, case_set.classes
+        )
+        assert [row["dice"] > limit for row, limit in zip(rows, (0.96, 0.99), strict=True)] == [True, True]
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "LIA", "SPL"])
+def test_through_plane_cuts_as_the_scanner_did(orientation: str) -> None:
+    thick = volume((20, 30, 6), orientation)  # the third array axis has voxels of 3 mm
+    assert len(Preparation.from_config(DataConfig(axis="through-plane")).apply(thick).images) == 6

@@ -22,6 +22,9 @@ SLICE_AXES = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
 """What slice number, row and column increase towards: radiological display, so that the patient's left is on the
 right and rows run from anterior to posterior or from superior to inferior."""
 
+PLANE_ACROSS = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal", "R": "sagittal", "L": "sagittal"}
+"""Anatomical plane whose slices follow one another along a direction."""
+
 Record = dict[str, Any]
 
 
@@ -57,8 +60,9 @@ class Prepared:
 class Slicing:
     """Turn the volume so that its first axis counts slices.
 
-    For an anatomical `axis` by the affine, shown as a radiologist would see it; for an array axis (0, 1, 2) without
-    turning: the two others, in order, are rows and columns.
+    For an anatomical `axis` by the affine, shown as a radiologist would see it; `through-plane` is the anatomical plane
+    nearest to the scanner's own, across the thickest side of the voxels; for an array axis (0, 1, 2) nothing is turned:
+    the two others, in order, are rows and columns.
     """
 
     axis: str | int
@@ -67,7 +71,8 @@ class Slicing:
         if isinstance(self.axis, int):
             order, flips = [self.axis, *(n for n in range(3) if n != self.axis)], [False] * 3
         else:
-            towards = nib.orientations.axcodes2ornt(SLICE_AXES[self.axis])
+            plane = self.axis if self.axis in SLICE_AXES else _own_plane(affine, stack.images.shape[1:])
+            towards = nib.orientations.axcodes2ornt(SLICE_AXES[plane])
             turn = nib.orientations.ornt_transform(nib.orientations.io_orientation(affine), towards)
             order = np.argsort(turn[:, 0]).astype(int).tolist()
             flips = [bool(turn[n, 1] < 0) for n in order]
@@ -78,7 +83,7 @@ class Slicing:
 
     @staticmethod
     def restore(labels: np.ndarray, record: Record) -> np.ndarray:
-        flipped = [n for n, flip in enumerate(record["flips"]) if flip]
+        flipped = tuple(n for n, flip in enumerate(record["flips"]) if flip)
         return np.flip(labels, flipped).transpose(np.argsort(record["order"]))
 
 
@@ -132,7 +137,8 @@ class CentreCrop:
         size = [min(old, new) for old, new in zip(before, after, strict=True)]
         images = np.empty((*stack.images.shape[:2], *after), np.float32)
         images[:] = stack.images.min(axis=(1, 2, 3))[:, None, None, None]
-        inside, outside = (..., *_window(target, size)), (..., *_window(source, size))
+        inside: tuple[Any, ...] = (..., *_window(target, size))
+        outside: tuple[Any, ...] = (..., *_window(source, size))
         images[inside] = stack.images[outside]
         labels = None
         if stack.labels is not None:
@@ -143,8 +149,9 @@ class CentreCrop:
     @staticmethod
     def restore(labels: np.ndarray, record: Record) -> np.ndarray:
         whole = np.zeros((labels.shape[0], *record["before"]), labels.dtype)
-        inside = (..., *_window(record["target"], record["size"]))
-        whole[(..., *_window(record["source"], record["size"]))] = labels[inside]
+        inside: tuple[Any, ...] = (..., *_window(record["target"], record["size"]))
+        outside: tuple[Any, ...] = (..., *_window(record["source"], record["size"]))
+        whole[outside] = labels[inside]
         return whole
 
 
@@ -160,7 +167,8 @@ class Resize:
         record = {"before": before, "after": list(size)}
         if before == list(size):
             return stack, record
-        images = F.interpolate(torch.from_numpy(stack.images), size=size, mode="bilinear", align_corners=False).numpy()
+        tensor = torch.from_numpy(stack.images)
+        images = F.interpolate(tensor, size=size, mode="bilinear", align_corners=False).numpy()
         labels = None if stack.labels is None else _nearest(stack.labels, size)
         return Stack(images, labels), record
 
@@ -169,7 +177,7 @@ class Resize:
         return _nearest(labels, record["before"])
 
 
-STEPS = {
+STEPS: dict[str, Any] = {
     "slicing": Slicing,
     "clip": Clip,
     "zscore": ZScore,
@@ -232,19 +240,26 @@ def restore(labels: np.ndarray, record: Record) -> np.ndarray:
     return np.ascontiguousarray(labels)
 
 
+def _own_plane(affine: np.ndarray, shape: tuple[int, ...]) -> str:
+    """The anatomical plane nearest to the scanner's slices: voxels are thickest across it, else voxels are fewest."""
+    thickness = np.linalg.norm(affine[:3, :3], axis=0).round(3).tolist()
+    across = max(range(3), key=lambda axis: (thickness[axis], -shape[axis], axis))
+    return PLANE_ACROSS[nib.orientations.aff2axcodes(affine)[across]]
+
+
 def _turn(array: np.ndarray, order: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
-    return np.flip(array.transpose(order), [n for n, flip in enumerate(flips) if flip])
+    return np.flip(array.transpose(order), tuple(n for n, flip in enumerate(flips) if flip)).copy()
 
 
-def _window(start: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+def _window(start: Sequence[int], size: Sequence[int]) -> tuple[Any, ...]:
     return tuple(slice(a, a + n) for a, n in zip(start, size, strict=True))
 
 
 def _nearest(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     if list(labels.shape[1:]) == list(size):
         return labels
-    scaled = F.interpolate(torch.from_numpy(np.ascontiguousarray(labels))[:, None], size=tuple(size), mode="nearest-exact")
-    return scaled[:, 0].numpy()
+    tensor = torch.from_numpy(labels.copy(order="C"))[:, None]
+    return F.interpolate(tensor, size=tuple(size), mode="nearest-exact")[:, 0].numpy()
 
 
 def _pixel_spacing(volume: Volume, records: list[Record]) -> list[float] | None:

@@ -9,6 +9,7 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,9 @@ class SliceCache:
                 raise InputError(f"case {id!r} is not in the cache")
             prepared = _whole(self._entries[id])
             if prepared is None:
-                raise InputError(f"the cache entry {self._entries[id]} has gone or is damaged: delete it and start again")
+                raise InputError(
+                    f"the cache entry {self._entries[id]} has gone or is damaged: delete it and start again"
+                )
             self._open[id] = prepared
         return self._open[id]
 
@@ -148,8 +151,7 @@ def content_hash(path: Path) -> str:
 
 def _build_entry(case: Case, case_set: CaseSet, preparation: Preparation, entry: Path) -> None:
     prepared = preparation.apply(load_volume(case, case_set))
-    name = f".{entry.name}.{socket.gethostname()}.{os.getpid()}."
-    temporary = Path(tempfile.mkdtemp(prefix=name, dir=entry.parent))
+    temporary = _scratch(entry)
     try:
         np.save(temporary / "images.npy", prepared.images)
         record = dict(prepared.record)
@@ -158,15 +160,31 @@ def _build_entry(case: Case, case_set: CaseSet, preparation: Preparation, entry:
             record["labelled_slices"] = np.flatnonzero(prepared.labels.any(axis=(1, 2))).tolist()
         (temporary / "record.json").write_text(json.dumps(record), encoding="utf-8")
         temporary.chmod(0o755)
-        if entry.exists() and _whole(entry) is None:
-            shutil.rmtree(entry, ignore_errors=True)
-        try:
-            temporary.rename(entry)
-        except OSError:
-            if _whole(entry) is None:  # else another process was faster, with the same content
-                raise
+        _put(temporary, entry)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put(temporary: Path, entry: Path, attempts: int = 20) -> None:
+    """Rename a finished entry to its place, unless another process was faster; a damaged one makes way."""
+    for attempt in range(attempts):
+        try:
+            temporary.rename(entry)
+            return
+        except OSError:
+            if _whole(entry) is not None:
+                return
+            if attempt == attempts - 1:
+                raise
+        aside = _scratch(entry)
+        with suppress(OSError):  # it may have gone meanwhile
+            entry.rename(aside)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _scratch(entry: Path) -> Path:
+    """A new folder beside an entry, whose name says which process of which machine made it."""
+    return Path(tempfile.mkdtemp(prefix=f".{entry.name}.{socket.gethostname()}.{os.getpid()}.", dir=entry.parent))
 
 
 def _whole(entry: Path) -> Prepared | None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -13,6 +14,13 @@ from vitrim.config import DataConfig
 from vitrim.data.cases import CaseSet
 from vitrim.errors import InputError
 from vitrim.files import write_json
+
+PAPER = {
+    "ibsr18": {"cases": (10, 5), "slices": (1280, 640)},
+    "emidec": {"cases": (80, 20), "slices": (558, 180)},
+    "synapse": {"cases": (18, 12), "slices": (2211, 1568)},
+}
+"""Training and validation, as the paper has them (3.4)."""
 
 
 @dataclass(frozen=True)
@@ -27,29 +35,39 @@ class Split:
         write_json(path, asdict(self))
 
     @classmethod
-    def load(cls, path: Path) -> Split:
-        """Read JSON with the lists `train` and `validation`; InputError if it holds anything else."""
+    def load(cls, path: Path, fold: int = 0) -> Split:
+        """Read JSON with the lists `train` and `validation`, or nnU-Net's list of folds with `train` and `val`.
+
+        InputError if the file holds anything else, or no such fold.
+        """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise InputError(f"cannot read the split {path}: {error}") from error
-        lists = [content.get(name) if isinstance(content, dict) else None for name in ("train", "validation")]
-        if not all(isinstance(ids, list) and all(isinstance(id, str) for id in ids) for ids in lists):
-            raise InputError(f"{path} is not a split: expected JSON with the lists `train` and `validation` of case ids")
-        return cls(tuple(lists[0] or ()), tuple(lists[1] or ()))
+        if isinstance(content, list):
+            if not 0 <= fold < len(content):
+                raise InputError(f"{path} has {len(content)} folds, counted from 0: there is no fold {fold}")
+            content = content[fold]
+        if isinstance(content, dict):
+            train, validation = content.get("train"), content.get("validation", content.get("val"))
+            if _are_ids(train) and _are_ids(validation):
+                return cls(tuple(train), tuple(validation))
+        raise InputError(f"{path} is not a split: expected JSON with the lists `train` and `validation` of case ids")
 
 
 def split_cases(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
     """Divide the labelled cases of `case_set` into training and validation.
 
-    In this order: the split file of the configuration; what the data set itself says; a draw from `seed`. Cases of one
-    patient stay together. Raises InputError if there are too few cases, or if a given split names a case twice, one
-    that does not exist or has no label, or one patient on both sides.
+    In this order: the split file of the configuration; its folds; what the data set itself says; a draw from `seed`.
+    Cases of one patient stay together. Raises InputError if there are too few cases, or if a given split names a case
+    twice, one that does not exist or has no label, or one patient on both sides.
     """
     if config.split_file is not None:
-        split = Split.load(config.split_file)
+        split = Split.load(config.split_file, config.fold)
         _check(split, case_set, str(config.split_file))
         return split
+    if config.folds is not None:
+        return _fold(case_set, config.folds, config.fold, seed)
     cases = case_set.labelled
     if cases and all(case.split for case in cases):
         split = Split(
@@ -59,6 +77,21 @@ def split_cases(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
         _check(split, case_set, str(case_set.folder))
         return split
     return _draw(case_set, config, seed)
+
+
+def _are_ids(value: Any) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(id, str) for id in value)
+
+
+def _fold(case_set: CaseSet, folds: int, fold: int, seed: int) -> Split:
+    groups = _patients(case_set)
+    if len(groups) < folds:
+        raise InputError(f"too few cases in {case_set.folder}: {len(groups)} patients with labels for {folds} folds")
+    order = np.random.default_rng(seed).permutation(len(groups))
+    held_out = {int(n) for n in np.array_split(order, folds)[fold]}
+    train = sorted(id for n, ids in enumerate(groups) if n not in held_out for id in ids)
+    validation = sorted(id for n, ids in enumerate(groups) if n in held_out for id in ids)
+    return Split(tuple(train), tuple(validation))
 
 
 def _draw(case_set: CaseSet, config: DataConfig, seed: int) -> Split:

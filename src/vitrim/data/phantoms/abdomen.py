@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from vitrim.data.phantoms.shapes import Drawing, Grid, blur, ellipsoid, tube
+from vitrim.data.phantoms.shapes import Drawing, Grid, Triple, blur, ellipsoid, tube, waves
 
 CLASSES = ("liver", "spleen", "left kidney", "right kidney", "stomach", "aorta", "gallbladder", "pancreas")
 """Large organs first: a phantom of n classes has the first n."""
 
-EXTENT = (380.0, 320.0, 200.0)
-"""Field of view in mm."""
+MODALITY = "CT"
+SHAPE = (256, 256, 40)
+EXTENT = (370.0, 300.0, 140.0)
+"""Field of view in mm: the upper abdomen, where most of the organs are in most of the slices."""
+NOISE = 18.0
+"""Deviation of the noise, in Hounsfield units."""
 
 HOUNSFIELD = {
-    "liver": 112.0,
-    "spleen": 128.0,
-    "left kidney": 185.0,
-    "right kidney": 185.0,
-    "stomach": 42.0,
+    "liver": 108.0,
+    "spleen": 146.0,
+    "left kidney": 200.0,
+    "right kidney": 200.0,
+    "stomach": 52.0,
     "aorta": 165.0,
     "gallbladder": 10.0,
     "pancreas": 92.0,
@@ -25,63 +29,65 @@ HOUNSFIELD = {
 """Mean of each organ; noise and differences between cases make them overlap."""
 
 
-def draw(rng: np.random.Generator, shape: tuple[int, int, int], noise: float = 1.0) -> Drawing:
-    """Draw one abdomen; every organ is in the image and in the label, numbered as in CLASSES from 1."""
-    grid = Grid.over(shape, EXTENT)
-    size = rng.uniform(0.92, 1.08)
+def draw(rng: np.random.Generator, grid: Grid) -> Drawing:
+    """Draw one abdomen with all organs."""
     lean = rng.uniform(0.94, 1.06)
-    world = Grid(grid.points / np.float32(size), grid.spacing).warped(rng, 4.0, 60.0)
-    skin = ellipsoid(world, (0, 0, 0), (168 * lean, 122, 1e6), power=2.4)
+    world = grid.scaled(rng.uniform(0.95, 1.06)).warped(rng, 3.0, 60.0)
     fat = rng.uniform(12, 24)
+    skin = ellipsoid(world, (0, 0, 0), (168 * lean, 122, 1e6), power=2.4)
     wall = ellipsoid(world, (0, 0, 0), (168 * lean - fat, 122 - fat, 1e6), power=2.4)
-    cavity = ellipsoid(world, (0, 2, 0), (154 * lean - fat, 106 - fat, 1e6), power=2.4)
+    cavity = ellipsoid(world, (0, 2, 0), (154 * lean - fat, 108 - fat, 1e6), power=2.4)
     inside = cavity < 1
 
-    image = np.full(shape, -1000.0, np.float32)
-    image[skin < 1] = -105
-    image[wall < 1] = 55
-    image[inside] = -85
-    bowel = world.noise(rng, 30.0)
-    image[inside & (bowel > 0.1)] = 32
-    image[inside & (bowel > 1.9)] = -450
-
-    label = np.zeros(shape, np.uint8)
+    image = np.full(grid.shape, -1000.0, np.float32)
+    image[skin < 1], image[wall < 1], image[inside] = -105, 55, -85
+    _bowel(rng, world, inside, image)
+    label = np.zeros(grid.shape, np.uint8)
     for name, mask in _organs(rng, world, lean):
-        mask &= inside
+        mask = mask & inside
         image[mask] = HOUNSFIELD.get(name, 150.0) + rng.normal(0, 9)
         label[mask] = CLASSES.index(name) + 1 if name in CLASSES else 0
     _gas(rng, world, image, label)
-    _bones(rng, world, image, label, cavity, wall, lean)
+    _bones(rng, world, image, label, cavity, wall)
     texture = 9 * grid.noise(rng, 9.0) + 5 * grid.noise(rng, 25.0)
-    image = blur(image, 0.6) + np.where(skin < 1, texture, 0)
-    image += noise * rng.normal(0, 22, shape).astype(np.float32)
-    return Drawing(image.clip(-1024, 1500), label, grid.spacing)
+    sigma = 1.6 / grid.spacing[0]
+    image = blur(image, (sigma, sigma, 0)) + np.where(skin < 1, texture, 0)
+    return Drawing(image, label)
+
+
+def _bowel(rng: np.random.Generator, world: Grid, inside: np.ndarray, image: np.ndarray) -> None:
+    """Loops of bowel in the fat, some with contrast or gas in them."""
+    loop = waves(world.points, rng, 62.0, 12)
+    filling = world.noise(rng, 45.0)
+    image[inside & (np.abs(loop) < 0.5)] = 28
+    core = inside & (np.abs(loop) < 0.33)
+    image[core] = np.where(filling[core] > 1.1, -600, np.where(filling[core] < -1.1, 120, 5))
 
 
 def _organs(rng: np.random.Generator, world: Grid, lean: float) -> list[tuple[str, np.ndarray]]:
     """Name and mask of each organ, in the order in which they cover one another."""
 
-    def near(x: float, y: float, z: float) -> tuple[float, float, float]:
+    def near(x: float, y: float, z: float) -> Triple:
         dx, dy, dz = rng.uniform(-6, 6, 3)
         return x * lean + dx, y + dy, z + 1.5 * dz
 
-    def about(*radii: float) -> tuple[float, float, float]:
+    def about(*radii: float) -> Triple:
         x, y, z = np.array(radii) * rng.uniform(0.93, 1.08) * rng.uniform(0.95, 1.05, 3)
         return x, y, z
 
     body = world.warped(rng, 4.0, 35.0)
-    right_lobe = ellipsoid(body, near(78, 5, 48), about(62, 82, 82))
-    left_lobe = ellipsoid(body, near(18, 46, 62), about(72, 34, 44), turn=-12)
-    spleen = ellipsoid(body, near(-104, -30, 52), about(29, 50, 56), turn=rng.uniform(-28, -12))
-    stomach = ellipsoid(body, near(-52, 38, 44), about(42, 40, 66), turn=rng.uniform(15, 40))
+    right_lobe = ellipsoid(body, near(80, 5, 28), about(62, 84, 84))
+    left_lobe = ellipsoid(body, near(18, 46, 38), about(74, 36, 46), turn=-12)
+    spleen = ellipsoid(body, near(-104, -26, 32), about(33, 56, 60), turn=rng.uniform(-28, -12))
+    stomach = ellipsoid(body, near(-54, 40, 22), about(48, 44, 70), turn=rng.uniform(15, 40))
     kidneys = {}
-    for side, x, z, turn in (("right kidney", 66, -24, 25), ("left kidney", -66, -10, -25)):
-        centre, radii = near(x, -48, z), about(29, 34, 62)
+    for side, x, z, turn in (("right kidney", 66, -22, 25), ("left kidney", -66, -12, -25)):
+        centre, radii = near(x, -46, z), about(33, 38, 64)
         sinus = (centre[0] - np.sign(x) * 24, centre[1] + 8, centre[2])
         kidneys[side] = (ellipsoid(body, centre, radii, turn) < 1) & (ellipsoid(body, sinus, (14, 10, 22)) > 1)
-    head = np.array(near(44, 6, -12))
-    pancreas = np.array([head, head + (-28, 14, 14), head + (-62, 8, 26), head + (-112, -16, 42)])
-    gallbladder = ellipsoid(body, near(52, 52, 2), about(15, 21, 30), turn=20)
+    head = np.array(near(44, 6, -30))
+    pancreas = head + np.array([(0, 0, 0), (-28, 14, 14), (-62, 8, 26), (-112, -16, 42)])
+    gallbladder = ellipsoid(body, near(52, 54, -22), about(17, 23, 32), turn=20)
     vessel = np.array([near(-9, -30, -200), near(-7, -34, 200)])
     cava = np.array([near(22, -28, -200), near(24, -26, 200)])
     return [
@@ -111,7 +117,6 @@ def _bones(
     label: np.ndarray,
     cavity: np.ndarray,
     wall: np.ndarray,
-    lean: float,
 ) -> None:
     """Spine with its canal and muscles, and ribs where they cross the slices."""
     x, y, z = world.points

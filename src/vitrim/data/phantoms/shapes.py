@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from scipy import ndimage
 
+Triple = tuple[float, float, float]
+
 
 @dataclass
 class Drawing:
-    """One phantom case, in RAS+ orientation."""
+    """One phantom case in RAS+ orientation, without noise."""
 
     image: np.ndarray
     """float32 (X, Y, Z)"""
     label: np.ndarray
-    """uint8 (X, Y, Z)"""
-    spacing: tuple[float, float, float]
-    """mm along X, Y, Z"""
+    """uint8 (X, Y, Z), numbered from 1 as the kind's CLASSES"""
 
 
 @dataclass
@@ -26,20 +27,23 @@ class Grid:
 
     points: np.ndarray
     """float32 (3, X, Y, Z)"""
-    spacing: tuple[float, float, float]
+    spacing: Triple
 
     @classmethod
-    def over(cls, shape: tuple[int, int, int], extent: tuple[float, float, float]) -> Grid:
-        """The grid of `shape` voxels that covers `extent` mm."""
-        sides = tuple(mm / n for mm, n in zip(extent, shape, strict=True))
-        axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * side for n, side in zip(shape, sides, strict=True)]
-        return cls(np.stack(np.meshgrid(*axes, indexing="ij")), (sides[0], sides[1], sides[2]))
+    def over(cls, shape: tuple[int, int, int], spacing: Triple) -> Grid:
+        """The grid of `shape` voxels of `spacing` mm."""
+        axes = [(np.arange(n, dtype=np.float32) - (n - 1) / 2) * side for n, side in zip(shape, spacing, strict=True)]
+        return cls(np.stack(np.meshgrid(*axes, indexing="ij")).astype(np.float32), spacing)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Voxels along X, Y, Z."""
         x, y, z = self.points.shape[1:]
         return x, y, z
+
+    def scaled(self, factor: float) -> Grid:
+        """The same grid in a patient `factor` times as large."""
+        return Grid(self.points / np.float32(factor), self.spacing)
 
     def warped(self, rng: np.random.Generator, amplitude: float, length: float) -> Grid:
         """The same grid seen through a smooth random displacement of about `amplitude` mm."""
@@ -48,49 +52,74 @@ class Grid:
 
     def noise(self, rng: np.random.Generator, length: float) -> np.ndarray:
         """Smooth noise of about unit deviation that changes over `length` mm, float32 (X, Y, Z)."""
-        coarse = [max(4, int(np.ceil(n * side / length)) + 3) for n, side in zip(self.shape, self.spacing, strict=True)]
-        values = rng.standard_normal(coarse)
-        for axis, (n, side) in enumerate(zip(self.shape, self.spacing, strict=True)):
-            places = 1 + np.arange(n) * min(side / length, (coarse[axis] - 3) / max(n - 1, 1))
-            values = _interpolate(values, places, axis)
-        return (values * 1.4).astype(np.float32)
+        steps = [side / length for side in self.spacing]
+        coarse = [int(np.ceil((n - 1) * step)) + 4 for n, step in zip(self.shape, steps, strict=True)]
+        values = rng.standard_normal(coarse).astype(np.float32)
+        for axis, (n, step) in enumerate(zip(self.shape, steps, strict=True)):
+            weights = _spline(1 + np.arange(n) * step, coarse[axis])
+            values = np.moveaxis(np.tensordot(weights, values, (1, axis)), 0, axis)
+        return 2 * values
 
 
-def _interpolate(values: np.ndarray, places: np.ndarray, axis: int) -> np.ndarray:
-    """Cubic B-spline along one axis."""
-    start = np.floor(places).astype(int).clip(1, values.shape[axis] - 3)
+def _spline(places: np.ndarray, count: int) -> np.ndarray:
+    """Cubic B-spline weights of `count` knots at `places` (n, count)."""
+    start = np.floor(places).astype(int)
     t = places - start
-    weights = [(1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6]
-    along = [-1 if n == axis else 1 for n in range(values.ndim)]
-    parts = [np.take(values, start + k - 1, axis) * w.reshape(along) for k, w in enumerate(weights)]
-    return np.sum(parts, axis=0)
+    parts = [(1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6]
+    weights = np.zeros((len(places), count), np.float32)
+    for k, part in enumerate(parts):
+        weights[np.arange(len(places)), start + k - 1] = part
+    return weights
 
 
-def ellipsoid(
-    grid: Grid,
-    centre: tuple[float, float, float],
-    radii: tuple[float, float, float],
-    turn: float = 0.0,
-    power: float = 2.0,
-) -> np.ndarray:
+def ellipsoid(grid: Grid, centre: Triple, radii: Triple, turn: float = 0.0, power: float = 2.0) -> np.ndarray:
     """How far out every voxel lies, 1 on the surface; turned by `turn` degrees in the axial plane (X, Y, Z)."""
-    x, y, z = (grid.points[n] - centre[n] for n in range(3))
-    cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
-    x, y = cos * x + sin * y, cos * y - sin * x
-    return sum(np.abs(part / r) ** power for part, r in zip((x, y, z), radii, strict=True)) ** (1 / power)
+    x, y, z = (grid.points[n] - np.float32(centre[n]) for n in range(3))
+    if turn:
+        cos, sin = np.float32(np.cos(np.radians(turn))), np.float32(np.sin(np.radians(turn)))
+        x, y = cos * x + sin * y, cos * y - sin * x
+    parts = [part / np.float32(radius) for part, radius in zip((x, y, z), radii, strict=True)]
+    if power == 2.0:
+        return np.sqrt(sum(part * part for part in parts))
+    return np.asarray(sum(np.abs(part) ** np.float32(power) for part in parts) ** np.float32(1 / power))
 
 
 def tube(grid: Grid, path: np.ndarray, radius: float) -> np.ndarray:
     """Distance to a polyline `path` (n, 3) in units of `radius` (X, Y, Z)."""
     best = np.full(grid.shape, np.inf, np.float32)
-    for a, b in zip(path[:-1], path[1:], strict=True):
-        along = (b - a).astype(np.float32)
-        offset = grid.points - a.astype(np.float32)[:, None, None, None]
+    for a, b in pairwise(path.astype(np.float32)):
+        along = b - a
+        offset = grid.points - a[:, None, None, None]
         t = np.clip(np.tensordot(along, offset, 1) / (along @ along), 0, 1)
         best = np.minimum(best, np.linalg.norm(offset - t * along[:, None, None, None], axis=0))
-    return best / radius
+    return best / np.float32(radius)
 
 
-def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Partial volume within slices, as a scanner has it: a Gaussian of `sigma` voxels along X and Y."""
-    return ndimage.gaussian_filter(image, (sigma, sigma, 0), mode="nearest")
+def waves(points: np.ndarray, rng: np.random.Generator, length: float, count: int = 16) -> np.ndarray:
+    """Noise of one wavelength, `length` mm, at `points` (3, …): its zeros meander. Unit deviation."""
+    return _waves(points, rng, length, count)[0]
+
+
+def furrows(points: np.ndarray, rng: np.random.Generator, length: float, count: int = 16) -> np.ndarray:
+    """About the distance in mm from `points` (3, …) to meandering sheets that lie half of `length` mm apart."""
+    value, slope = _waves(points, rng, length, count)
+    return np.abs(value) / (np.linalg.norm(slope, axis=0) + np.float32(0.15 * 2 * np.pi / length))
+
+
+def _waves(points: np.ndarray, rng: np.random.Generator, length: float, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The noise of `waves` and its gradient, per mm (3, …)."""
+    total = np.zeros(points.shape[1:], np.float32)
+    slope = np.zeros(points.shape, np.float32)
+    scale = np.float32(np.sqrt(2 / count))
+    for _ in range(count):
+        direction = rng.standard_normal(3)
+        vector = (direction / np.linalg.norm(direction) * 2 * np.pi / length).astype(np.float32)
+        phase = np.tensordot(vector, points, 1) + np.float32(rng.uniform(0, 2 * np.pi))
+        total += scale * np.cos(phase)
+        slope -= scale * np.sin(phase) * vector.reshape(3, *(1,) * (points.ndim - 1))
+    return total, slope
+
+
+def blur(image: np.ndarray, sigma: Triple) -> np.ndarray:
+    """Partial volume, as a scanner has it: a Gaussian of `sigma` voxels along X, Y, Z."""
+    return ndimage.gaussian_filter(image, sigma, mode="nearest")

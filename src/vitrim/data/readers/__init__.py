@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 from vitrim.config import DataConfig
 from vitrim.data.cases import CaseSet
-from vitrim.data.readers import decathlon
+from vitrim.data.readers import decathlon, emidec, ibsr18, synapse
 from vitrim.data.volumes import load_volume
 from vitrim.errors import InputError
 
 __all__ = ["load_volume", "read_cases"]
 
-READERS = {"decathlon": decathlon.read}
+READERS = {"decathlon": decathlon.read, "ibsr18": ibsr18.read, "emidec": emidec.read, "synapse": synapse.read}
 
 
 def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet:
@@ -30,6 +32,15 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
         more = len(case_set.problems) - 1
         tail = f" (and {more} more: vitrim data check lists them all)" if more else ""
         raise InputError(case_set.problems[0] + tail)
-    if not case_set.cases:
+    if not case_set.cases and not case_set.problems:
         raise InputError(f"no cases in {folder}: expected the layout {config.layout!r}")
-    return case_set
+    if config.patient is None:
+        return case_set
+    return replace(case_set, cases=tuple(replace(c, patient=_patient(config.patient, c.id)) for c in case_set.cases))
+
+
+def _patient(expression: str, id: str) -> str:
+    match = re.search(expression, id)
+    if match is None or match[1] is None:
+        raise InputError(f"data.patient {expression!r} does not match the case {id!r}")
+    return match[1]

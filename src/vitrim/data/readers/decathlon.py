@@ -14,9 +14,9 @@ from typing import Any
 
 from vitrim.config import DataConfig
 from vitrim.data.cases import Case, CaseSet
+from vitrim.data.readers.walk import NIFTI, stem
 from vitrim.errors import InputError
 
-ENDINGS = (".nii.gz", ".nii", ".hdr")
 CHANNEL = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})$")
 """nnU-Net appends the channel to the case's name."""
 
@@ -34,18 +34,18 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
     images = _by_case(folder / "imagesTr")
     found = [] if listed is None else listed
     if listed is None:
-        labels = {_stem(path): path for path in _files(folder / "labelsTr")}
+        labels = {stem(path): path for path in _files(folder / "labelsTr")}
         found = [(id, images.get(id, ()), labels.get(id)) for id in sorted(images.keys() | labels.keys())]
     cases = []
     for id, files, label in found:
-        case = Case(id, tuple(files), label, patient=_patient(config, id))
+        case = Case(id, tuple(files), label)
         problem = _problem(case, folder, len(channels))
         if problem:
             problems.append(problem)
         else:
             cases.append(case)
     if not cases and not problems:
-        raise InputError(f"no cases in {folder}: imagesTr and labelsTr hold no {' or '.join(ENDINGS)} files")
+        raise InputError(f"no cases in {folder}: imagesTr and labelsTr hold no {' or '.join(NIFTI)} files")
     if not channels and cases:
         channels = tuple(f"channel {n}" for n in range(len(cases[0].images)))
     return CaseSet("decathlon", folder, tuple(cases), classes, label_values, channels, problems=tuple(problems))
@@ -67,9 +67,7 @@ def _description(path: Path) -> dict[str, Any]:
     return content
 
 
-def _classes(
-    config: DataConfig, folder: Path, description: dict[str, Any]
-) -> tuple[dict[int, int], dict[int, str]]:
+def _classes(config: DataConfig, folder: Path, description: dict[str, Any]) -> tuple[dict[int, int], dict[int, str]]:
     """Value in the file to class, and class to name."""
     if not description:
         if not config.classes:
@@ -108,7 +106,7 @@ def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[
             raise InputError(f"{folder / 'dataset.json'}: an entry of `training` has no image: {entry!r}")
         image = _inside(folder, entry["image"])
         label = _inside(folder, entry["label"]) if isinstance(entry.get("label"), str) else None
-        id = _stem(image)
+        id = stem(image)
         files = (image,) if image.is_file() else by_case.get(id, (image,))
         listed.append((id, files, label))
     return listed
@@ -124,28 +122,20 @@ def _inside(folder: Path, name: str) -> Path:
 def _by_case(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Case id to its image files, in the order of the channels."""
     paths = _files(folder)
-    numbered = [CHANNEL.match(_stem(path)) for path in paths]
+    numbered = [CHANNEL.match(stem(path)) for path in paths]
     if paths and all(numbered):
         found: dict[str, list[Path]] = {}
         for path, match in zip(paths, numbered, strict=True):
             if match:
                 found.setdefault(match["id"], []).append(path)
         return {id: tuple(files) for id, files in found.items()}
-    return {_stem(path): (path,) for path in paths}
+    return {stem(path): (path,) for path in paths}
 
 
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if path.name.endswith(ENDINGS) and not path.name.startswith("."))
-
-
-def _stem(path: Path) -> str:
-    return next((path.name[: -len(ending)] for ending in ENDINGS if path.name.endswith(ending)), path.name)
-
-
-def _patient(config: DataConfig, id: str) -> str:
-    return id
+    return sorted(path for path in folder.iterdir() if path.name.endswith(NIFTI) and not path.name.startswith("."))
 
 
 def _problem(case: Case, folder: Path, channels: int) -> str | None:

@@ -1,0 +1,97 @@
+"""Scenes that cannot be segmented by looking near by: the control that shows when attention, or depth, is needed.
+
+Each slice is a scene of its own. Twelve places lie on a ring. At some of them are discs, all alike; the class of a disc
+is told by the mark at its point-symmetric place, a plus or a cross. Every scene has as many of the one as of the other,
+among the discs and among all marks, so that counting tells nothing. With `hops` of 2 or more the mark opposite is a
+needle instead: it points, as seen from the centre of the image, to the place where to look next, and so on; the last
+place has the plus or the cross.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitrim.data.phantoms.shapes import Drawing, Grid, blur
+from vitrim.errors import InputError
+
+CLASSES = ("disc of a plus", "disc of a cross")
+MODALITY = "phantom"
+SHAPE = (128, 128, 8)
+EXTENT = (128.0, 128.0, 8.0)
+NOISE = 6.0
+
+PLACES = 12
+RING = 0.78
+"""Radius of the ring, relative to half the shorter side of a slice."""
+DISC = 0.13
+MARK = 0.12
+"""Half size of discs and marks, relative to half the shorter side."""
+MOST_HOPS = 5
+
+Needle = int
+"""A place on the ring; a negative number is a plus (-1) or a cross (-2)."""
+
+
+def distance(shape: tuple[int, ...]) -> float:
+    """Pixels between a disc and the mark that it depends on, for slices of rows × columns (the last two of `shape`)."""
+    return RING * min(shape[-2:])
+
+
+def draw(rng: np.random.Generator, grid: Grid, hops: int = 1) -> Drawing:
+    """Draw one stack of scenes. InputError if there are too few places for that many hops."""
+    if not 1 <= hops <= MOST_HOPS:
+        raise InputError(f"longrange has {PLACES} places: hops can be 1 to {MOST_HOPS}, not {hops}")
+    image = 100 + 8 * grid.noise(rng, 12.0)
+    label = np.zeros(grid.shape, np.uint8)
+    half = min(grid.shape[0] * grid.spacing[0], grid.shape[1] * grid.spacing[1]) / 2
+    plane = grid.points[:2, :, :, 0] / np.float32(half)
+    for number in range(grid.shape[2]):
+        discs, marks = _scene(rng, hops)
+        for place, index in discs.items():
+            mask = np.hypot(*_from(plane, place)) < DISC
+            image[mask, number], label[mask, number] = 150, index
+        for place, mark in marks.items():
+            image[_shape_of(_from(plane, place), mark), number] = 200
+    sigma = 0.6
+    return Drawing(blur(image.astype(np.float32), (sigma, sigma, 0)), label)
+
+
+def _scene(rng: np.random.Generator, hops: int) -> tuple[dict[int, int], dict[int, Needle]]:
+    """Class of the disc at each place that has one, and the mark at every other place."""
+    count = 4 if hops <= 2 else 2
+    sides = rng.permutation(PLACES // 2)[:count]
+    places = [int(side) + PLACES // 2 * int(rng.integers(2)) for side in sides]
+    opposite = [(place + PLACES // 2) % PLACES for place in places]
+    free = [int(n) for n in rng.permutation(PLACES) if n not in places and n not in opposite]
+    discs = {place: 1 + n % 2 for n, place in enumerate(places)}
+    marks: dict[int, Needle] = {}
+    for place, here in zip(places, opposite, strict=True):
+        for _ in range(hops - 1):
+            marks[here] = free.pop()
+            here = marks[here]
+        marks[here] = -discs[place]
+    needles = 0 if hops == 1 else len(free) // 4 * 2  # an even number is left
+    for n, place in enumerate(free):
+        marks[place] = int(rng.integers(PLACES)) if n < needles else -(1 + n % 2)
+    return discs, marks
+
+
+def _from(plane: np.ndarray, place: int) -> np.ndarray:
+    """Position relative to a place on the ring, in halves of the shorter side (2, X, Y)."""
+    angle = 2 * np.pi * place / PLACES
+    return plane - RING * np.array([np.cos(angle), np.sin(angle)], np.float32)[:, None, None]
+
+
+def _shape_of(offset: np.ndarray, mark: Needle) -> np.ndarray:
+    """Where a mark is bright (X, Y): a plus, a cross, or a needle with a thick head."""
+    thin = 0.26 * MARK
+    x, y = offset
+    if mark == -2:
+        x, y = (x + y) / np.sqrt(2), (y - x) / np.sqrt(2)
+    if mark < 0:
+        return ((np.abs(x) < thin) & (np.abs(y) < MARK)) | ((np.abs(y) < thin) & (np.abs(x) < MARK))
+    angle = 2 * np.pi * mark / PLACES
+    along = np.cos(angle) * x + np.sin(angle) * y
+    across = np.cos(angle) * y - np.sin(angle) * x
+    shaft = (np.abs(across) < thin) & (np.abs(along) < MARK)
+    return shaft | (np.hypot(along - 0.6 * MARK, across) < 2 * thin)

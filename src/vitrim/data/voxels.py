@@ -1,0 +1,127 @@
+"""Reading one file of voxels, and refusing it in one line if it is not what its name says."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+
+from vitrim.errors import InputError
+
+DEFLATE_LIMIT = 1032
+"""deflate cannot shrink anything by more than this factor: a header that promises more is damaged."""
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    MemoryError,
+    RuntimeError,
+    zlib.error,
+    zipfile.BadZipFile,
+    ImageFileError,
+)
+"""What nibabel, numpy and h5py raise on damaged files."""
+
+
+@dataclass
+class Voxels:
+    """The content of a file of voxels."""
+
+    array: np.ndarray
+    """(X, Y, Z) or (X, Y, Z, C), of the file's own type"""
+    affine: np.ndarray
+    """float64 (4, 4), voxel to mm in RAS+"""
+    oriented: bool
+    """Whether the header says how the patient lies"""
+
+
+def read_nifti(path: Path) -> Voxels:
+    """Read NIfTI or Analyze, zipped or not; further axes of length 1 are dropped, a single slice gets a third axis."""
+    try:
+        image: Any = nib.load(path)
+        stored = Path(image.file_map["image"].filename)
+        _check_promise(image.shape, image.get_data_dtype(), stored, zipped=stored.suffix == ".gz")
+        array = np.asanyarray(image.dataobj)
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+    if array.dtype.fields is not None or array.dtype.kind not in "iufb":
+        raise InputError(f"{path} holds voxels of type {image.get_data_dtype()}: expected plain numbers")
+    while array.ndim > 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim not in (3, 4) or 0 in array.shape:
+        raise InputError(f"{path} is of shape {shape_text(array.shape)}: expected a volume")
+    affine = np.asarray(image.affine, np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        raise InputError(f"{path} has an affine that cannot be inverted: repair its header")
+    return Voxels(array, affine, _oriented(image))
+
+
+def read_npz_slice(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label (H, W) of one slice of the TransUNet release; pickled objects are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            image, label = content["image"], content["label"]
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+    if image.ndim != 2 or image.shape != label.shape:
+        raise InputError(
+            f"{path}: image is {shape_text(image.shape)}, label {shape_text(label.shape)}; expected one slice of each"
+        )
+    return image, label
+
+
+def read_h5_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Image and label (S, H, W) of one volume of the TransUNet release."""
+    try:
+        with h5py.File(path, "r") as file:
+            missing = [key for key in ("image", "label") if not isinstance(file.get(key), h5py.Dataset)]
+            if missing:
+                raise InputError(f"{path} has no {missing[0]!r}: it holds {', '.join(map(repr, file)) or 'nothing'}")
+            for key in ("image", "label"):
+                _check_promise(file[key].shape, file[key].dtype, path, zipped=True)
+            image, label = file["image"][()], file["label"][()]
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+    if image.ndim != 3 or image.shape != label.shape:
+        raise InputError(
+            f"{path}: image is {shape_text(image.shape)}, label {shape_text(label.shape)}; expected slices × rows ×"
+            " columns of each"
+        )
+    return image, label
+
+
+def unreadable(path: Path, error: BaseException) -> InputError:
+    """Say in one line that a file cannot be read, and why."""
+    return InputError(f"cannot read {path}: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """A shape as people write it."""
+    return "×".join(str(n) for n in shape)
+
+
+def _check_promise(shape: tuple[int, ...], kind: np.dtype[Any], stored: Path, zipped: bool) -> None:
+    """Refuse a header that promises more voxels than the file can hold, before memory is asked for them."""
+    voxels = float(np.prod([float(n) for n in shape]))
+    room = stored.stat().st_size * (DEFLATE_LIMIT if zipped else 1)
+    if voxels * kind.itemsize > room:
+        raise InputError(f"{stored} is damaged: its header promises {voxels:.3g} voxels, the file cannot hold them")
+
+
+def _oriented(image: Any) -> bool:
+    """Whether the header says how the patient lies. Analyze cannot."""
+    if not isinstance(image, (nib.Nifti1Image, nib.Nifti1Pair)):
+        return False
+    return bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0)
