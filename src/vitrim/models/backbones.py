@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import timm
 import torch
+from timm.models import is_model_in_modules
 from torch import nn
 
 from vitrim.errors import InputError
@@ -13,41 +15,51 @@ from vitrim.models.layers import scaled
 from vitrim.models.taps import REDUCTIONS
 
 
-def create_backbone(name: str, in_channels: int, width: float, **settings: Any) -> tuple[nn.Module, tuple[int, ...]]:
+def create_backbone(
+    name: str, in_channels: int, width: float, image_size: tuple[int, int], **settings: Any
+) -> tuple[nn.Module, tuple[int, ...]]:
     """Make timm's CNN `name` up to 1/16; give it and its channels at 1/2, 1/4, 1/8 and 1/16.
 
-    `width` scales ResNets and DenseNets; other CNNs keep their own width. It is randomly initialised, unless `settings`
-    for `timm.create_model` say otherwise.
+    `width` scales ResNets and the growth of DenseNets; other CNNs keep their own width. The weights are random, unless
+    `settings` for `timm.create_model` say otherwise.
 
-    Raises InputError if timm has no such CNN, or it has not these scales.
+    Raises InputError if timm has no such CNN, or it does not give these scales of images of `image_size`.
     """
+    indices, channels = _scales(name, in_channels, width, image_size)
+    return _create(name, in_channels, width, indices, **settings), channels
+
+
+@lru_cache(maxsize=32)
+def _scales(
+    name: str, in_channels: int, width: float, image_size: tuple[int, int]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where the four scales are in timm's list of features, and their channels; seen on tensors without content."""
     if not timm.is_model(name):
-        raise InputError(f"timm has no backbone {name!r}: `timm.list_models('resnet*')` lists some")
+        raise InputError(f"backbone {name!r} is none of timm's; timm.list_models('*resnet*') shows some")
     try:
-        with torch.device("meta"):
-            reductions = timm.create_model(name, features_only=True).feature_info.reduction()
-    except RuntimeError as error:
-        raise InputError(f"backbone {name} gives no features for 2D CATS: {error}") from error
-    missing = [f"1/{reduction}" for reduction in REDUCTIONS if reduction not in reductions]
-    if missing:
-        raise InputError(f"backbone {name} has no features at {', '.join(missing)}; 2D CATS needs 1/2 to 1/16")
-    cnn = timm.create_model(
-        name,
-        features_only=True,
-        out_indices=[reductions.index(reduction) for reduction in REDUCTIONS],
-        in_chans=in_channels,
-        **_narrow(name, width),
-        **settings,
-    )
-    return cnn, tuple(cnn.feature_info.channels())
+        with torch.device("meta"), torch.no_grad():
+            reductions = [
+                int(feature["reduction"]) for feature in timm.create_model(name, features_only=True).feature_info.info
+            ]
+            missing = [f"1/{reduction}" for reduction in REDUCTIONS if reduction not in reductions]
+            if missing:
+                raise InputError(f"backbone {name} has no features at {', '.join(missing)}; 2D CATS needs 1/2 to 1/16")
+            indices = tuple(reductions.index(reduction) for reduction in REDUCTIONS)
+            features = _create(name, in_channels, width, indices).eval()(torch.empty(1, in_channels, *image_size))
+    except InputError:
+        raise
+    except Exception as error:  # what a CNN of timm's raises for features or sizes that it does not have is its own
+        raise InputError(f"backbone {name} does not work with images of {image_size}: {error}") from error
+    sizes = [tuple(feature.shape[2:]) for feature in features]
+    expected = [(image_size[0] // reduction, image_size[1] // reduction) for reduction in REDUCTIONS]
+    if sizes != expected:
+        raise InputError(f"backbone {name} gives features of sizes {sizes}; 2D CATS needs {expected}")
+    return indices, tuple(feature.shape[1] for feature in features)
 
 
-def _narrow(name: str, width: float) -> dict[str, Any]:
-    """Settings with which timm builds a CNN of another width."""
-    if width == 1:
-        return {}
-    if name.startswith("resnet"):
-        return {"channels": tuple(scaled(channels, width) for channels in (64, 128, 256, 512))}
-    if name.startswith("densenet"):
-        return {"growth_rate": scaled(32, width), "num_init_features": scaled(64, width)}
-    return {}
+def _create(name: str, in_channels: int, width: float, indices: tuple[int, ...], **settings: Any) -> nn.Module:
+    if width != 1 and is_model_in_modules(name.split(".")[0], {"resnet"}):
+        settings["channels"] = tuple(scaled(channels, width) for channels in (64, 128, 256, 512))
+    if width != 1 and is_model_in_modules(name.split(".")[0], {"densenet"}):
+        settings["growth_rate"] = scaled(32, width)
+    return timm.create_model(name, features_only=True, out_indices=indices, in_chans=in_channels, **settings)

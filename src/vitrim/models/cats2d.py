@@ -23,7 +23,7 @@ class CATS2D(Network):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         size = SIZES[config.size]
-        self.cnn, channels = create_backbone(config.backbone, self.stem_channels, config.width)
+        self.cnn, channels = create_backbone(config.backbone, self.stem_channels, config.width, config.image_size)
         at = dict(zip(REDUCTIONS, channels, strict=True))
         widths = {reduction: scaled(64 * reduction, config.width) for reduction in (2, 4, 8)}
         self.vit = ViT(self.stem_channels, PATCH, self.token_grid, size, config.depth) if config.depth else None

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any, overload
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from vitrim import __version__
 from vitrim.config import NetworkConfig, explain
 from vitrim.errors import InputError
 from vitrim.files import replacing, write_json
+from vitrim.models.adapt import Adapted, adapt
 from vitrim.models.factory import NETWORKS
 from vitrim.models.network import Network, check_tensors, expected_state, rebuilt
 
@@ -20,48 +24,109 @@ FORMAT = 1
 """Changes when an older vitrim could no longer read what this one writes."""
 
 
-def save_model(model: Network, path: Path | str) -> None:
+def save_model(model: nn.Module, path: Path | str) -> None:
     """Write `model` into the folder `path`, whole or not at all; what is there already is replaced.
 
-    The same weights give the same bytes.
+    The same weights give the same bytes. Of an adapted model (`vitrim.adapt`) the weights are kept and how many blocks
+    it has left, not the code of the other library. InputError for any other module.
     """
+    if isinstance(model, Network):
+        described: dict[str, Any] = {"network": model.config.model_dump(mode="json")}
+    elif isinstance(model, Adapted):
+        described = {"adapted": _description_of(model)}
+    else:
+        raise InputError(
+            f"cannot save a {type(model).__name__}: save_model(vitrim.adapt(model), path) keeps its weights"
+        )
     with replacing(Path(path)) as folder:
         folder.mkdir(parents=True)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-        write_json(
-            folder / "model.json",
-            {
-                "format": FORMAT,
-                "vitrim": __version__,
-                "network": model.config.model_dump(mode="json"),
-                "initialised_from": model.initialised_from,
-            },
-        )
+        save_file(_own_memory(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+        about = {"format": FORMAT, "vitrim": __version__, **described, "initialised_from": model.initialised_from}
+        write_json(folder / "model.json", about)
 
 
-def load_model(path: Path | str) -> Network:
-    """Read a network written by `save_model`; it is on the CPU, in eval mode.
+@overload
+def load_model(path: Path | str) -> Network: ...
+@overload
+def load_model(path: Path | str, into: nn.Module) -> Adapted: ...
+def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Adapted:
+    """Read a network written by `save_model`, in eval mode; one of ours is on the CPU.
 
-    Raises InputError where the folder does not hold one, or its tensors do not fit its description.
+    An adapted model needs `into`: the other library's model, built as it was before it was truncated, whose weights
+    do not matter and which is not changed.
+
+    Raises InputError where the folder does not hold a network, or its tensors do not fit its description.
     """
     folder = Path(path)
-    description = _description(folder)
+    description = _read_description(folder)
+    if "adapted" in description:
+        return _load_adapted(folder, description, into)
+    if into is not None:
+        raise InputError(f"{folder} holds a network of vitrim's own; load it without `into`")
     try:
         config = NetworkConfig.model_validate(description["network"])
     except ValidationError as error:
         raise InputError(f"{folder / 'model.json'}: {explain(error)}") from error
-    try:
-        state = load_file(folder / "model.safetensors")
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read {folder / 'model.safetensors'}: {error}") from error
+    state = _read_tensors(folder)
     check_tensors(expected_state(NETWORKS[config.name], config), state, str(folder / "model.safetensors"))
     network = rebuilt(NETWORKS[config.name], config, state)
     network.initialised_from = description["initialised_from"]
     return network.eval()
 
 
-def _description(folder: Path) -> dict[str, str]:
+def _description_of(model: Adapted) -> dict[str, Any]:
+    return {
+        "class": type(model.model).__name__,
+        "blocks": model.found.path,
+        "full_depth": model.full_depth,
+        "depth": model.depth,
+        "token_grid": list(model.token_grid),
+        "images": list(model.example.shape[1:]),
+    }
+
+
+def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | None) -> Adapted:
+    about = description["adapted"]
+    if into is None:
+        raise InputError(
+            f"{folder} holds the weights of a {about['class']} of another library, not its code; "
+            f"build that model as it was and give it, as load_model(path, into=model)"
+        )
+    inner = into.model if isinstance(into, Adapted) else into
+    example = torch.empty(2, *about["images"], device="meta")
+    whole = adapt(inner, blocks=about["blocks"], token_grid=tuple(about["token_grid"]), example=example)
+    if not isinstance(whole, Adapted) or whole.depth != about["full_depth"]:
+        raise InputError(
+            f"{folder} holds a {about['class']} that had {about['full_depth']} blocks at {about['blocks']}; "
+            f"`into` is a {type(inner).__name__} with {whole.depth}"
+        )
+    adapted = whole.truncated(about["depth"])
+    state = _read_tensors(folder)
+    check_tensors(adapted.state_dict(), state, str(folder / "model.safetensors"))
+    adapted.load_state_dict(state)
+    adapted.initialised_from = description["initialised_from"]
+    return adapted.eval()
+
+
+def _own_memory(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, contiguous; those that share memory (tied weights) are copied, as the format demands."""
+    out: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in state.items():
+        plain = tensor.detach().cpu().contiguous()
+        out[name] = plain.clone() if plain.untyped_storage().data_ptr() in seen else plain
+        seen.add(out[name].untyped_storage().data_ptr())
+    return out
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(folder / "model.safetensors")
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read {folder / 'model.safetensors'}: {error}") from error
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -69,7 +134,8 @@ def _description(folder: Path) -> dict[str, str]:
         raise InputError(f"no network in {folder}: model.json is missing") from error
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from error
-    if not isinstance(description, dict) or not {"format", "network", "initialised_from"} <= set(description):
+    known = isinstance(description, dict) and {"format", "initialised_from"} <= set(description)
+    if not known or not {"network", "adapted"} & set(description):
         raise InputError(f"{path} does not describe a network of vitrim")
     if description["format"] != FORMAT:
         raise InputError(f"{path} is of format {description['format']}; this vitrim reads format {FORMAT}")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
 
+from vitrim.errors import InputError
+from vitrim.models.adapt import Adapted
+from vitrim.models.dry_run import multiply_adds, taking_part
 from vitrim.models.network import Network
 
 
@@ -37,86 +39,82 @@ class Description:
         widths = [max(len(row[column]) for row in (header, *rows)) for column in range(3)]
         label = max(len(name) for name, _ in self.facts)
         lines = [self.title, *(f"  {name:<{label}}  {value}" for name, value in self.facts), ""]
-        for row in (header, *rows[:-1], None, rows[-1]):
-            lines.append(_line(row, widths) if row else "  " + "-" * (sum(widths) + 4))
-        return "\n".join(lines)
+        lines += [_line(row, widths) for row in (header, *rows[:-1])]
+        return "\n".join([*lines, "  " + "-" * (sum(widths) + 4), _line(rows[-1], widths)])
 
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:
     return f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}"
 
 
-def count_parameters(model: nn.Module) -> int:
-    """Number of parameters that take part in the forward pass."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def count_parameters(model: Network | Adapted) -> int:
+    """Number of parameters that take part in the forward pass: those that a gradient of the output reaches.
+
+    Some libraries hold parameters that are never used (the cross-attention of MONAI's UNETR); they do not count.
+    """
+    return sum(model.get_parameter(name).numel() for name in taking_part(model, model.example))
 
 
-def count_macs(model: Network, image_size: tuple[int, int] | None = None) -> int:
+def count_macs(model: Network | Adapted, image_size: tuple[int, int] | None = None) -> int:
     """Multiply-adds of one image (convolutions and matrix products), half of what torch's FLOP counter says.
 
-    `image_size` is the network's own if not given. Nothing is computed: tensors without content run through.
+    Nothing is computed: a tensor without content runs through. `image_size` defaults to the model's own.
     """
-    return _macs_by_module(model, image_size or model.config.image_size)[""]
+    example = model.example[:1]
+    if image_size:
+        example = torch.empty(*example.shape[:2], *image_size, device="meta")
+    return multiply_adds(model, example)[""]
 
 
-def describe(model: Network) -> Description:
-    """Blocks, taps, token grid, and parameters and multiply-adds of each part, as a table to print."""
-    config = model.config
-    counted = _macs_by_module(model, config.image_size)
-    parts = [
-        Part(name, sum(p.numel() for p in module.parameters()), _macs_of(name, module, counted))
-        for name, module in _parts(model)
-    ]
-    own = count_parameters(model) - sum(part.parameters for part in parts)
-    parts.append(Part("vit.pos_embed", own, 0))
-    feeds = ", ".join(f"block {block} -> 1/{reduction}" for reduction, block in model.roles.items())
+def describe(model: nn.Module) -> Description:
+    """Blocks, taps, token grid, and parameters and multiply-adds of each part, as a table to print.
+
+    InputError for a model without the contract; `vitrim.adapt` gives it.
+    """
+    if not isinstance(model, (Network, Adapted)):
+        raise InputError(f"cannot describe a {type(model).__name__} as it is: describe(vitrim.adapt(model))")
+    counted = multiply_adds(model, model.example[:1])
+    used = set(taking_part(model, model.example))
+    parts = tuple(part for part in _parts(model, "", counted, used) if part.parameters or part.multiply_adds)
     grid = model.token_grid
-    facts = (
-        ("transformer blocks", str(model.depth)),
-        ("taps", feeds or "none"),
-        ("token grid", f"{grid[0]} × {grid[1]} = {grid[0] * grid[1]} tokens"),
-        ("images", f"{config.in_chans} × {config.image_size[0]} × {config.image_size[1]}"),
-        ("classes", str(config.num_classes)),
+    shared = [
+        ("token grid", f"{' × '.join(map(str, grid))} = {torch.Size(grid).numel()} tokens"),
+        ("images", " × ".join(map(str, model.example.shape[1:]))),
         ("initialised from", model.initialised_from),
-    )
-    return Description(f"{config.name} ({config.size})", facts, tuple(part for part in parts if part.parameters))
+    ]
+    if isinstance(model, Adapted):
+        title = type(model.model).__name__
+        facts = [("transformer blocks", f"{model.depth} of {model.full_depth}, at {model.found.path}"), *shared]
+    else:
+        title = f"{model.config.name} ({model.config.size})"
+        feeds = ", ".join(f"block {block} -> 1/{reduction}" for reduction, block in model.roles.items())
+        facts = [
+            ("transformer blocks", str(model.depth)),
+            ("taps", feeds or "none"),
+            ("classes", str(model.config.num_classes)),
+            *shared,
+        ]
+    return Description(title, tuple(facts), parts)
 
 
-def _parts(model: Network) -> list[tuple[str, nn.Module]]:
-    """The network's children, with the transformer taken apart into its own."""
-    parts: list[tuple[str, nn.Module]] = []
-    for name, child in model.named_children():
-        if name == "vit":
-            parts += [(f"vit.{inner}", module) for inner, module in child.named_children()]
-        else:
-            parts.append((name, child))
-    return parts
+def _parts(model: Network | Adapted, name: str, counted: dict[str, int], used: set[str]) -> Iterator[Part]:
+    """The model's children; whatever holds the list of blocks is taken apart into its own, down to that list."""
+    path = f"model.{model.found.path}" if isinstance(model, Adapted) else "vit.blocks"
+    module = model.get_submodule(name)
+    if name and not path.startswith(f"{name}."):
+        parameters = sum(p.numel() for inner, p in module.named_parameters() if f"{name}.{inner}" in used)
+        yield Part(name.removeprefix("model."), parameters, _macs(name, module, counted))
+        return
+    prefix = f"{name}." if name else ""
+    for inner, parameter in module.named_parameters(recurse=False):
+        if prefix + inner in used:
+            yield Part((prefix + inner).removeprefix("model."), parameter.numel(), 0)
+    for inner, _ in module.named_children():
+        yield from _parts(model, prefix + inner, counted, used)
 
 
-def _macs_of(name: str, module: nn.Module, counted: dict[str, int]) -> int:
+def _macs(name: str, module: nn.Module, counted: dict[str, int]) -> int:
     """A module's multiply-adds; a list of modules is never called itself, so its members' are summed."""
     if name in counted:
         return counted[name]
-    return sum(_macs_of(f"{name}.{inner}", child, counted) for inner, child in module.named_children())
-
-
-def _macs_by_module(model: Network, image_size: tuple[int, int]) -> dict[str, int]:
-    """Multiply-adds of one image by dotted module name; "" is the whole."""
-    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in _tensors(model).items()}
-    image = torch.empty(1, model.config.in_chans, *image_size, device="meta")
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            functional_call(model, state, (image,))
-    finally:
-        model.train(training)
-    root = type(model).__name__
-    return {
-        "" if name in ("Global", root) else name.removeprefix(f"{root}."): sum(flops.values()) // 2
-        for name, flops in counter.get_flop_counts().items()
-    }
-
-
-def _tensors(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    return sum(_macs(f"{name}.{inner}", child, counted) for inner, child in module.named_children())

@@ -49,6 +49,11 @@ class Network(nn.Module, ABC):
         return height // PATCH, width // PATCH
 
     @property
+    def example(self) -> torch.Tensor:
+        """Two images, without content, of the shape that the network takes."""
+        return torch.empty(2, self.config.in_chans, *self.config.image_size, device="meta")
+
+    @property
     def depth(self) -> int:
         """Number of transformer blocks."""
         return self.config.depth

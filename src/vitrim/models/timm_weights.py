@@ -83,7 +83,9 @@ def load_cnn(network: CATS2D, source: Source) -> None:
         raise InputError(f"pretrained: {name} is not the backbone {config.backbone}")
     try:
         with _quiet_hub():
-            cnn, _ = create_backbone(name, network.stem_channels, config.width, pretrained=True, **settings)
+            cnn, _ = create_backbone(
+                name, network.stem_channels, config.width, config.image_size, pretrained=True, **settings
+            )
     except Exception as error:
         raise _unusable(source, error) from error
     _fill(network.cnn, network.cnn.state_dict(), cnn.state_dict(), source)

@@ -1,0 +1,73 @@
+"""Runs a model on tensors without content (torch's meta device): which parameters take part, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def run(model: nn.Module, images: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+    """Outputs of `model`, in eval mode, on `images`, and the parameters that it ran with; nothing has content."""
+    parameters = {
+        name: torch.empty_like(p, device="meta").requires_grad_(p.is_floating_point())
+        for name, p in model.named_parameters()
+    }
+    buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in model.named_buffers()}
+    with _evaluating(model):
+        output = functional_call(model, {**parameters, **buffers}, (torch.empty_like(images, device="meta"),))
+    return list(_tensors(output)), parameters
+
+
+def taking_part(model: nn.Module, images: Tensor) -> list[str]:
+    """Names of the parameters that change the outputs of `model` on `images`: those that a gradient reaches."""
+    with torch.enable_grad():
+        outputs, parameters = run(model, images)
+        learnt = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
+        total = [output.sum() for output in outputs if output.requires_grad]
+        gradients = torch.autograd.grad(total, list(learnt.values()), allow_unused=True)
+    return [name for name, gradient in zip(learnt, gradients, strict=True) if gradient is not None]
+
+
+def multiply_adds(model: nn.Module, images: Tensor) -> dict[str, int]:
+    """Multiply-adds of `model` on `images` by dotted module name, "" for the whole: half of what torch's counter says.
+
+    Convolutions and matrix products count, those of attention too.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        run(model, images)
+    root = f"{type(model).__name__}."
+    counted = {
+        name.removeprefix(root): sum(flops.values()) // 2
+        for name, flops in counter.get_flop_counts().items()
+        if name.startswith(root)
+    }
+    return {"": counter.get_total_flops() // 2, **counted}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _tensors(output: Any) -> Iterator[Tensor]:
+    """All tensors in what a model returns: a tensor, or tuples, lists and mappings of them."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _tensors(value)
+    elif isinstance(output, (tuple, list)):
+        for value in output:
+            yield from _tensors(value)

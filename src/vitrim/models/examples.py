@@ -1,0 +1,80 @@
+"""Example images, and token grids, of other people's models, from what they say about themselves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrim.errors import InputError
+
+MOST_PREFIX_TOKENS = 16
+"""Class and register tokens that a model may have before its patches."""
+
+
+def example_for(model: nn.Module) -> Tensor:
+    """Two images, without content, of the shape that `model` says it takes; of 224 × 224 if it says nothing."""
+    return torch.empty(2, *next(_said(model)), device="meta")
+
+
+def _said(model: nn.Module) -> Iterator[tuple[int, ...]]:
+    """Shapes (channels, *size) that the model or a part of it gives, outermost first; then a guess."""
+    for module in model.modules():
+        embed = getattr(module, "patch_embed", None)
+        if getattr(embed, "img_size", None) is not None:  # timm
+            channels = getattr(module, "in_chans", None) or _first_channels(module)
+            yield channels, *_pair(embed.img_size)  # type: ignore[union-attr]
+        config = getattr(module, "config", None)
+        if getattr(config, "image_size", None) and getattr(config, "num_channels", None):  # Hugging Face
+            yield config.num_channels, *_pair(config.image_size)  # type: ignore[union-attr]
+        if hasattr(module, "feat_size") and hasattr(module, "patch_size"):  # MONAI's UNETR
+            size = [n * patch for n, patch in zip(module.feat_size, module.patch_size, strict=True)]  # type: ignore[arg-type]
+            yield _first_channels(module), *size
+        patches = getattr(module, "patch_embedding", None)
+        if hasattr(patches, "n_patches"):  # MONAI's ViT, on images of equal sides
+            yield from _monai_vit(patches)
+        if hasattr(module, "image_size") and hasattr(module, "conv_proj"):  # torchvision
+            yield _first_channels(module), *_pair(module.image_size)
+    if isinstance(settings := getattr(model, "default_cfg", None), dict) and settings.get("input_size"):  # timm
+        yield tuple(settings["input_size"])
+    yield _first_channels(model), 224, 224
+
+
+def _pair(size: Any) -> Sequence[int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def _first_channels(module: nn.Module) -> int:
+    """Channels of the first convolution; 3 if there is none."""
+    convolutions = (layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Conv3d)))
+    return next((layer.in_channels for layer in convolutions), 3)
+
+
+def _monai_vit(patches: Any) -> Iterator[tuple[int, ...]]:
+    projection = patches.patch_embeddings
+    if isinstance(projection, (nn.Conv2d, nn.Conv3d)):
+        dimensions = len(projection.kernel_size)
+        side = round(int(patches.n_patches) ** (1 / dimensions))
+        if side**dimensions == patches.n_patches:
+            yield projection.in_channels, *(side * kernel for kernel in projection.kernel_size)
+
+
+def grid_of(tokens: int, image_size: Sequence[int], model: str) -> tuple[int, ...]:
+    """The grid on which `tokens` lie: square patches that tile the image, after as few other tokens as possible.
+
+    InputError if there is no such grid.
+    """
+    dimensions = len(image_size)
+    for prefix in range(min(MOST_PREFIX_TOKENS, tokens - 1) + 1):
+        patch = round((math.prod(image_size) / (tokens - prefix)) ** (1 / dimensions))
+        if patch and all(n % patch == 0 for n in image_size):
+            grid = tuple(n // patch for n in image_size)
+            if math.prod(grid) == tokens - prefix:
+                return grid
+    raise InputError(
+        f"cannot adapt {model}: its {tokens} tokens are no grid of square patches of an image {tuple(image_size)}; "
+        f"give the grid as token_grid=(rows, columns)"
+    )
