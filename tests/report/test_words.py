@@ -89,10 +89,15 @@ def test_uniform_attention_in_the_deciding_block_takes_the_answers_meaning() -> 
 
 def test_uniform_attention_further_up_leaves_the_answer_its_meaning() -> None:
     later = decision((0.3, 0.7, 0.9, 1.0, 1.0), (0.5, 0.8, 0.99, 0.97, 0.99), 2)
-    text = averaging_is_not_looking(NETWORK, later)
-    assert "in blocks 3 and 5" in text
-    assert "says nothing" not in text
-    assert "block 2, entropy 0.800" in text
+    (text,) = explain_flags(NETWORK, later)
+    assert "in blocks 3 and 5 attention cannot be told from looking everywhere alike" in text
+    assert "decided before that, in block 2 (entropy 0.800)" in text
+
+
+def test_what_a_network_was_before_its_training_is_not_called_learned() -> None:
+    (text,) = explain_flags(NETWORK, decision((0.9, 0.95), (0.9, 0.9), 1))
+    assert text.startswith("Before any training, block 1 of 2D UNETR reaches the threshold too (its globality is 1.00)")
+    assert explain_flags(NETWORK, LOOKS) == []
 
 
 def test_every_flag_has_its_words() -> None:

@@ -40,8 +40,8 @@ class Frame:
 
     x: tuple[float, float]
     y: tuple[float, float]
-    width: int = 360
-    height: int = 210
+    width: int = 290
+    height: int = 185
     left: int = 40
     right: int = 12
     top: int = 10
@@ -57,9 +57,10 @@ class Frame:
         )
 
 
-def framed(x: tuple[float, float], y: tuple[float, float]) -> Frame:
+def framed(x: tuple[float, float], y: tuple[float, float], large: bool = False) -> Frame:
     """A frame with room on the left for the numbers of its axis."""
-    return Frame(x, y, left=max(34, 10 + round(6.3 * max(len(f"{value:g}") for value in ticks(*y)))))
+    left = max(34, 10 + round(6.3 * max(len(f"{value:g}") for value in ticks(*y))))
+    return Frame(x, y, 460, 240, left=left) if large else Frame(x, y, left=left)
 
 
 def nice_range(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float]:

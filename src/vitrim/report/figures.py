@@ -52,9 +52,8 @@ def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
     values = [y for line in lines for _, y in line.points] + [*(trained.low or ()), *(trained.high or ())]
     last = max(trained.blocks)
     under, over = [], []
-    frame = framed(
-        (0.5, last + 0.5), nice_range([*values, decision.threshold] if decision else values, measure.low, measure.high)
-    )
+    ends = nice_range([*values, decision.threshold] if decision else values, measure.low, measure.high)
+    frame = framed((0.5, last + 0.5), ends, large=decision is not None)
     if decision is not None:
         under.append(shade(frame, decision.depth + 0.5, "discarded"))
         over.append(level(frame, decision.threshold, f"threshold {fixed(decision.threshold, 2)}"))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from vitrim.attention import decided as flags
-from vitrim.attention.decided import Decision
+from vitrim.attention.decided import ROUNDING, Decision
 from vitrim.attention.measures import MEASURES
 from vitrim.report.numbers import fixed, interval, is_number, listing, plural, signed
 from vitrim.report.run import NetworkRun, Run
@@ -95,19 +95,40 @@ def explain_flags(network: NetworkRun, decision: Decision) -> list[str]:
         flags.NOT_REACHED: "No block reaches the threshold, so the rule gives no reason to cut.",
         flags.NOT_CERTAIN: "A block reaches the threshold on average, but none with its whole interval: none is cut.",
     }
-    lines = [averaging_is_not_looking(network, decision)] if any(block.uniform for block in decision.blocks) else []
-    return lines + [
-        words.get(flag, f"Flag of the decision: {flag}.") for flag in decision.flags if flag != flags.UNIFORM
-    ]
+    lines = [words.get(flag, f"Flag of the decision: {flag}.") for flag in decision.flags if flag != flags.UNIFORM]
+    uniform = [block.block for block in decision.blocks if block.uniform]
+    if uniform and min(uniform) <= decision.depth:
+        return [averaging_is_not_looking(network, decision), *lines]
+    if uniform:
+        entropy = fixed(decision.blocks[decision.depth - 1].entropy, 3)
+        lines.insert(
+            0,
+            f"Averaging is not looking: in {_blocks(uniform, len(decision.blocks))} attention cannot be told from "
+            "looking everywhere alike. The depth was decided before that, "
+            f"in block {decision.depth} (entropy {entropy}).",
+        )
+    started = begun_so(network, decision)
+    return [started, *lines] if started else lines
+
+
+def begun_so(network: NetworkRun, decision: Decision) -> str:
+    """Say so where the untrained network reaches the threshold in the same block: then it was not learned."""
+    found, measure = decision.at(decision.threshold), MEASURES[decision.measure]
+    sign = -1 if measure.falls else 1
+    known = [(block.block, block.untrained_value) for block in decision.blocks if block.untrained_value is not None]
+    before = [(block, value) for block, value in known if sign * (value - decision.threshold) >= -ROUNDING]
+    if not before or not found.reached or before[0][0] != found.depth:
+        return ""
+    return (
+        f"Before any training, block {found.depth} of {network.title} reaches the threshold too (its "
+        f"{measure.title} is {fixed(before[0][1], 2)}): that it is global is how it began, not what it learned."
+    )
 
 
 def averaging_is_not_looking(network: NetworkRun, decision: Decision) -> str:
-    """Say plainly that near-uniform attention tells nothing about what was learned."""
+    """Say plainly that uniform attention, up to the block that decided, tells nothing about what was learned."""
     uniform = [block for block in decision.blocks if block.uniform]
-    every = len(uniform) == len(decision.blocks)
-    where = (
-        "every block" if every else ("block " if len(uniform) == 1 else "blocks ") + _ranges([b.block for b in uniform])
-    )
+    where = _blocks([block.block for block in uniform], len(decision.blocks))
     least = fixed(floor(1000 * min(block.entropy or 0.0 for block in uniform)) / 1000, 3)
     text = (
         f"Averaging is not looking: in {where} the attention of {network.title} has an entropy of {least}"
@@ -121,17 +142,18 @@ def averaging_is_not_looking(network: NetworkRun, decision: Decision) -> str:
             f"; in block {first.block} its {name} is {fixed(first.value, 2)}, and that of the same network before any "
             f"training is {fixed(first.untrained_value, 2)}"
         )
-    if not any(block.uniform and block.block <= decision.depth for block in decision.blocks):
-        block = decision.blocks[decision.depth - 1]
-        return (
-            f"{text}. The block that decided the depth is not among them (block {block.block}, entropy "
-            f"{fixed(block.entropy, 3)})."
-        )
     return (
         f"{text}. Uniform attention counts as global by definition, so the rule's answer, "
         f"{plural(decision.depth, 'block')}, says nothing about what this network learned to look at. Only the Dice "
         "beside it says whether the blocks can go."
     )
+
+
+def _blocks(numbers: list[int], total: int) -> str:
+    """every block; block 3; blocks 3 and 5 to 7."""
+    if len(numbers) == total:
+        return "every block"
+    return f"{'block' if len(numbers) == 1 else 'blocks'} {_ranges(numbers)}"
 
 
 def _ranges(numbers: list[int]) -> str:
