@@ -23,7 +23,7 @@ from vitrim.attention.measures import MEASURES
 from vitrim.attention.record import AttentionProfile
 from vitrim.errors import InputError
 
-__all__ = ["Decision", "decide_depth"]
+__all__ = ["Decision", "decide_depth", "mean_interval"]
 
 INTERVAL_FROM, TRUSTED_FROM = 5, 10
 """Cases from which there is an interval, and from which its nominal coverage is about right."""
@@ -65,7 +65,7 @@ def decide_depth(
         before = _most_global(_by_head(untrained, measure, head).mean(axis=0), falls)
     before_entropies = _entropies(untrained, measure, head)
     point = _most_global(values.mean(axis=0), falls)
-    ends = _bootstrap(values, falls, seed, resamples) if len(profile.cases) >= INTERVAL_FROM else None
+    ends = mean_interval(values, falls=falls, seed=seed, resamples=resamples)
     blocks = tuple(
         BlockValue(
             block=b + 1,
@@ -118,9 +118,16 @@ def _entropies(profile: AttentionProfile | None, measure: str, head: int | str) 
     return np.take_along_axis(entropies, chosen[:, None], axis=-1)[:, 0]
 
 
-def _bootstrap(values: np.ndarray, falls: bool, seed: int, resamples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the percentile interval of the mean over cases, (blocks,) each."""
+def mean_interval(
+    values: np.ndarray, *, falls: bool = False, seed: int = 0, resamples: int = 2000
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """95 % percentile bootstrap over cases of the mean, in each block of the most global head: ends (blocks,) each.
+
+    values: (cases, blocks, heads); None with fewer than 5 cases, where such an interval means nothing.
+    """
     cases = len(values)
+    if cases < INTERVAL_FROM:
+        return None
     drawn = np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), size=resamples)
     means = np.tensordot(drawn / cases, values, axes=1)  # (resamples, blocks, heads)
     low, high = np.quantile(_most_global(means, falls), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0)

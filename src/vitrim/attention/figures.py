@@ -1,0 +1,190 @@
+"""Figures of attention, fit for a paper's column: each function draws into one matplotlib axis, and returns it.
+
+Colours are those of Okabe & Ito (2008) and matplotlib's cividis, which colour-blind readers can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from vitrim.attention.decision import Decision, mean_interval
+from vitrim.attention.measures import MEASURES
+from vitrim.attention.record import AttentionProfile
+from vitrim.errors import InputError
+from vitrim.files import replacing
+
+COLUMN = 3.4
+"""Width of a paper's column in inches."""
+BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#999999", "#009E73"
+MAPS = "cividis"
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "pdf.fonttype": 42,
+    "savefig.dpi": 300,
+}
+
+
+@contextmanager
+def figure(path: Path, width: float = COLUMN, height: float = 2.4) -> Iterator[Figure]:
+    """A figure (inches) in this module's style, written to `path` as .png and as .pdf at the end."""
+    with rc_context(STYLE):
+        drawn = Figure(figsize=(width, height), layout="constrained")
+        yield drawn
+        metadata: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
+        for suffix, stamps in metadata.items():  # no date: the same figure is the same file
+            with replacing(path.with_suffix(suffix)) as temporary:
+                drawn.savefig(temporary, format=suffix[1:], metadata=stamps)
+
+
+def draw_measure(
+    profile: AttentionProfile, measure: str, axis: Axes, *, untrained: AttentionProfile | None = None, seed: int = 0
+) -> Axes:
+    """A measure by block: each head a dot, the head-averaged attention a line with its 95 % interval over cases.
+
+    Heads are means over cases. `untrained` adds the same network before training, dashed.
+    """
+    blocks = np.arange(1, profile.blocks + 1)
+    for head in range(1, max(profile.heads) + 1):
+        by_head = profile.of(measure, head).mean(axis=0)
+        if not np.isnan(by_head).all():
+            label = "each head" if head == 1 else None
+            axis.plot(blocks, by_head, ".", color=GREY, markersize=3, label=label, zorder=1)
+    values = profile.of(measure)
+    known = values[~np.isnan(values).any(axis=1)]  # mm: cases with a spacing
+    ends = mean_interval(known[..., None], seed=seed)
+    if ends is not None:
+        axis.fill_between(blocks, *ends, color=BLUE, alpha=0.25, linewidth=0, zorder=2)
+    axis.plot(blocks, known.mean(axis=0), "o-", color=BLUE, markersize=3, linewidth=1.2, label="head average", zorder=3)
+    if untrained is not None:
+        before = np.nanmean(untrained.of(measure), axis=0)
+        axis.plot(blocks, before, "--", color=ORANGE, linewidth=1, label="untrained", zorder=2)
+    return _by_block(axis, measure)
+
+
+def draw_decision(decision: Decision, axis: Axes) -> Axes:
+    """What decided, by block, with its interval, the threshold, and the blocks that are discarded shaded."""
+    blocks = [block.block for block in decision.blocks]
+    values = np.array([block.value for block in decision.blocks])
+    if all(block.low is not None and block.high is not None for block in decision.blocks):
+        ends = np.array([(block.low, block.high) for block in decision.blocks], dtype=float)
+        errors = np.abs(ends.T - values)
+        axis.errorbar(blocks, values, errors, fmt="o-", color=BLUE, markersize=3, linewidth=1.2, capsize=2)
+    else:
+        axis.plot(blocks, values, "o-", color=BLUE, markersize=3, linewidth=1.2)
+    before = [block.untrained_value for block in decision.blocks]
+    if all(value is not None for value in before):
+        axis.plot(blocks, np.array(before, dtype=float), "--", color=ORANGE, linewidth=1, label="untrained")
+    axis.axhline(decision.threshold, color=GREEN, linewidth=1, label=f"threshold {decision.threshold:.3g}")
+    if decision.depth < len(blocks):
+        axis.axvspan(decision.depth + 0.5, len(blocks) + 0.5, color=GREY, alpha=0.2, linewidth=0, label="discarded")
+    if decision.low != decision.high:
+        axis.axvspan(decision.low - 0.3, decision.high + 0.3, color=BLUE, alpha=0.12, linewidth=0, label="depth, 95 %")
+    uniform = [block for block in decision.blocks if block.uniform]
+    if uniform:
+        numbers, heights = [block.block for block in uniform], [block.value for block in uniform]
+        axis.plot(numbers, heights, "o", color=BLUE, markerfacecolor="white", markersize=4, label="as uniform")
+    axis.set_xlim(0.5, len(blocks) + 0.5)
+    return _by_block(axis, decision.measure)
+
+
+def _by_block(axis: Axes, measure: str) -> Axes:
+    unit = MEASURES[measure].unit
+    axis.set_xlabel("block")
+    axis.set_ylabel(MEASURES[measure].title + (f" ({unit})" if unit in ("patches", "pixels", "mm") else ""))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if measure != "proximity_correlation":
+        axis.set_ylim(bottom=0)
+    axis.legend(frameon=False)
+    return axis
+
+
+def mosaic(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The N maps (N, N) of one block laid out where their queries lie: (h · (h + 1) − 1, w · (w + 1) − 1), NaN between.
+
+    The paper's figures 4 and 5: tile (r, c) is the h × w map of what the patch at row r, column c attends to.
+    """
+    rows, columns = grid
+    if maps.shape != (rows * columns, rows * columns):
+        raise InputError(f"maps of shape {maps.shape} are not over a grid of {rows}×{columns}")
+    tiles = np.full((rows, rows + 1, columns, columns + 1), np.nan)
+    tiles[:, :rows, :, :columns] = maps.reshape(rows, columns, rows, columns).transpose(0, 2, 1, 3)
+    return tiles.reshape(rows * (rows + 1), columns * (columns + 1))[:-1, :-1]
+
+
+def draw_mosaic(
+    maps: np.ndarray, grid: tuple[int, int], axis: Axes, *, title: str = "", top: float | None = None
+) -> Axes:
+    """The mosaic of one block; the colour scale ends at `top` (by default the 99.5th percentile, at least 2 / N)."""
+    top = max(float(np.quantile(maps, 0.995)), 2 / len(maps)) if top is None else top
+    axis.imshow(mosaic(maps, grid), cmap=MAPS, vmin=0, vmax=top, interpolation="nearest")
+    return _bare(axis, title)
+
+
+def draw_image(image: np.ndarray, axis: Axes, *, title: str = "") -> Axes:
+    """The image (H, W) in grey."""
+    axis.imshow(image, cmap="gray", interpolation="nearest")
+    return _bare(axis, title)
+
+
+def draw_query(
+    image: np.ndarray,
+    maps: Mapping[int, np.ndarray],
+    grid: tuple[int, int],
+    query: tuple[int, int],
+    axis: Axes,
+    *,
+    columns: int = 6,
+) -> Axes:
+    """One query patch followed through all blocks: its map over the image (H, W), block by block, the patch framed.
+
+    maps: (N, N) by block, as `raw_maps(model, image, blocks=None)` or `rollout_maps` give them; query: row and column
+    of the patch. Each block has its own scale, whose upper end is at least twice uniform attention (2 / N).
+    """
+    height, width = image.shape
+    if not (0 <= query[0] < grid[0] and 0 <= query[1] < grid[1]):
+        raise InputError(f"there is no patch {query} in a grid of {grid[0]}×{grid[1]}")
+    gap = width // 16
+    for place, (block, weights) in enumerate(maps.items()):
+        row, column = divmod(place, columns)
+        left, top = column * (width + gap), row * (height + 3 * gap)
+        extent = (left, left + width, top + height, top)
+        axis.imshow(image, cmap="gray", extent=extent, interpolation="nearest")
+        seen = weights[query[0] * grid[1] + query[1]].reshape(grid)
+        veil = np.empty((*grid, 4))  # one colour, the more opaque the more attention
+        veil[..., :3], veil[..., 3] = to_rgb(ORANGE), 0.85 * seen / max(float(seen.max()), 2 / seen.size)
+        axis.imshow(veil, extent=extent, interpolation="nearest")
+        patch = (height / grid[0], width / grid[1])
+        corner = (left + query[1] * patch[1], top + query[0] * patch[0])
+        axis.add_patch(Rectangle(corner, patch[1], patch[0], fill=False, edgecolor=BLUE, linewidth=1))
+        axis.text(left + width / 2, top - gap / 2, f"block {block}", ha="center", va="bottom", fontsize=7)
+    rows = -(-len(maps) // columns)
+    axis.set_xlim(0, min(len(maps), columns) * (width + gap) - gap)
+    axis.set_ylim(rows * (height + 3 * gap) - 3 * gap, -3 * gap)
+    return _bare(axis, "")
+
+
+def _bare(axis: Axes, title: str) -> Axes:
+    axis.set_title(title)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    for spine in axis.spines.values():
+        spine.set_visible(False)
+    return axis
