@@ -36,7 +36,14 @@ def test_a_checkpoint_is_profiled_on_a_data_set(checkpoint, tiny_data_once, tmp_
     out = tmp_path / "out"
     assert vitrim("attention", checkpoint, "--data", tiny_data_once, "--out", out, "--slices", 1, "--html") == 0
     said = capsys.readouterr().out
-    for name in ("profile.json", "profile.csv", "decision.json", "measures.png", "maps.png", "explorer.html"):
+    for name in (
+        "profile.json",
+        "profile.csv",
+        "decision.json",
+        "figures/globality.pdf",
+        "figures/maps.png",
+        "explorer.html",
+    ):
         assert (out / name).stat().st_size > 0
         assert name in said
     profile = pd.read_csv(out / "profile.csv")

@@ -101,12 +101,11 @@ def attention(
     reporter = Reporter()
     subject, gallery, decision = examine(source, data, out, config, reporter, layout=layout, weights=weights, seed=seed)
     reporter.say(decision.sentence())
-    from vitrim.report.plots import write_explorer_page, write_plots
-
-    write_plots(out, subject.name)
     if html:
+        from vitrim.report.single import write_explorer_page
+
         write_explorer_page(out, subject.name, subject.network, len(decision.blocks), *explorer_images(gallery))
-    for path in sorted(path for path in out.iterdir() if path.is_file()):
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
         reporter.say(f"wrote {path}")
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrim.attention.decision import Decision, decide_depth
+from vitrim.attention.drawn import write_map_figures, write_profile_figures
 from vitrim.attention.maps import raw_maps
 from vitrim.attention.profile import profile_attention
 from vitrim.config import AttentionConfig
@@ -41,7 +42,7 @@ def look_at(
     config: AttentionConfig,
     seed: int,
 ) -> Decision:
-    """Write profile.json, profile.csv, untrained/, maps.npz and decision.json into `folder`, whole or not at all.
+    """Write profile.json, profile.csv, untrained/, maps.npz, decision.json and figures/ into `folder`, whole or not.
 
     `images` is called once for each of the two networks. InputError as from `profile_attention`.
     """
@@ -61,6 +62,8 @@ def look_at(
         if baseline is not None:
             baseline.save(unfinished / "untrained")
         decision.save(unfinished / "decision.json")
+        write_profile_figures(profile, decision, unfinished / "figures", untrained=baseline)
+        write_map_figures(network, torch.from_numpy(shown.image[None]), unfinished / "figures", blocks=config.maps)
         _write_maps(unfinished / "maps.npz", network, shown, profile.grid, config.maps)
     return decision
 
