@@ -186,3 +186,10 @@ def test_real_hippocampus_cases_are_read(shared: Path) -> None:
     assert volume.shape == (34, 52, 35)
     assert volume.label is not None
     assert set(np.unique(volume.label).tolist()) == {0, 1, 2}
+
+
+def test_cases_of_one_patient_are_told_by_their_ids(decathlon: Path) -> None:
+    case_set = read_cases(DataConfig(patient=r"^(case)_"), decathlon)
+    assert {case.patient for case in case_set.cases} == {"case"}
+    with pytest.raises(InputError, match="does not match the case 'case_0'"):
+        read_cases(DataConfig(patient=r"^sub-(\d+)"), decathlon)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,40 @@ def test_a_given_split_that_cannot_be_is_refused(
     path.write_text(json.dumps({"train": train, "validation": validation}), encoding="utf-8")
     with pytest.raises(InputError, match=message):
         split_cases(cases(5, visits=2, unlabelled=1), DataConfig(split_file=path), seed=0)
+
+
+@pytest.mark.parametrize("visits", [1, 2])
+def test_every_case_is_held_out_in_one_fold(visits: int) -> None:
+    case_set = cases(7, visits=visits)
+    held_out: list[str] = []
+    for fold in range(3):
+        split = split_cases(case_set, DataConfig(folds=3, fold=fold), seed=5)
+        patients = [{case_set.case(id).patient for id in ids} for ids in (split.train, split.validation)]
+        assert not patients[0] & patients[1]
+        assert len(split.train) + len(split.validation) == 7 * visits
+        held_out.extend(split.validation)
+    assert sorted(held_out) == list(case_set.ids)
+
+
+def test_more_folds_than_patients_are_refused() -> None:
+    with pytest.raises(InputError, match="2 patients with labels for 3 folds"):
+        split_cases(cases(2, visits=5), DataConfig(folds=3), seed=0)
+
+
+def test_nnunets_list_of_folds_is_a_split_file(tmp_path: Path) -> None:
+    path = tmp_path / "splits_final.json"
+    folds = [{"train": ["case01"], "val": ["case02"]}, {"train": ["case02"], "val": ["case01"]}]
+    path.write_text(json.dumps(folds), encoding="utf-8")
+    split = split_cases(cases(5), DataConfig(split_file=path, fold=1), seed=0)
+    assert split == Split(("case02",), ("case01",))
+    with pytest.raises(InputError, match="there is no fold 2"):
+        split_cases(cases(5), DataConfig(split_file=path, fold=2), seed=0)
+
+
+def test_what_the_data_set_says_comes_before_a_draw() -> None:
+    case_set = cases(3)
+    marked = tuple(
+        replace(case, split=side) for case, side in zip(case_set.cases, ("train", "validation", "train"), strict=True)
+    )
+    split = split_cases(replace(case_set, cases=marked), DataConfig(validation=2), seed=0)
+    assert split == Split(("case00", "case02"), ("case01",))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -26,19 +28,35 @@ def load_volume(case: Case, case_set: CaseSet) -> Volume:
     Raises InputError if a file cannot be read, if image and label differ in shape or by more than a tenth of a voxel
     in place, if the image holds NaN or infinity, or if the label holds a value that `case_set` does not name.
     """
-    values: np.ndarray | None
-    spacing: tuple[float, float, float] | None
-    if case.images[0].suffix in (".npz", ".h5"):
-        (image, values), source = _load_slices(case), case.images[0]
-        affine, spacing = AS_STORED, None
-    else:
-        image, first = _load_channels(case, len(case_set.channels))
-        affine, spacing = first.affine, _spacing(first.affine)
-        source, values = (case.label, _load_label(case, case.label, first)) if case.label else (case.images[0], None)
+    volume, problems = examine(case, case_set)
+    if volume is None or problems:
+        raise InputError(problems[0])
+    return volume
+
+
+def examine(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]]:
+    """Read a case as far as it can be read: the volume (None without an image), and everything that is wrong."""
+    problems: list[str] = []
+
+    def attempt(read: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return read(*arguments)
+        except InputError as error:
+            problems.append(str(error))
+            return None
+
+    headless = case.images[0].suffix in (".npz", ".h5")
+    stored = attempt(_load_slices if headless else _load_channels, case, len(case_set.channels))
+    voxels, values = stored if stored and headless else (stored, None)
+    if case.label is not None:
+        values = attempt(_load_label, case, case.label, voxels)
+    label = None if values is None else attempt(to_classes, values, case_set, case.label or case.images[0])
+    if voxels is None:
+        return None, problems
+    image = np.moveaxis(voxels.array, 3, 0).astype(np.float32, copy=False)
     if not np.isfinite(image).all():
-        raise InputError(f"NaN or infinity in {case.images[0]}: repair or remove case {case.id}")
-    label = None if values is None else to_classes(values, case_set, source)
-    return Volume(image, label, affine, spacing)
+        problems.append(f"NaN or infinity in {case.images[0]}: repair or remove case {case.id}")
+    return Volume(image, label, voxels.affine, None if headless else _spacing(voxels.affine)), problems
 
 
 def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
@@ -60,8 +78,8 @@ def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
     raise InputError(f"label value {unknown:g} in {path} is not named: known are {names}")
 
 
-def _load_slices(case: Case) -> tuple[np.ndarray, np.ndarray]:
-    """Image (1, X, Y, Z) and label (X, Y, Z) of a case without header; its slices are stacked along Z."""
+def _load_slices(case: Case, channels: int) -> tuple[Voxels, np.ndarray]:
+    """Image (X, Y, Z, 1) and label (X, Y, Z) of a case without header; slices stored singly are stacked along Z."""
     if case.images[0].suffix == ".h5":
         images, labels = read_h5_volume(case.images[0])
     else:
@@ -75,38 +93,35 @@ def _load_slices(case: Case) -> tuple[np.ndarray, np.ndarray]:
         images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
     if images.dtype.kind not in "iufb" or labels.dtype.kind not in "iufb":
         raise InputError(f"{case.images[0]} holds values that are no numbers")
-    return images.transpose(2, 1, 0)[None].astype(np.float32), labels.transpose(2, 1, 0)
+    return Voxels(images.transpose(2, 1, 0)[..., None], AS_STORED, False), labels.transpose(2, 1, 0)
 
 
-def _load_channels(case: Case, channels: int) -> tuple[np.ndarray, Voxels]:
-    """Image (C, X, Y, Z) float32 of a case, from one file per channel or one with a fourth axis; and its first file."""
+def _load_channels(case: Case, channels: int) -> Voxels:
+    """Image (X, Y, Z, C) of a case, from one file per channel or from one file with a fourth axis."""
+    files = [read_nifti(path) for path in case.images]
     arrays: list[np.ndarray] = []
-    first: Voxels | None = None
-    for path in case.images:
-        voxels = read_nifti(path)
-        if voxels.array.ndim == 4:
-            if len(case.images) > 1 or voxels.array.shape[3] != channels:
-                raise InputError(
-                    f"{path} has a fourth axis of length {voxels.array.shape[3]}, the data set {channels} channel(s)"
-                )
-            arrays.extend(np.moveaxis(voxels.array, 3, 0))
-        else:
-            arrays.append(voxels.array)
-        first = first or voxels
+    for voxels, path in zip(files, case.images, strict=True):
+        if voxels.array.ndim == 4 and (len(files) > 1 or voxels.array.shape[3] != channels):
+            raise InputError(
+                f"{path} has a fourth axis of length {voxels.array.shape[3]}, the data set {channels} channel(s)"
+            )
+        arrays.extend(np.moveaxis(voxels.array, 3, 0) if voxels.array.ndim == 4 else [voxels.array])
         if arrays[0].shape != arrays[-1].shape:
             raise InputError(
                 f"the channels of case {case.id} differ in shape: {shape_text(arrays[0].shape)} and"
                 f" {shape_text(arrays[-1].shape)} in {path}"
             )
-        _check_place(case, first, voxels, path, "the channels")
-    if first is None or len(arrays) != channels:
+        _check_place(case, files[0], voxels, path, "the channels")
+    if len(arrays) != channels:
         raise InputError(f"case {case.id} has {len(arrays)} channel(s), the data set {channels}: {case.images[0]}")
-    return np.stack(arrays).astype(np.float32, copy=False), first
+    return Voxels(np.stack(arrays, 3), files[0].affine, files[0].oriented)
 
 
-def _load_label(case: Case, path: Path, image: Voxels) -> np.ndarray:
-    """Values (X, Y, Z) of a label file that lies where the image does."""
+def _load_label(case: Case, path: Path, image: Voxels | None) -> np.ndarray:
+    """Values (X, Y, Z) of a label file, which lies where the image does (where that could be read)."""
     label = read_nifti(path)
+    if image is None:
+        return label.array
     if label.array.shape != image.array.shape[:3]:
         raise InputError(
             f"image and label of case {case.id} differ in shape: {shape_text(image.array.shape[:3])} in"

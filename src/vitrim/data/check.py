@@ -1,0 +1,212 @@
+"""Looking at a whole data set once, before anything is trained on it: what is there, and everything that is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from vitrim.config import DataConfig
+from vitrim.data.cases import Case, CaseSet
+from vitrim.data.preprocess import Preparation
+from vitrim.data.split import PAPER, Split
+from vitrim.data.volumes import examine
+from vitrim.files import write_json
+from vitrim.metrics import dice
+
+
+@dataclass
+class CaseFindings:
+    """What one case holds; what could not be read is absent."""
+
+    case: str
+    files: list[str]
+    shape: list[int] | None = None
+    spacing: list[float] | None = None
+    orientation: str | None = None
+    intensity: dict[str, list[float]] | None = None
+    """Smallest, mean and largest value and the standard deviation, per channel; absent if not all are finite."""
+    slices: int | None = None
+    """Slices as the networks see them."""
+    labelled_slices: int | None = None
+    voxels: dict[str, int] | None = None
+    """Voxels per class, on the original grid."""
+    ceiling: dict[str, float] | None = None
+    """Dice of the reference with itself after preparation and back: the best that a network can reach."""
+    content: str | None = None
+    """Hash of the image's voxels."""
+
+
+@dataclass
+class Findings:
+    """What a data set holds, and what is wrong with it."""
+
+    layout: str
+    folder: str
+    classes: dict[int, str]
+    cases: list[CaseFindings] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    """What makes a case, or the set, unfit for a study."""
+    warnings: list[str] = field(default_factory=list)
+    """What may be meant, and should be known."""
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that is wrong, errors first."""
+        return [*self.errors, *self.warnings]
+
+    def save(self, path: Path) -> None:
+        """Write as JSON."""
+        write_json(path, asdict(self))
+
+    def summary(self) -> list[str]:
+        """What was found, in lines for a person."""
+        read = [case for case in self.cases if case.shape]
+        lines = [f"{len(self.cases)} cases in {self.folder} ({self.layout}), {len(read)} of them read"]
+        if read:
+            lines.append(f"shapes       {_spread([tuple(case.shape or ()) for case in read])}")
+            known = [tuple(round(mm, 3) for mm in case.spacing) for case in read if case.spacing]
+            lines.append(f"spacing      {_spread(known, ' mm') if known else 'not known'}")
+            lines.append(f"orientation  {_spread([case.orientation or 'not known' for case in read])}")
+            lines.extend(self._intensities(read))
+            slices = sum(case.slices or 0 for case in read)
+            labelled = sum(case.labelled_slices or 0 for case in read)
+            lines.append(f"slices       {slices}, {labelled} of them with a class other than the background")
+        for index, name in self.classes.items():
+            with_label = [case for case in read if case.voxels is not None]
+            counts = [case.voxels.get(name, 0) for case in with_label if case.voxels]
+            limits = [case.ceiling[name] for case in with_label if case.ceiling and name in case.ceiling]
+            ceiling = f"; preparation leaves a Dice of {np.mean(limits):.3f} at most" if limits else ""
+            present = sum(count > 0 for count in counts)
+            lines.append(f"class {index}: {name}, {sum(counts)} voxels in {present} of {len(counts)} cases{ceiling}")
+        return lines
+
+    def _intensities(self, read: list[CaseFindings]) -> list[str]:
+        lines = []
+        for channel in dict.fromkeys(name for case in read for name in case.intensity or {}):
+            values = [case.intensity[channel] for case in read if case.intensity and channel in case.intensity]
+            low, mean, high, _ = np.array(values).T
+            lines.append(
+                f"intensity    {channel}: {low.min():g} to {high.max():g}, case means around {mean.mean():.4g}"
+            )
+        return lines
+
+
+def check_cases(
+    case_set: CaseSet,
+    config: DataConfig,
+    ids: Iterable[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Findings:
+    """Read every case (or those of `ids`) once, on all cores, and list what is there and what is wrong.
+
+    Nothing is raised for a bad case: it is one line in `errors`. What the reader of the layout left out comes first.
+    """
+    chosen = case_set.cases if ids is None else tuple(case_set.case(id) for id in ids)
+    preparation = Preparation.from_config(config)
+    findings = Findings(case_set.layout, str(case_set.folder), dict(case_set.classes), errors=list(case_set.problems))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        found = pool.map(lambda case: _check_case(case, case_set, preparation), chosen)
+        for done, (case, errors, warnings) in enumerate(found):
+            findings.cases.append(case)
+            findings.errors.extend(errors)
+            findings.warnings.extend(warnings)
+            if progress:
+                progress(done + 1, len(chosen))
+    findings.errors.extend(_duplicates(findings.cases))
+    findings.warnings.extend(_missing_classes(findings, case_set))
+    return findings
+
+
+def beside_paper(findings: Findings, split: Split) -> str | None:
+    """Cases and slices of a split beside those of the paper (3.4), in one line; None if it did not use the data set."""
+    if findings.layout not in PAPER:
+        return None
+    slices = {case.case: case.slices or 0 for case in findings.cases}
+    mine = [(len(ids), sum(slices.get(id, 0) for id in ids)) for ids in (split.train, split.validation)]
+    theirs = list(zip(PAPER[findings.layout]["cases"], PAPER[findings.layout]["slices"], strict=True))
+    parts = [
+        f"{name} {cases} cases with {count} slices (paper: {paper_cases} with {paper_count})"
+        for name, (cases, count), (paper_cases, paper_count) in zip(
+            ("training", "validation"), mine, theirs, strict=True
+        )
+    ]
+    return ", ".join(parts)
+
+
+def _check_case(case: Case, case_set: CaseSet, preparation: Preparation) -> tuple[CaseFindings, list[str], list[str]]:
+    """One case: what it holds, errors, warnings."""
+    found = CaseFindings(case.id, [str(path) for path in case.files])
+    volume, errors = examine(case, case_set)
+    warnings: list[str] = []
+    if volume is None:
+        return found, errors, warnings
+    found.shape = list(volume.shape)
+    if volume.spacing is not None:
+        found.spacing = list(volume.spacing)
+        found.orientation = "".join(nib.aff2axcodes(volume.affine))
+    found.content = hashlib.blake2b(np.ascontiguousarray(volume.image).data, digest_size=16).hexdigest()
+    finite = bool(np.isfinite(volume.image).all())
+    if finite:
+        found.intensity = {}
+        for name, channel in zip(case_set.channels, volume.image, strict=True):
+            low, mean, high = float(channel.min()), float(channel.mean(dtype=np.float64)), float(channel.max())
+            found.intensity[name] = [low, mean, high, float(channel.std(dtype=np.float64))]
+            if low == high:
+                errors.append(f"the image of case {case.id} has the one value {low:g} ({name}): {case.images[0]}")
+    if not case.labelled:
+        warnings.append(f"case {case.id} has no label: it takes no part in training or evaluation")
+    if volume.label is not None:
+        counts = np.bincount(volume.label.ravel(), minlength=case_set.num_classes).tolist()
+        found.voxels = {name: int(counts[index]) for index, name in case_set.classes.items()}
+        if not any(counts[1:]):
+            warnings.append(f"the label of case {case.id} shows nothing but background")
+    if finite:
+        prepared = preparation.apply(volume)
+        found.slices = len(prepared.images)
+        if prepared.labels is not None and volume.label is not None:
+            found.labelled_slices = int(prepared.labels.any(axis=(1, 2)).sum())
+            back = preparation.restore(prepared.labels, prepared.record)
+            found.ceiling = {
+                name: dice(back == index, volume.label == index)
+                for index, name in case_set.classes.items()
+                if index and counts[index]
+            }
+    return found, errors, warnings
+
+
+def _duplicates(cases: list[CaseFindings]) -> list[str]:
+    """Images that are there under two names: in training and validation they would leak."""
+    first: dict[str, str] = {}
+    lines = []
+    for case in cases:
+        if case.content is not None and first.setdefault(case.content, case.case) != case.case:
+            lines.append(f"cases {first[case.content]} and {case.case} are the same image: keep one of them")
+    return lines
+
+
+def _missing_classes(findings: Findings, case_set: CaseSet) -> list[str]:
+    with_label = [case.voxels for case in findings.cases if case.voxels is not None]
+    if not with_label:
+        return []
+    return [
+        f"class {name!r} occurs in none of the {len(with_label)} labels"
+        for index, name in case_set.classes.items()
+        if index and not any(voxels[name] for voxels in with_label)
+    ]
+
+
+def _spread(values: list[Any], unit: str = "") -> str:
+    """One value, or the commonest, how many there are, and the range that they span."""
+    kinds = sorted(set(values))
+    shown = ["×".join(f"{n:g}" for n in kind) if isinstance(kind, tuple) else str(kind) for kind in kinds]
+    if len(kinds) == 1:
+        return shown[0] + unit
+    return f"{len(kinds)} different, from {shown[0]} to {shown[-1]}{unit}"
