@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from monai.metrics import compute_dice, compute_hausdorff_distance
+from scipy import ndimage
 
+from vitrim.config import DataConfig
+from vitrim.data.readers import load_volume, read_cases
 from vitrim.metrics import case_metrics, slice_dice
 
 CLASSES = {0: "background", 1: "organ", 2: "lesion"}
@@ -94,3 +100,35 @@ def test_random_masks_agree_with_medpy(seed: int, share: float) -> None:
     found = row(prediction, reference, spacing)
     assert found["dice"] == pytest.approx(binary.dc(prediction, reference), abs=1e-6)
     assert found["hd95"] == pytest.approx(binary.hd95(prediction, reference, voxelspacing=spacing), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [("msd_hippocampus", "hippocampus_003"), ("totalseg_example_ct", "totalseg_example")]
+)
+def test_real_masks_agree_with_medpy(shared: Path, name: str, case: str) -> None:
+    """Each reference against itself moved by two voxels, worn down and with a speck far away."""
+    binary = pytest.importorskip("medpy.metric.binary")
+    case_set = read_cases(DataConfig(), shared / "data" / name)
+    real = load_volume(case_set.case(case), case_set)
+    assert real.label is not None
+    moved = np.roll(real.label, 2, axis=1)
+    moved[ndimage.binary_erosion(moved > 0) ^ (moved > 0)] = 0
+    moved[0, 0, 0] = 1
+    for index, found in enumerate(case_metrics(moved, real.label, case_set.classes, real.spacing), start=1):
+        mine, theirs = moved == index, real.label == index
+        assert found["dice"] == pytest.approx(binary.dc(mine, theirs), abs=1e-6)
+        assert found["hd95"] == pytest.approx(binary.hd95(mine, theirs, voxelspacing=real.spacing), abs=1e-4)
+
+
+def test_hd95_is_not_larger_than_monais_which_takes_the_worse_direction() -> None:
+    reference, prediction = block(2, 6), block(2, 9)
+    monai = compute_hausdorff_distance(
+        torch.from_numpy(prediction)[None, None], torch.from_numpy(reference)[None, None], percentile=95
+    )
+    assert 0 < row(prediction, reference)["hd95"] <= float(monai)
+
+
+def test_dice_agrees_with_monais() -> None:
+    reference, prediction = block(2, 7), block(3, 9)
+    monai = compute_dice(torch.from_numpy(prediction)[None, None], torch.from_numpy(reference)[None, None])
+    assert row(prediction, reference)["dice"] == pytest.approx(float(monai), abs=1e-6)

@@ -10,8 +10,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-
 
 def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,11 +44,3 @@ def decathlon(tmp_path: Path) -> Path:
     }
     (folder / "dataset.json").write_text(json.dumps(description), encoding="utf-8")
     return folder
-
-
-@pytest.fixture
-def shared() -> Path:
-    """The real data sets beside the repository."""
-    if not SHARED.is_dir():
-        pytest.skip("the real data sets are not here (../shared/data)")
-    return SHARED

@@ -132,5 +132,5 @@ def test_there_is_no_paper_to_compare_other_data_sets_with(decathlon: Path) -> N
 
 @pytest.mark.parametrize("name", ["sunnybrook_lv", "sunnybrook_lv_myo", "totalseg_example_ct"])
 def test_real_data_sets_are_sound(shared: Path, name: str) -> None:
-    findings = check(shared / name)
+    findings = check(shared / "data" / name)
     assert findings.problems == []

@@ -179,7 +179,7 @@ def test_a_broken_dataset_json_is_refused(decathlon: Path, text: str) -> None:
 
 
 def test_real_hippocampus_cases_are_read(shared: Path) -> None:
-    case_set = read_cases(CONFIG, shared / "msd_hippocampus")
+    case_set = read_cases(CONFIG, shared / "data" / "msd_hippocampus")
     assert len(case_set.cases) == 260
     assert case_set.classes == {0: "background", 1: "Anterior", 2: "Posterior"}
     volume = load_volume(case_set.case("hippocampus_003"), case_set)

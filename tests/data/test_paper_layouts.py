@@ -195,7 +195,7 @@ def test_raw_synapse_keeps_eight_of_thirteen_organs(tmp_path: Path, write: Write
 
 def test_the_real_ct_has_its_organs_on_their_sides(shared: Path) -> None:
     """Where the release's label order and our display are right, the liver is on the left of the picture."""
-    case_set = read_cases(DataConfig(), shared / "totalseg_example_ct")
+    case_set = read_cases(DataConfig(), shared / "data" / "totalseg_example_ct")
     assert tuple(case_set.classes.values())[1:] == ORGANS
     prepared = Preparation.from_config(DataConfig(clip=(-125, 275))).apply(load_volume(case_set.cases[0], case_set))
     assert prepared.labels is not None

@@ -156,7 +156,7 @@ def test_the_way_back_always_ends_on_the_original_grid(
 )
 def test_real_labels_survive_the_networks_224(shared: Path, name: str, case: str) -> None:
     config = DataConfig()
-    case_set = read_cases(config, shared / name)
+    case_set = read_cases(config, shared / "data" / name)
     real = load_volume(case_set.case(case), case_set)
     preparation = Preparation.from_config(config)
     prepared = preparation.apply(real)
@@ -170,7 +170,7 @@ def test_real_labels_survive_the_networks_224(shared: Path, name: str, case: str
 def test_a_thin_ring_on_a_grid_finer_than_the_networks_loses_a_little(shared: Path) -> None:
     """Shrinking 256 to 224 drops every eighth row: what cannot be kept of a real myocardium is 3 % of Dice."""
     config = DataConfig()
-    case_set = read_cases(config, shared / "sunnybrook_lv_myo")
+    case_set = read_cases(config, shared / "data" / "sunnybrook_lv_myo")
     for case in case_set.cases:
         real = load_volume(case, case_set)
         prepared = Preparation.from_config(config).apply(real)
