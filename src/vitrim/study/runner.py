@@ -11,6 +11,7 @@ from pathlib import Path
 from vitrim.attention.decision import Decision
 from vitrim.config import NetworkConfig, NetworkName, StudyConfig
 from vitrim.data.cases import CaseSet
+from vitrim.data.check import beside_paper, check_cases
 from vitrim.data.phantom import make_phantom
 from vitrim.data.preprocess import Preparation
 from vitrim.data.readers import read_cases
@@ -18,6 +19,7 @@ from vitrim.data.slices import SliceCache, SliceDataset
 from vitrim.data.split import Split, split_cases
 from vitrim.errors import InputError
 from vitrim.evaluate import EvaluationData
+from vitrim.models.factory import build
 from vitrim.progress import Reporter
 from vitrim.study.examples import Slices, choose_slices, write_examples
 from vitrim.study.explorer import write_explorer
@@ -44,7 +46,7 @@ def run_study(study: StudyConfig, source: Path | None, out: Path, reporter: Repo
     A folder that holds this same study is continued: finished trainings are kept. InputError for anything that is
     wrong with the configuration, the data or the folder; a folder made by a call that finds its input wrong is removed.
     """
-    _check_depths(study)
+    _check_networks(study)
     study = study.model_copy(update={"training": resolve(study.training)})
     check_claim(out, study)
     with _removed_on_bad_input(out):
@@ -73,9 +75,12 @@ def run_study(study: StudyConfig, source: Path | None, out: Path, reporter: Repo
     return out
 
 
-def _check_depths(study: StudyConfig) -> None:
+def _check_networks(study: StudyConfig) -> None:
+    """Stop at once, before any data is read, where a network cannot be had: no such form, backbone or weights."""
     if "unetr2d" in study.networks and 0 in study.networks["unetr2d"].depths:
         raise InputError("networks.unetr2d.depths: 0 is not possible, a UNETR without its transformer has no encoder")
+    for name in study.networks:
+        build(_network(study, name, num_classes=2, channels=1))
 
 
 def _write_explorer(out: Path, group: list[Result], shown: Slices) -> None:
@@ -118,7 +123,18 @@ def _prepare(study: StudyConfig, source: Path | None, out: Path, reporter: Repor
     split = split_cases(cases, study.data, study.seed)
     preparation = Preparation.from_config(study.data)
     ids = (*split.train, *split.validation)
-    with reporter.stage(f"check and prepare {len(ids)} cases", len(ids)) as stage:
+    with reporter.stage(f"check {len(ids)} cases", len(ids)) as stage:
+        findings = check_cases(cases, study.data, ids, progress=lambda done, total: stage.advance())
+    if findings.errors:
+        more = len(findings.errors) - 1
+        tail = f" (and {more} more: `vitrim data check` lists them all)" if more else ""
+        raise InputError(findings.errors[0] + tail)
+    for warning in findings.warnings:
+        reporter.say(f"  note: {warning}")
+    if beside := beside_paper(findings, split):
+        reporter.say(f"  {beside}")
+    findings.save(out / "data.json")
+    with reporter.stage(f"prepare {len(ids)} cases", len(ids)) as stage:
         cache = SliceCache.build(cases, ids, preparation, out / "cache", progress=lambda done, total: stage.advance())
     reporter.say(f"{len(split.train)} training and {len(split.validation)} validation cases, {_classes(cases)}")
     return Prepared(EvaluationData(study.data, cases, cache, preparation), split)
@@ -144,23 +160,26 @@ def _study_network(
 
 def _trial(study: StudyConfig, name: NetworkName, blocks: int, prepared: Prepared) -> Trial:
     channels = prepared.data.cache.case(prepared.split.train[0]).images.shape[1]
-    network = NetworkConfig(
-        name=name,
-        num_classes=len(prepared.data.cases.classes),
-        depth=FULL_DEPTH,
-        size=study.size,
-        image_size=study.data.image_size,
-        in_chans=3 if channels == 1 else channels,
-        backbone=study.networks[name].backbone,
-        width=study.width,
-        pretrained=study.pretrained,
-    )
     return Trial(
-        network=network,
+        network=_network(study, name, prepared.data.cases.num_classes, channels),
         blocks=blocks,
         training=study.training,
         seed=study.seed,
         data=prepared.data.cache.fingerprint,
         split=prepared.split,
         empty_slices=study.data.empty_slices,
+    )
+
+
+def _network(study: StudyConfig, name: NetworkName, num_classes: int, channels: int) -> NetworkConfig:
+    return NetworkConfig(
+        name=name,
+        num_classes=num_classes,
+        depth=FULL_DEPTH,
+        size=study.size,
+        image_size=study.data.image_size,
+        in_chans=channels,
+        backbone=study.networks[name].backbone,
+        width=study.width,
+        pretrained=study.pretrained,
     )
