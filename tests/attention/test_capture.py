@@ -161,6 +161,13 @@ def test_a_softmax_that_is_written_out_is_seen(softmax: Callable[[Tensor], Tenso
     close(captured(Writer(softmax), query, key, value), logits.double().softmax(dim=-1))
 
 
+def test_a_softmax_module_is_named_after_the_attention_that_it_is_part_of() -> None:
+    model = nn.ModuleDict({"attn": Writer(nn.Softmax(dim=-1))})
+    with capture_attention(model) as seen:
+        model["attn"](*qkv())
+    assert seen.layers == ("attn",)
+
+
 def test_a_softmax_over_classes_is_not_attention() -> None:
     class Segmenter(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -195,6 +202,24 @@ def test_multi_head_attention_of_torch_gives_the_weights_it_returns(
     (weights,) = seen.results
     close(weights, expected.double())
     torch.testing.assert_close(output, plain)
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_dropout_of_multi_head_attention_draws_what_it_would_have_drawn(need_weights: bool) -> None:
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(16, HEADS, dropout=0.5, batch_first=True)
+    x = torch.randn(B, N, 16)
+    _, expected = attention.eval()(x, x, x, need_weights=True, average_attn_weights=False)
+    outputs = []
+    for look in (False, True):
+        torch.manual_seed(7)
+        if look:
+            with capture_attention(attention) as seen:
+                outputs.append(attention(x, x, x, need_weights=need_weights)[0])
+        else:
+            outputs.append(attention.train()(x, x, x, need_weights=need_weights)[0])
+    assert torch.equal(*outputs)
+    close(seen.results[0], expected.detach().double())
 
 
 def test_multi_head_attention_to_other_tokens_is_seen() -> None:
@@ -268,9 +293,10 @@ def test_parts_together_are_the_whole_without_the_tokens_before(monkeypatch: pyt
             for images, heads, weights in call.parts(prefix_tokens=2):
                 together[images, heads] = weights
 
-        for model in (Caller(), Writer(nn.Softmax(dim=-1))):
+        bias = torch.randn(1, HEADS, N, N, generator=torch.Generator().manual_seed(1))
+        for model, options in ((Caller(), {}), (Caller(), {"attn_mask": bias}), (Writer(nn.Softmax(dim=-1)), {})):
             with capture_attention(model, reduce):
-                model(*qkv())
+                model(*qkv(), **options)
             expected = whole.pop()
             torch.testing.assert_close(together, expected / expected.sum(dim=-1, keepdim=True))
 
@@ -314,7 +340,8 @@ def test_gradients_are_the_same_and_a_checkpointed_block_is_seen_once() -> None:
         query, key, value = (tensor.requires_grad_() for tensor in qkv())
         if look:
             with capture_attention(model) as seen:
-                checkpoint(model, query, key, value, use_reentrant=False).square().sum().backward()
+                loss = checkpoint(model, query, key, value, use_reentrant=False).square().sum()
+                torch.autograd.backward(loss)  # unlike loss.backward(), in sight of the mode
             assert len(seen.calls) == 1
             assert not seen.results[0].requires_grad
         else:

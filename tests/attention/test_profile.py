@@ -202,6 +202,7 @@ def test_layers_can_be_chosen_where_a_model_has_other_attention() -> None:
 
 
 def test_no_map_outlives_its_reduction(model: PlantedViT, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = profile_attention(model, noise(6))
     made: list[weakref.ref[Tensor]] = []
     alive: list[int] = []
     compute = DotProduct.compute
@@ -214,6 +215,7 @@ def test_no_map_outlives_its_reduction(model: PlantedViT, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(DotProduct, "compute", watched)
     monkeypatch.setattr("vitrim.attention.weights.PART_BYTES", {"cpu": 4 * 64 * 64})
-    profile_attention(model, noise(6), batch_size=2)
+    found = profile_attention(model, noise(6), batch_size=2)
+    np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
     assert len(made) == 6 * 3 * 4  # images, blocks, heads: one map at a time
     assert max(alive) <= 1
