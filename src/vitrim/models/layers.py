@@ -10,8 +10,11 @@ from torch import nn
 
 
 def scaled(channels: int, width: float) -> int:
-    """Channels times `width`, rounded to a multiple of 8 that is at least 8; unchanged at width 1."""
-    return channels if width == 1 else make_divisible(channels * width)
+    """Channels times `width`, rounded to a multiple of 8; unchanged at width 1.
+
+    Never fewer than 16 (or than `channels`): with 8 in the last layer, whole organs were seen to fall where all are 0.
+    """
+    return channels if width == 1 else make_divisible(channels * width, min_value=min(16, channels))
 
 
 class ConvNormAct(nn.Sequential):
