@@ -341,7 +341,7 @@ def test_gradients_are_the_same_and_a_checkpointed_block_is_seen_once() -> None:
         if look:
             with capture_attention(model) as seen:
                 loss = checkpoint(model, query, key, value, use_reentrant=False).square().sum()
-                torch.autograd.backward(loss)  # unlike loss.backward(), in sight of the mode
+                torch.autograd.backward(loss)  # runs the block again, which is no look of the model's
             assert len(seen.calls) == 1
             assert not seen.results[0].requires_grad
         else:

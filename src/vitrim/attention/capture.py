@@ -192,8 +192,6 @@ class _CaptureMode(TorchFunctionMode):
 
     def _caller(self) -> _Caller | None:
         """The innermost module of the model on the stack; None if this call is not the model's, or not to be seen."""
-        if torch._C._current_graph_task_id() != -1:  # a checkpointed block runs again in the backward pass
-            return None
         frame = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
@@ -239,7 +237,7 @@ def _nothing_captured(model: nn.Module, layers: str | Sequence[str] | None) -> s
     if layers is not None:
         return f"no attention was captured: {name} made no attention call in a layer that matches {layers!r}"
     return (
-        f"no attention was captured: {name} did not run inside the context, or calls neither "
+        f"no attention was captured: {name} did not run inside the context, was first compiled there, or calls neither "
         "scaled_dot_product_attention nor MultiheadAttention nor a softmax over (batch, heads, queries, keys), "
         "as networks without attention and those with a fused kernel of their own do"
     )
