@@ -137,8 +137,10 @@ def test_compiled_to_machine_code_it_trains_alike(network: Network, images: torc
     compiled = torch.compile(twin, fullgraph=True)
     for model in (compiled, network):
         model(images).square().mean().backward()
-    for ours, theirs in zip(twin.parameters(), network.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
+    ours, theirs = (
+        torch.cat([p.grad.flatten() for p in m.parameters() if p.grad is not None]) for m in (twin, network)
+    )
+    assert (ours - theirs).norm() < 1e-3 * theirs.norm()
 
 
 @torch.no_grad()
