@@ -71,6 +71,8 @@ def test_the_depth_is_the_sure_block_and_the_possible_one_is_said() -> None:
     assert high is not None
     assert low < 2 / 3 < high
     assert (decision.low, decision.depth, decision.high) == (2, 3, 3)
+    assert "block 3 is the first whose globality" in decision.sentence()
+    assert "reaches 0.667 with its whole 95 % interval (it is 0.9" in decision.sentence()
     assert "between 2 and 3" in decision.sentence()
 
 

@@ -109,15 +109,17 @@ class Decision:
             ]
         else:
             block = self.blocks[self.depth - 1]
-            interval = "" if block.low is None else f", 95 % interval {block.low:.3g} to {block.high:.3g}"
+            how = f"(it is {block.value:.3g})"
+            if block.low is not None:
+                how = f"with its whole 95 % interval (it is {block.value:.3g}, {block.low:.3g} to {block.high:.3g})"
             words = [
                 f"Keep {self.depth} of {total} blocks: block {self.depth} is the first whose {title} "
-                f"({whose}, {count}) {verb} {self.threshold:.3g} (it is {block.value:.3g}{interval})."
+                f"({whose}, {count}) {verb} {self.threshold:.3g} {how}."
             ]
         if self.low != self.high:
             words.append(f"With 95 % confidence the depth is between {self.low} and {self.high}.")
         uniform = [block.block for block in self.blocks if block.uniform]
-        if UNIFORM in self.flags:
+        if UNIFORM in self.flags and uniform:
             words.append(
                 f"Attention is indistinguishable from uniform in {_listed(uniform)} (entropy at least "
                 f"{UNIFORM_ENTROPY}): uniform attention is global by definition, but it averages rather than looks, "
