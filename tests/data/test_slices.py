@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from vitrim.config import DataConfig
 from vitrim.data import slices
@@ -49,6 +49,15 @@ def test_an_item_is_an_image_and_its_label(decathlon: Path, tmp_path: Path) -> N
     item = dataset[0]
     assert (item["image"].shape, item["image"].dtype) == ((1, 32, 32), torch.float32)
     assert (item["label"].shape, item["label"].dtype) == ((32, 32), torch.int64)
+
+
+def test_a_batch_is_what_torch_would_make_of_it(decathlon: Path, tmp_path: Path) -> None:
+    cache = build(decathlon, tmp_path / "cache")
+    items = [SliceDataset(cache, cache.ids)[n] for n in (0, 3, 7)]
+    batch, expected = slices.collate_slices(items), default_collate(items)
+    for name in ("image", "label"):
+        assert batch[name].dtype == expected[name].dtype
+        assert torch.equal(batch[name], expected[name])
 
 
 def test_slices_without_any_label_can_be_left_out(decathlon: Path, tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""How fast slices come from the cache, beside reading and preparing them each time and beside what a training consumes.
+
+    python benchmarks/cache_slices.py [--cases 4] [--size 224] [--batch 8] [--threads 2]
+
+Makes phantom abdomens of a CT's size (512 × 512 in plane), prepares them, and prints slices per second, the
+share of a TransUNet training step that waiting for data takes, and the memory that the process holds while it goes
+through few and through many cases.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+from vitrim.config import DataConfig, PhantomConfig
+from vitrim.data.phantom import make_phantom
+from vitrim.data.preprocess import Preparation
+from vitrim.data.readers import load_volume, read_cases
+from vitrim.data.slices import SliceCache, SliceDataset, collate_slices
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--cases", type=int, default=4)
+    parser.add_argument("--slices", type=int, default=40)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--steps", type=int, default=2, help="training steps to time; 0 leaves them out")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        _measure(Path(name), options)
+
+
+def _measure(folder: Path, options: argparse.Namespace) -> None:
+    config = DataConfig(image_size=options.size, clip=(-125, 275))
+    phantom = PhantomConfig(kind="abdomen", cases=max(2, options.cases), shape=(512, 512, options.slices))
+    case_set = read_cases(config, make_phantom(phantom, folder / "data"))
+    preparation = Preparation.from_config(config)
+    total = len(case_set.cases) * options.slices
+
+    def prepare_all() -> None:
+        for case in case_set.cases:
+            preparation.apply(load_volume(case, case_set))
+
+    each_time = total / _seconds(prepare_all)
+    build = _seconds(lambda: SliceCache.build(case_set, case_set.ids, preparation, folder / "cache"))
+    again = _seconds(lambda: SliceCache.build(case_set, case_set.ids, preparation, folder / "cache"))
+    cache = SliceCache.build(case_set, case_set.ids, preparation, folder / "cache")
+    dataset = SliceDataset(cache, cache.ids)
+    loader = DataLoader(dataset, batch_size=options.batch, shuffle=True, drop_last=True, collate_fn=collate_slices)
+
+    def serve() -> None:
+        for _ in loader:
+            pass
+
+    serve()
+    from_cache = len(loader) * options.batch / _seconds(serve)
+    print(f"read and prepare each time  {each_time:9.1f} slices/s")
+    print(f"from the cache, shuffled    {from_cache:9.1f} slices/s   {from_cache / each_time:.0f} times as fast")
+    print(f"building it once            {total / build:9.1f} slices/s;  finding it there again takes {again:.2f} s")
+    _memory(cache)
+    if options.steps:
+        step = _training_step(options, case_set.num_classes)
+        waiting = options.batch / from_cache
+        print(
+            f"TransUNet (ViT-B, 12 blocks) at {options.size}², batch {options.batch}: {step:.2f} s a training step,"
+            f" {1000 * waiting:.1f} ms to load one: {100 * waiting / step:.2f} % (target: at most 10 %)"
+        )
+
+
+def _memory(cache: SliceCache) -> None:
+    """Peak of what the process holds for itself while it goes once through one case, and through all."""
+    held = []
+    for ids in (cache.ids[:1], cache.ids):
+        for batch in DataLoader(SliceDataset(cache, ids), batch_size=8, collate_fn=collate_slices):
+            batch["image"].sum()
+        held.append(_private_mib())
+    print(f"memory of its own           {held[0]:.0f} MiB after 1 case, {held[1]:.0f} MiB after {len(cache.ids)}")
+
+
+def _private_mib() -> float:
+    """Memory that is not mapped from files, in MiB (Linux; elsewhere the peak of everything)."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(lines["RssAnon"].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _training_step(options: argparse.Namespace, classes: int) -> float:
+    """Seconds of the fastest of a few training steps."""
+    import vitrim
+
+    network = vitrim.create_model("transunet", num_classes=classes, image_size=options.size)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    images = torch.randn(options.batch, 1, options.size, options.size)
+    labels = torch.randint(0, classes, (options.batch, options.size, options.size))
+
+    def step() -> None:
+        torch.nn.functional.cross_entropy(network(images), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return min(_seconds(step) for _ in range(options.steps))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()
