@@ -197,7 +197,8 @@ def data_check(
         findings.save(out)
         reporter.say(f"wrote {out}")
     if findings.errors:
-        raise InputError(f"{folder}: {len(findings.errors)} problems that a study would stop at")
+        count = len(findings.errors)
+        raise InputError(f"{folder}: {count} problem{'s' if count != 1 else ''} that a study would stop at")
     reporter.say("no problem that a study would stop at")
 
 

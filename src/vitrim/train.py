@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vitrim.config import TrainConfig
+from vitrim.data.slices import collate_slices
 from vitrim.errors import InputError
 from vitrim.progress import Stage
 
@@ -69,6 +70,7 @@ def train(
         shuffle=True,
         drop_last=True,
         num_workers=config.workers,
+        collate_fn=collate_slices,
         persistent_workers=config.workers > 0,
         pin_memory=config.device == "gpu",
         generator=torch.Generator().manual_seed(seed),
