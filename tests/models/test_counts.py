@@ -55,3 +55,8 @@ def test_a_vit_base_block_costs_what_arithmetic_says() -> None:
     linear = 12 * tokens * dim * dim  # query, key, value, output; two of the MLP, four times as wide
     attention = 2 * tokens * tokens * dim
     assert count_macs(meta("transunet")) - count_macs(meta("transunet", depth=11)) == linear + attention
+
+
+def test_layers_of_a_cnn_behind_its_last_feature_do_not_count() -> None:
+    network = meta("cats2d", backbone="mobilenetv3_small_050", size="micro", width=0.125, depth=1)
+    assert count_parameters(network) < sum(parameter.numel() for parameter in network.parameters())

@@ -63,6 +63,13 @@ def test_every_cnn_with_the_four_scales_works_in_cats(backbone: str, tmp_path: P
     check(small("cats2d", backbone=backbone), tmp_path)
 
 
+def test_what_was_built_before_does_not_move_the_random_weights() -> None:
+    first, second = small("cats2d", image_size=80), small("cats2d", image_size=80)
+    assert all(
+        torch.equal(a, b) for a, b in zip(first.state_dict().values(), second.state_dict().values(), strict=True)
+    )
+
+
 @pytest.mark.parametrize(
     ("backbone", "complaint"),
     [

@@ -11,6 +11,7 @@ from timm.models import is_model_in_modules
 from torch import nn
 
 from vitrim.errors import InputError
+from vitrim.models.dry_run import run
 from vitrim.models.layers import scaled
 from vitrim.models.taps import REDUCTIONS
 
@@ -21,12 +22,16 @@ def create_backbone(
     """Make timm's CNN `name` up to 1/16; give it and its channels at 1/2, 1/4, 1/8 and 1/16.
 
     `width` scales ResNets and the growth of DenseNets; other CNNs keep their own width. The weights are random, unless
-    `settings` for `timm.create_model` say otherwise.
+    `settings` for `timm.create_model` say otherwise. On the meta device it is built with content all the same: some of
+    timm's CNNs cannot be built without, and some hold what is not in their state dict.
 
     Raises InputError if timm has no such CNN, or it does not give these scales of images of `image_size`.
     """
     indices, channels = _scales(name, in_channels, width, image_size)
-    return _create(name, in_channels, width, indices, **settings), channels
+    if torch.empty(0).device.type != "meta":
+        return _create(name, in_channels, width, indices, **settings), channels
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        return _create(name, in_channels, width, indices, **settings), channels
 
 
 @lru_cache(maxsize=32)
@@ -37,15 +42,15 @@ def _scales(
     if not timm.is_model(name):
         raise InputError(f"backbone {name!r} is none of timm's; timm.list_models('*resnet*') shows some")
     try:
-        with torch.device("meta"), torch.no_grad():
-            reductions = [
-                int(feature["reduction"]) for feature in timm.create_model(name, features_only=True).feature_info.info
-            ]
+        with torch.random.fork_rng(devices=[]):
+            reductions = [int(f["reduction"]) for f in timm.create_model(name, features_only=True).feature_info.info]
             missing = [f"1/{reduction}" for reduction in REDUCTIONS if reduction not in reductions]
             if missing:
                 raise InputError(f"backbone {name} has no features at {', '.join(missing)}; 2D CATS needs 1/2 to 1/16")
             indices = tuple(reductions.index(reduction) for reduction in REDUCTIONS)
-            features = _create(name, in_channels, width, indices).eval()(torch.empty(1, in_channels, *image_size))
+            cnn = _create(name, in_channels, width, indices)
+        with torch.no_grad():
+            features, _ = run(cnn, torch.empty(1, in_channels, *image_size, device="meta"))
     except InputError:
         raise
     except Exception as error:  # what a CNN of timm's raises for features or sizes that it does not have is its own

@@ -113,9 +113,6 @@ def rebuilt(kind: type[N], config: NetworkConfig, state: State) -> N:
     with torch.device("meta"):
         network = kind(config)
     kept = {name: _last_inputs(state[name], tensor.shape) for name, tensor in network.state_dict().items()}
-    if any(buffer.is_meta for name, buffer in network.named_buffers() if name not in kept):
-        with torch.random.fork_rng(devices=[]):  # a state dict lacks, for example, the filters of anti-aliased pooling
-            network = kind(config)
     network.load_state_dict(kept, assign=True)
     return network
 

@@ -74,8 +74,7 @@ def load_cnn(network: CATS2D, source: Source) -> None:
         if source.file.suffix == ".npz":
             raise InputError(f"{source.file}: weights of a CNN are read from safetensors or pth, not from npz")
         state = read_state(source.file)
-        with torch.device("meta"):
-            full = timm.create_model(config.backbone, num_classes=0)
+        full = timm.create_model(config.backbone, num_classes=0)
         _check_names(full.state_dict(), state, source.file)
         settings = {"pretrained_cfg_overlay": {"state_dict": state, "custom_load": False}}
     name = config.backbone if source.file else source.name
