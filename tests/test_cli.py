@@ -176,3 +176,26 @@ def test_a_folder_of_another_study_is_refused_and_says_where_it_differs(tiny_dat
     assert vitrim("study", second, "--data", tiny_data, "--out", out) == 2
     assert "seed" in capsys.readouterr().err
     assert json.loads((out / "study.json").read_text()) == before
+
+
+def test_a_data_set_is_checked_and_every_problem_is_said(tiny_data, tmp_path, capsys):
+    found = tmp_path / "found.json"
+    assert vitrim("data", "check", "decathlon", tiny_data, "--out", found) == 0
+    assert "8 cases" in capsys.readouterr().out
+    rewrite(tiny_data / "imagesTr/case_004.nii.gz", put(np.nan))
+    rewrite(tiny_data / "labelsTr/case_003.nii.gz", put(7))
+    assert vitrim("data", "check", "decathlon", tiny_data, "--out", found) == 2
+    said = capsys.readouterr()
+    assert "case_003" in said.out
+    assert "case_004" in said.out
+    assert len(json.loads(found.read_text())["errors"]) == 2
+    assert "2 problems" in said.err
+
+
+def test_a_phantom_is_written_and_read_again(tmp_path, capsys):
+    folder = tmp_path / "phantom ü"
+    assert vitrim("data", "phantom", "cardiac", folder, "--layout", "emidec", "--cases", 2) == 0
+    assert vitrim("data", "check", "emidec", folder, "--out", tmp_path / "found.json") == 0
+    assert "2 cases" in capsys.readouterr().out
+    assert vitrim("data", "phantom", "cardiac", folder, "--cases", 2) == 2
+    assert "exists" in capsys.readouterr().err

@@ -173,7 +173,7 @@ def data_check(
         str, typer.Argument(metavar="LAYOUT|STUDY", help="decathlon, ibsr18, emidec, synapse; or a study.")
     ],
     folder: Annotated[Path, typer.Argument(help="Folder with the data set.")],
-    out: Annotated[Path | None, typer.Option(help="Also write what was found as JSON.")] = None,
+    out: Annotated[Path, typer.Option(help="Where to write what was found, as JSON.")] = Path("data-check.json"),
 ) -> None:
     """Read a data set once and say what is there, and everything that is wrong with it."""
     from vitrim.config import DataConfig, load_study
@@ -193,9 +193,8 @@ def data_check(
     for kind, lines in (("error", findings.errors), ("warning", findings.warnings)):
         for line in lines:
             reporter.say(f"{kind}: {line}")
-    if out is not None:
-        findings.save(out)
-        reporter.say(f"wrote {out}")
+    findings.save(out)
+    reporter.say(f"wrote {out}")
     if findings.errors:
         count = len(findings.errors)
         raise InputError(f"{folder}: {count} problem{'s' if count != 1 else ''} that a study would stop at")

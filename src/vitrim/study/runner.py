@@ -80,7 +80,12 @@ def _check_networks(study: StudyConfig) -> None:
     if "unetr2d" in study.networks and 0 in study.networks["unetr2d"].depths:
         raise InputError("networks.unetr2d.depths: 0 is not possible, a UNETR without its transformer has no encoder")
     for name in study.networks:
-        build(_network(study, name, num_classes=2, channels=1))
+        try:
+            build(_network(study, name, num_classes=2, channels=1))
+        except InputError as error:
+            if not study.pretrained:
+                raise
+            raise InputError(f"{error} (on the command line: --init FILE, or --init scratch)") from error
 
 
 def _write_explorer(out: Path, group: list[Result], shown: Slices) -> None:
