@@ -122,6 +122,20 @@ def begun_so(network: NetworkRun, decision: Decision) -> str:
     return (
         f"Before any training, block {found.depth} of {network.title} reaches the threshold too (its "
         f"{measure.title} is {fixed(before[0][1], 2)}): that it is global is how it began, not what it learned."
+        f"{_beside_uniform(decision)}"
+    )
+
+
+def _beside_uniform(decision: Decision) -> str:
+    """How far the attention of all blocks is from uniform, which is 1 in globality and in entropy."""
+    entropies = [block.entropy for block in decision.blocks if block.entropy is not None]
+    if decision.measure != "globality" or not entropies:
+        return ""
+    values = [block.value for block in decision.blocks]
+    return (
+        f" Averaging is not looking: uniform attention has globality 1 and entropy 1; over its blocks this network's "
+        f"globality is {fixed(min(values), 2)} to {fixed(max(values), 2)}, "
+        f"its entropy {fixed(min(entropies), 2)} to {fixed(max(entropies), 2)}."
     )
 
 
