@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import numpy as np
 import timm
 import torch
+from huggingface_hub import constants as hub
 from torch import nn
 
 from vitrim.config import PATCH
@@ -26,6 +29,9 @@ from vitrim.models.vit import SIZES
 
 UNUSED = r"(head|head_dist|pre_logits|fc_norm|fc|classifier|head_drop)\..*|cls_token|blocks\.\d+\..*"
 """Tensors of a timm file that a network here may leave aside: classifier, class token, blocks beyond its depth."""
+
+HUB_SECONDS = 5
+"""How long timm's hub may take to answer before it counts as out of reach."""
 
 
 @dataclass(frozen=True)
@@ -164,8 +170,8 @@ def _fill(part: nn.Module, wanted: State, found: State, source: Source) -> None:
 
 def _unusable(source: Source, error: Exception) -> InputError:
     root: BaseException = error
-    while source.file is None and (root.__cause__ or root.__context__):
-        root = root.__cause__ or root.__context__ or root
+    while source.file is None and (earlier := root.__cause__ or (not root.__suppress_context__ and root.__context__)):
+        root = earlier
     reason = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
     if source.file:
         return InputError(f"pretrained: {source.file} does not fit this network: {reason}")
@@ -177,11 +183,33 @@ def _unusable(source: Source, error: Exception) -> InputError:
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Keep the hub's warnings about each attempt off the terminal; the last failure is told in one line."""
+    """Keep the hub's warnings about each attempt off the terminal; the last failure is told in one line.
+
+    Where the hub does not answer, its client is told so, since it would try again for a minute for every file; what was
+    downloaded before is still found.
+    """
     log = logging.getLogger("huggingface_hub")
-    level = log.level
+    level, offline = log.level, hub.HF_HUB_OFFLINE
     log.setLevel(logging.ERROR)
+    silent = not offline and not _answers(hub.ENDPOINT)
+    hub.HF_HUB_OFFLINE = offline or silent
     try:
         yield
+    except OSError:
+        if silent:
+            raise ConnectionError(f"no answer from {hub.ENDPOINT}") from None
+        raise
     finally:
         log.setLevel(level)
+        hub.HF_HUB_OFFLINE = offline
+
+
+def _answers(address: str) -> bool:
+    """Whether anything at all comes back from a server, in time."""
+    try:
+        urlopen(Request(address, method="HEAD"), timeout=HUB_SECONDS).close()
+    except HTTPError:
+        return True
+    except OSError:
+        return False
+    return True
