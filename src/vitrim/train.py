@@ -6,6 +6,7 @@ import logging
 import math
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,13 +52,24 @@ def _cpu_has_bf16() -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+ExtraLoss = Callable[[Tensor, Tensor], Tensor]
+"""A term beside the loss: of images (B, C, H, W) and the network's logits for them (B, K, H, W)."""
+
+
 def train(
-    network: nn.Module, data: Dataset[Any], config: TrainConfig, seed: int, stage: Stage | None = None
+    network: nn.Module,
+    data: Dataset[Any],
+    config: TrainConfig,
+    seed: int,
+    stage: Stage | None = None,
+    *,
+    extra_loss: ExtraLoss | None = None,
 ) -> Training:
     """Train `network` in place on `data`, items {"image": (C, H, W), "label": (H, W)}, ending on the CPU in eval mode.
 
-    Loss: the mean of Dice loss over the batch and cross-entropy; AdamW (paper, 3.6). The order of the slices depends
-    on `seed` alone. InputError if the loss is not finite, or if there are fewer slices than a batch.
+    Loss: the mean of Dice loss over the batch and cross-entropy, and `extra_loss` beside it; AdamW (paper, 3.6). The
+    order of the slices depends on `seed` alone. InputError if the loss is not finite, or if there are fewer slices
+    than a batch.
     """
     slices = len(data)  # type: ignore[arg-type]
     if slices < config.batch_size:
@@ -76,7 +88,7 @@ def train(
         generator=torch.Generator().manual_seed(seed),
     )
     steps = total_steps(config, slices)
-    task = SegmentationTask(network.train(), config, steps)
+    task = SegmentationTask(network.train(), config, steps, extra_loss)
     trainer = pl.Trainer(
         accelerator=config.device,
         devices="auto" if config.device == "gpu" else 1,
@@ -105,20 +117,27 @@ def total_steps(config: TrainConfig, slices: int) -> int:
 class SegmentationTask(pl.LightningModule):
     """What Lightning needs to know: loss, optimiser, learning rate."""
 
-    def __init__(self, network: nn.Module, config: TrainConfig, steps: int) -> None:
+    def __init__(
+        self, network: nn.Module, config: TrainConfig, steps: int, extra_loss: ExtraLoss | None = None
+    ) -> None:
         super().__init__()
         self.network = network.to(memory_format=torch.channels_last)
         self.config = config
         self.steps = steps
         # Dice over the batch, as in the public TransUNet code: a class absent from one slice gives no spurious loss.
         self.loss = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
+        self.extra_loss = extra_loss
         self.losses: list[float] = []
 
     def loss_of(self, batch: dict[str, Tensor]) -> Tensor:
-        """Loss of a batch, "image" (B, C, H, W) and "label" (B, H, W), to be minimised. A subclass may add to it."""
+        """Loss of a batch, "image" (B, C, H, W) and "label" (B, H, W), to be minimised."""
         image = batch["image"].contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
-        logits = self.network(image).float()  # (B, K, H, W)
-        return self.loss(logits, batch["label"][:, None])
+        logits = self.network(image)  # (B, K, H, W)
+        if not isinstance(logits, Tensor) or logits.ndim != 4:
+            raise InputError(f"{type(self.network).__name__} does not return logits (batch, classes, height, width)")
+        logits = logits.float()
+        loss = self.loss(logits, batch["label"][:, None])
+        return loss if self.extra_loss is None else loss + self.extra_loss(image, logits)
 
     def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
         loss = self.loss_of(batch)

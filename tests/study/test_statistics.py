@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vitrim.study.statistics import Change, average_dice, change
+from vitrim.study.statistics import Change, average_dice, change, interval
 
 
 def cases(values, classes=("liver", "spleen")):
@@ -71,3 +71,50 @@ def test_the_same_seed_gives_the_same_interval():
     rng = np.random.default_rng(0)
     a, b = cases(rng.uniform(size=(8, 2))), cases(rng.uniform(size=(8, 2)))
     assert change(a, b, seed=3) == change(a, b, seed=3)
+
+
+def seeds(tables):
+    """The tables of several trainings, one below the other."""
+    return pd.concat([table.assign(seed=seed) for seed, table in enumerate(tables)])
+
+
+def test_several_seeds_are_averaged_and_widen_the_interval_where_trainings_differ():
+    rng = np.random.default_rng(0)
+    full = rng.uniform(0.7, 0.9, size=(12, 2))
+    alike = change(seeds([cases(full)] * 3), seeds([cases(full - 0.02)] * 3))
+    apart = change(seeds([cases(full)] * 3), seeds([cases(full - d) for d in (-0.03, 0.02, 0.07)]))
+    assert alike.percent == pytest.approx(apart.percent)
+    assert alike.percent == pytest.approx(change(cases(full), cases(full - 0.02)).percent)
+    assert apart.high - apart.low > 5 * (alike.high - alike.low)
+
+
+def test_seeds_that_do_not_go_together_are_never_compared():
+    table = cases([[0.8, 0.8]] * 6)
+    with pytest.raises(ValueError, match="same cases"):
+        change(seeds([table, table]), seeds([table]))
+
+
+def test_many_comparisons_ask_for_more_certainty():
+    rng = np.random.default_rng(2)
+    full = rng.uniform(0.7, 0.9, size=(20, 2))
+    result = change(cases(full), cases(full - rng.normal(0.02, 0.05, size=(20, 2))))
+    one, many = result.interval(0.05), result.interval(0.05 / 12)
+    assert many[0] < one[0] < one[1] < many[1]
+    margin = -(many[0] + one[0]) / 200  # between the two lower ends
+    assert result.verdict(margin) == "not worse"
+    assert result.verdict(margin, comparisons=12) == "undecided"
+
+
+def test_the_effect_size_is_the_mean_of_the_differences_over_their_deviation():
+    full = np.full((6, 1), 0.8)
+    differences = np.array([[-0.01], [-0.03]] * 3)
+    result = change(cases(full, ["liver"]), cases(full + differences, ["liver"]))
+    assert result.effect == pytest.approx(-0.02 / np.std(differences, ddof=1))
+    assert change(cases(full, ["liver"]), cases(full - 0.02, ["liver"])).effect is None
+
+
+def test_the_interval_of_a_mean_covers_it_in_about_19_of_20():
+    rng = np.random.default_rng(3)
+    draws = [interval(rng.normal(0.8, 0.05, size=(30, 1)), seed=n) for n in range(60)]
+    assert 50 <= sum(low < 0.8 < high for low, high in draws) <= 60
+    assert interval(np.full((4, 1), 0.8)) == (None, None)

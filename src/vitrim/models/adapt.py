@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from vitrim.errors import InputError
 from vitrim.models.blocks import BlockList, find_blocks, first_tensor
 from vitrim.models.examples import example_for, grid_of
-from vitrim.models.network import Network
+from vitrim.models.network import Network, check_kept
 
 
 class PassThrough(nn.Module):
@@ -41,7 +42,7 @@ class Adapted(nn.Module):
     """Another library's model with the contract of ours; calling it calls the model."""
 
     def __init__(
-        self, model: nn.Module, found: BlockList, token_grid: tuple[int, ...], example: Tensor, depth: int
+        self, model: nn.Module, found: BlockList, token_grid: tuple[int, ...], example: Tensor, kept: Sequence[int]
     ) -> None:
         super().__init__()
         self.model = model
@@ -50,9 +51,14 @@ class Adapted(nn.Module):
         """Rows and columns of the patches (three numbers for a volume)."""
         self.example = example
         """Two images, without content, of the shape that the model takes."""
-        self.depth = depth
-        """Number of transformer blocks left."""
+        self.kept = tuple(kept)
+        """The transformer blocks that are left, counted from 1 as before truncation."""
         self.initialised_from = "as adapted"
+
+    @property
+    def depth(self) -> int:
+        """Number of transformer blocks left."""
+        return len(self.kept)
 
     @property
     def full_depth(self) -> int:
@@ -62,7 +68,7 @@ class Adapted(nn.Module):
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks that are left, in order."""
-        return nn.ModuleList(list(self._places)[: self.depth])
+        return nn.ModuleList(self._places[block - 1] for block in self.kept)
 
     @property
     def _places(self) -> nn.ModuleList:
@@ -80,10 +86,21 @@ class Adapted(nn.Module):
         """
         if not 0 <= depth <= self.depth:
             raise InputError(f"cannot truncate {type(self.model).__name__} with {self.depth} blocks to {depth}")
+        return self.keeping(range(1, depth + 1))
+
+    def keeping(self, kept: Sequence[int]) -> Adapted:
+        """A copy in which all blocks but `kept`, of those that are left and counted from 1, hand their tokens on.
+
+        InputError for blocks that are not there.
+        """
+        check_kept(kept, self.depth, type(self.model).__name__)
+        staying = [self.kept[block - 1] for block in kept]
         shorter = copy.deepcopy(self.model)
-        for block in shorter.get_submodule(self.found.path)[depth:]:  # type: ignore[index]
-            remove(block, self.found.returns)
-        adapted = Adapted(shorter, self.found, self.token_grid, self.example, depth)
+        places: nn.ModuleList = shorter.get_submodule(self.found.path)  # type: ignore[assignment]
+        for number, block in enumerate(places, start=1):
+            if number not in staying:
+                remove(block, self.found.returns)
+        adapted = Adapted(shorter, self.found, self.token_grid, self.example, staying)
         adapted.initialised_from = self.initialised_from
         return adapted.train(self.training)
 
@@ -114,5 +131,5 @@ def adapt(
     found = find_blocks(model, example, blocks)
     grid = token_grid or grid_of(found.tokens, example.shape[2:], type(model).__name__)
     depth = len(model.get_submodule(found.path))  # type: ignore[arg-type]
-    adapted = Adapted(model, found, tuple(grid), torch.empty_like(example, device="meta"), depth)
+    adapted = Adapted(model, found, tuple(grid), torch.empty_like(example, device="meta"), range(1, depth + 1))
     return adapted.train(model.training)

@@ -79,7 +79,7 @@ def _description_of(model: Adapted) -> dict[str, Any]:
         "class": type(model.model).__name__,
         "blocks": model.found.path,
         "full_depth": model.full_depth,
-        "depth": model.depth,
+        "kept": list(model.kept),
         "token_grid": list(model.token_grid),
         "images": list(model.example.shape[1:]),
     }
@@ -100,7 +100,7 @@ def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | N
             f"{folder} holds a {about['class']} that had {about['full_depth']} blocks at {about['blocks']}; "
             f"`into` is a {type(inner).__name__} with {whole.depth}"
         )
-    adapted = whole.truncated(about["depth"])
+    adapted = whole.keeping(about["kept"])
     state = _read_tensors(folder)
     check_tensors(adapted.state_dict(), state, str(folder / "model.safetensors"))
     adapted.load_state_dict(state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -16,6 +16,8 @@ from vitrim.models.vit import ViT
 
 State = Mapping[str, torch.Tensor]
 N = TypeVar("N", bound="Network")
+BLOCKS = "vit.blocks."
+"""Where the transformer blocks are in a network's state dict."""
 
 
 class Network(nn.Module, ABC):
@@ -100,9 +102,30 @@ class Network(nn.Module, ABC):
                 f"cannot truncate {self.config.name} to {depth} blocks: "
                 f"with its {self.depth} it has forms of {self.shallowest} to {self.depth}"
             )
-        shorter = rebuilt(type(self), self.config.model_copy(update={"depth": depth}), self.state_dict())
+        return self.keeping(range(1, depth + 1))
+
+    def keeping(self: N, kept: Sequence[int]) -> N:
+        """A copy with the blocks `kept` (counted from 1, in order) and no others; what survives keeps its weights.
+
+        It has the form of a truncation to as many blocks: taps count the blocks that are there. InputError for blocks
+        that this network does not have, or for fewer than it can do with.
+        """
+        check_kept(kept, self.depth, self.config.name, self.shallowest)
+        state = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(BLOCKS)}
+        for place, block in enumerate(kept):
+            for name, tensor in self.blocks[block - 1].state_dict().items():
+                state[f"{BLOCKS}{place}.{name}"] = tensor
+        shorter = rebuilt(type(self), self.config.model_copy(update={"depth": len(kept)}), state)
         shorter.initialised_from = self.initialised_from
         return shorter.train(self.training)
+
+
+def check_kept(kept: Sequence[int], depth: int, name: str, fewest: int = 0) -> None:
+    """Raise InputError unless `kept` are blocks, from 1, in order, of a network with `depth` of them."""
+    if list(kept) != sorted(set(kept)) or any(not 1 <= block <= depth for block in kept) or len(kept) < fewest:
+        raise InputError(
+            f"cannot keep blocks {list(kept)} of {name}: name {fewest} to {depth} of 1 to {depth}, in order, each once"
+        )
 
 
 def rebuilt(kind: type[N], config: NetworkConfig, state: State) -> N:
