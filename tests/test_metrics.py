@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from monai.metrics import compute_dice, compute_hausdorff_distance
+from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 
 from vitrim.config import DataConfig
@@ -48,9 +48,31 @@ def test_distance_is_in_mm() -> None:
     assert row(prediction, reference, (1.0, 1.0, 2.5))["hd95"] == 7.5
 
 
+def test_surface_dice_is_the_share_of_both_surfaces_within_two_millimetres() -> None:
+    reference, prediction = np.zeros((2, 12, 12, 12), np.uint8)
+    reference[5, 5, 5:7] = prediction[5, 5, 5] = prediction[5, 5, 9] = 1
+    # along the last axis: reference at 5 and 6, prediction at 5 and 9; distances 0 and 1, and 0 and 3
+    assert row(prediction, reference, (1.0, 1.0, 1.0))["surface_dice"] == 3 / 4
+    assert row(prediction, reference, (1.0, 1.0, 0.5))["surface_dice"] == 1
+    assert row(prediction, reference, (1.0, 1.0, 3.0))["surface_dice"] == 2 / 4
+
+
+def test_surface_dice_agrees_with_monais() -> None:
+    reference, prediction = block(2, 7), block(3, 10)
+    monai = compute_surface_dice(
+        torch.from_numpy(prediction)[None, None].bool(),
+        torch.from_numpy(reference)[None, None].bool(),
+        class_thresholds=[2.0],
+        include_background=True,
+        spacing=[1.0, 1.0, 1.5],
+    )
+    assert 0 < row(prediction, reference, (1.0, 1.0, 1.5))["surface_dice"] < 1
+    assert row(prediction, reference, (1.0, 1.0, 1.5))["surface_dice"] == pytest.approx(float(monai), abs=1e-6)
+
+
 def test_a_missed_organ_counts_as_zero_and_as_far_away_as_can_be() -> None:
     found = row(np.zeros_like(block(2, 6)), block(2, 6), (1.0, 1.0, 2.0))
-    assert found["dice"] == 0
+    assert (found["dice"], found["surface_dice"]) == (0, 0)
     assert found["hd95"] == pytest.approx(math.sqrt(12**2 + 12**2 + 24**2))
 
 
@@ -65,6 +87,7 @@ def test_where_both_are_empty_the_case_does_not_count_but_stays_visible() -> Non
     assert [entry["class"] for entry in rows] == ["organ", "lesion"]
     assert math.isnan(rows[1]["dice"])
     assert math.isnan(rows[1]["hd95"])
+    assert math.isnan(rows[1]["surface_dice"])
     assert (rows[1]["reference_voxels"], rows[1]["predicted_voxels"]) == (0, 0)
 
 

@@ -21,6 +21,8 @@ _ROOMS = {
     "profile_attention": "attention.profile",
     "decide_depth": "attention.decision",
     "truncate": "compress",
+    "choose_blocks": "choose",
+    "recover": "recovery",
 }
 
 __all__ = sorted([*_ROOMS, "__version__"])

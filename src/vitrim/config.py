@@ -82,6 +82,8 @@ class PhantomConfig(Strict):
     seed: int = 0
     hops: int = Field(default=1, ge=1)
     """`longrange` only: how many marks have to be followed to learn an object's class."""
+    places: int = Field(default=12, ge=4)
+    """`longrange` only: an even number of places for objects and marks."""
     noise: float = Field(default=1.0, ge=0)
     """Factor on the noise; 0 draws without."""
     bias_field: float = Field(default=0.0, ge=0, lt=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,17 @@ import torch
 from torch import nn
 
 from vitrim.attention.decision import Decision
+from vitrim.beside import cases_for, read_beside
 from vitrim.config import AttentionConfig, DataConfig
 from vitrim.data.pictures import find_pictures, read_picture
 from vitrim.data.preprocess import Preparation
-from vitrim.data.readers import load_volume, read_cases
+from vitrim.data.readers import load_volume
+from vitrim.data.split import Split
 from vitrim.errors import InputError
 from vitrim.look import CaseImages, Shown, look_at, spread
 from vitrim.models.checkpoint import load_model
 from vitrim.models.factory import build
+from vitrim.models.network import Network
 from vitrim.progress import Reporter, Stage
 
 TIMM = "timm:"
@@ -70,6 +72,7 @@ def examine(
         gallery = _pictures(data, settings, config)
     else:
         subject = _ours(Path(source), seed)
+        assert isinstance(subject.network, Network)
         gallery = _volumes(Path(source), subject.network, data, layout, config)
     with reporter.stage(f"attention of {subject.name}", 2 * len(gallery.cases)) as stage:
         decision = look_at(
@@ -127,20 +130,14 @@ def _pictures(folder: Path, settings: dict[str, Any], config: AttentionConfig) -
 
 
 def _volumes(
-    checkpoint: Path, network: nn.Module, folder: Path, layout: DataConfig | None, config: AttentionConfig
+    checkpoint: Path, network: Network, folder: Path, layout: DataConfig | None, config: AttentionConfig
 ) -> Gallery:
     """Cases of a data set, prepared as the checkpoint's study prepared them unless `layout` says otherwise."""
-    study = _stored(checkpoint / "preparation.json")
-    data = layout or (DataConfig.model_validate(study["data"]) if study else DataConfig())
-    size: tuple[int, int] = network.config.image_size  # type: ignore[union-attr,assignment]
-    if layout is None and not study:
-        data = data.model_copy(update={"image_size": size})
-    if data.image_size != size:
-        raise InputError(f"{checkpoint} takes images of {size}, the study prepares {data.image_size}")
-    case_set = read_cases(data, folder)
-    split = (_stored(checkpoint / "trial.json") or {}).get("split", {"train": [], "validation": []})
-    known = [case for case in case_set.ids if case in split["train"]]
-    cases = spread(known or [case for case in case_set.ids if case not in split["validation"]], config.cases)
+    beside = read_beside(checkpoint)
+    data, case_set = cases_for(checkpoint, network, beside, folder, layout)
+    split = beside.split or Split((), ())
+    known = [case for case in case_set.ids if case in split.train]
+    cases = spread(known or [case for case in case_set.ids if case not in split.validation], config.cases)
     if not cases:
         raise InputError(f"{folder} holds validation cases of {checkpoint} only; attention is measured on others")
     preparation = Preparation.from_config(data)
@@ -155,19 +152,6 @@ def _volumes(
     first = preparation.apply(load_volume(case_set.case(cases[0]), case_set))
     middle = len(first.images) // 2
     return Gallery(cases, images, Shown(cases[0], middle, first.images[middle]))
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    """Content of a JSON file beside a checkpoint; empty where there is none."""
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} does not hold what vitrim writes there")
-    return content
 
 
 def explorer_images(gallery: Gallery, count: int = 4) -> tuple[list[str], np.ndarray]:

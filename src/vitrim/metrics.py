@@ -14,6 +14,9 @@ from typing import Any
 import numpy as np
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 
+SURFACE_TOLERANCE = 2.0
+"""How far apart surfaces may lie and still count as agreeing: mm, or voxels where no spacing is known."""
+
 
 def case_metrics(
     prediction: np.ndarray,
@@ -24,9 +27,9 @@ def case_metrics(
 ) -> list[dict[str, Any]]:
     """Compare two label maps (X, Y, Z) of one case, class by class (the background, 0, left out).
 
-    Returns one row per class: class (its name), dice, hd95, reference_voxels, predicted_voxels. `spacing` is the voxel
-    size in mm; without it distances are in voxels. With `regions` (name to the classes that make it up) the rows are
-    those of the regions, which may overlap, instead. Raises ValueError if the shapes differ.
+    Returns one row per class: class (its name), dice, hd95, surface_dice, reference_voxels, predicted_voxels.
+    `spacing` is the voxel size in mm; without it distances are in voxels. With `regions` (name to the classes that make
+    it up) the rows are those of the regions, which may overlap, instead. Raises ValueError if the shapes differ.
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
@@ -35,11 +38,13 @@ def case_metrics(
     rows = []
     for name, members in regions.items():
         mine, theirs = np.isin(prediction, list(members)), np.isin(reference, list(members))
+        distances = surface_distances(mine, theirs, spacing)
         rows.append(
             {
                 "class": name,
                 "dice": dice(mine, theirs),
-                "hd95": hausdorff95(mine, theirs, spacing),
+                "hd95": _percentile(distances, mine, theirs, spacing),
+                "surface_dice": _within(distances, mine, theirs, SURFACE_TOLERANCE),
                 "reference_voxels": int(theirs.sum()),
                 "predicted_voxels": int(mine.sum()),
             }
@@ -60,16 +65,50 @@ def hausdorff95(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence
     TransUNet code; MONAI's metric takes the larger of the two directions' percentiles, which is never smaller.
     NaN if both masks are empty, the volume's diagonal if one is.
     """
-    filled = bool(prediction.any()), bool(reference.any())
-    if not any(filled):
-        return math.nan
-    if not all(filled):
-        sides = np.asarray(spacing if spacing is not None else (1.0,) * reference.ndim)
-        return float(np.linalg.norm(sides * reference.shape))
+    return _percentile(surface_distances(prediction, reference, spacing), prediction, reference, spacing)
+
+
+def surface_dice(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing: Sequence[float] | None = None,
+    tolerance: float = SURFACE_TOLERANCE,
+) -> float:
+    """Share of the two masks' surface voxels that lie within `tolerance` mm (voxels without `spacing`) of the other's.
+
+    Normalised surface Dice (Nikolov et al. 2021), surface voxels counted alike, as MONAI does. NaN if both masks are
+    empty, 0 if one is.
+    """
+    return _within(surface_distances(prediction, reference, spacing), prediction, reference, tolerance)
+
+
+def surface_distances(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float] | None = None
+) -> np.ndarray | None:
+    """Distances (n,) of every surface voxel of each mask from the other's surface; None where a mask is empty."""
+    if not prediction.any() or not reference.any():
+        return None
     mine, theirs = get_mask_edges(prediction, reference)
     there = get_surface_distance(mine, theirs, spacing=spacing)
     back = get_surface_distance(theirs, mine, spacing=spacing)
-    return float(np.percentile(np.concatenate([there, back]).astype(np.float64), 95))
+    return np.concatenate([there, back]).astype(np.float64)
+
+
+def _percentile(
+    distances: np.ndarray | None, prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float] | None
+) -> float:
+    if distances is not None:
+        return float(np.percentile(distances, 95))
+    if not prediction.any() and not reference.any():
+        return math.nan
+    sides = np.asarray(spacing if spacing is not None else (1.0,) * reference.ndim)
+    return float(np.linalg.norm(sides * reference.shape))
+
+
+def _within(distances: np.ndarray | None, prediction: np.ndarray, reference: np.ndarray, tolerance: float) -> float:
+    if distances is not None:
+        return float(np.mean(distances <= tolerance))
+    return math.nan if not prediction.any() and not reference.any() else 0.0
 
 
 def slice_dice(

@@ -153,19 +153,19 @@ def test_the_cortex_is_folded(tmp_path: Path) -> None:
     assert edge.sum() > 2.0 * 2 * np.sqrt(np.pi * (labels(volume)[:, 40] > 0).sum())
 
 
-@pytest.mark.parametrize("hops", [1, 2, 3, 4, 5])
-def test_following_the_marks_gives_the_class_and_counting_gives_nothing(hops: int) -> None:
+@pytest.mark.parametrize(("hops", "places"), [(1, 12), (2, 12), (3, 12), (4, 12), (5, 12), (1, 4), (2, 8), (1, 8)])
+def test_following_the_marks_gives_the_class_and_counting_gives_nothing(hops: int, places: int) -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
-        discs, marks = longrange._scene(rng, hops)
+        discs, marks = longrange._scene(rng, hops, places)
         for place, index in discs.items():
-            here = (place + longrange.PLACES // 2) % longrange.PLACES
+            here = (place + places // 2) % places
             for _ in range(hops - 1):
                 here = marks[here]
             assert marks[here] == -index
         assert list(discs.values()).count(1) == list(discs.values()).count(2)
         assert list(marks.values()).count(-1) == list(marks.values()).count(-2)
-        assert len(discs) + len(marks) == longrange.PLACES
+        assert len(discs) + len(marks) == places
 
 
 def test_discs_look_alike_whatever_their_class(tmp_path: Path) -> None:
@@ -180,6 +180,7 @@ def test_discs_look_alike_whatever_their_class(tmp_path: Path) -> None:
         ({"classes": 9}, "decathlon", "1 to 8 classes"),
         ({"kind": "brain"}, "emidec", "is written as decathlon or ibsr18"),
         ({"kind": "longrange", "hops": 6}, "decathlon", "hops can be 1 to 5"),
+        ({"kind": "longrange", "places": 7}, "decathlon", "an even number of places"),
         ({"orientation": "LPS"}, "synapse", "always RAS"),
         ({"orientation": "RAR"}, "decathlon", "not an orientation"),
     ],

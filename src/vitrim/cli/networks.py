@@ -1,4 +1,4 @@
-"""Commands for one network: `vitrim attention`, `vitrim compress`, `vitrim import`."""
+"""Commands for one network: `vitrim attention`, `vitrim compress`, `vitrim evaluate`, `vitrim import`."""
 
 from __future__ import annotations
 
@@ -57,17 +57,106 @@ def attention(
 @app.command()
 def compress(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
-    out: Annotated[Path, typer.Option(help="New folder for the truncated network.")],
-    depth: Annotated[int | None, typer.Option(min=0, help="Transformer blocks to keep.")] = None,
-    decision: Annotated[Path | None, typer.Option(help="decision.json that says how many to keep.")] = None,
+    out: Annotated[Path, typer.Option(help="New folder for the smaller network.")],
+    depth: Annotated[
+        str | None, typer.Option(metavar="K|auto", help="Transformer blocks to keep; auto has them decided on --data.")
+    ] = None,
+    decision: Annotated[Path | None, typer.Option(help="decision.json that says how many.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set, to decide and to train on.")] = None,
+    tolerance: Annotated[
+        str | None, typer.Option(metavar="PERCENT", help="Decide by accuracy: the Dice that may be lost, such as 1%.")
+    ] = None,
+    recover: Annotated[str, typer.Option(metavar="none|finetune|distil", help="How to train on.")] = "none",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Of training on; the network's own by default.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of epochs.")] = None,
+    blocks: Annotated[
+        str, typer.Option(metavar="first|influence|effect|random", help="Which blocks are kept.")
+    ] = "first",
+    study: Annotated[str | None, typer.Option(help="Study whose data section says how to prepare the data.")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Truncate a network to its first blocks; what survives keeps its weights, to be trained on."""
+    """Make a network smaller: cut it to its first blocks, and train it on if that is wanted."""
     if (depth is None) == (decision is None):
         raise InputError("give either --depth or --decision")
-    from vitrim.compress import compress_checkpoint
+    if depth not in (None, "auto") and not str(depth).isdigit():
+        raise InputError(f"--depth is a number of blocks or auto, not {depth!r}")
+    if tolerance is not None and depth != "auto":
+        raise InputError("--tolerance decides the depth: give it with --depth auto")
+    if epochs is not None and steps is not None:
+        raise InputError("give either --epochs or --steps")
+    if recover == "none" and (epochs or steps):
+        raise InputError("--epochs and --steps say how long to train on: give --recover finetune or distil with them")
+    choices: dict[str, tuple[str, tuple[str, ...]]] = {"--recover": (recover, ("none", "finetune", "distil"))}
+    choices["--blocks"] = (blocks, ("first", "influence", "effect", "random"))
+    for option, (value, known) in choices.items():
+        if value not in known:
+            raise InputError(f"{option} is one of {', '.join(known)}, not {value!r}")
+    share = None if tolerance is None else _share(tolerance)
 
-    for line in compress_checkpoint(checkpoint, out, depth, decision):
-        typer.echo(line)
+    from vitrim.compression import Request, compress_checkpoint
+    from vitrim.config import load_study
+    from vitrim.progress import Reporter
+
+    request = Request(
+        depth=None if depth in (None, "auto") else int(str(depth)),
+        decision=decision,
+        tolerance=share,
+        method=blocks,  # type: ignore[arg-type]
+        recovery=recover,  # type: ignore[arg-type]
+        epochs=epochs,
+        steps=steps,
+        seed=seed,
+    )
+    layout = load_study(study).data if study else None
+    reporter = Reporter()
+    for line in compress_checkpoint(checkpoint, out, request, reporter, data, layout):
+        reporter.say(line)
+
+
+def _share(text: str) -> float:
+    """A share of 1 from `1%` or `0.01`."""
+    try:
+        value = float(text.removesuffix("%").strip()) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise InputError(f"--tolerance {text} is not a share of the Dice, such as 1% or 0.01")
+    return value
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
+    data: Annotated[Path, typer.Option(help="Data set with labels.")],
+    out: Annotated[Path, typer.Option(help="New folder for the tables.")],
+    against: Annotated[Path | None, typer.Option(help="Another network, to compare with case by case.")] = None,
+    cases: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|validation|train|all",
+            help="Which cases; auto: those that its training held out, all where that is not known.",
+        ),
+    ] = "auto",
+    study: Annotated[str | None, typer.Option(help="Study whose data section says how to prepare the data.")] = None,
+) -> None:
+    """Dice, HD95 and surface Dice of a network, with intervals; and whether it is as good as another."""
+    known = ("auto", "validation", "train", "all")
+    if cases not in known:
+        raise InputError(f"--cases is one of {', '.join(known)}, not {cases!r}")
+
+    from vitrim.assess import assess, table_lines
+    from vitrim.config import load_study
+    from vitrim.progress import Reporter
+
+    layout = load_study(study).data if study else None
+    reporter = Reporter()
+    found = assess(checkpoint, data, out, reporter, against=against, which=cases, layout=layout)  # type: ignore[arg-type]
+    for line in table_lines(found):
+        reporter.say(line)
+    if found.sentence:
+        reporter.say(found.sentence)
+    for path in sorted(out.iterdir()):
+        reporter.say(f"wrote {path}")
 
 
 @app.command("import")

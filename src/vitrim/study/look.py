@@ -31,7 +31,7 @@ def look(full: Result, config: AttentionConfig, data: EvaluationData, folder: Pa
             full.network(),
             initial(trial).eval(),
             lambda: case_images(cases, data, config.slices, stage),
-            _shown(cases[0], data),
+            shown_slice(cases[0], data),
             folder,
             config,
             trial.seed,
@@ -47,7 +47,8 @@ def case_images(cases: list[str], data: EvaluationData, slices: int | None, stag
         stage.advance(note=case)
 
 
-def _shown(case: str, data: EvaluationData) -> Shown:
+def shown_slice(case: str, data: EvaluationData) -> Shown:
+    """The slice of a case whose raw maps are kept: the fullest, or the middle one where there is no label."""
     prepared = data.cache.case(case)
     index = len(prepared.images) // 2 if prepared.labels is None else fullest_slice(prepared.labels)
     return Shown(case, index, np.array(prepared.images[index]))

@@ -1,10 +1,10 @@
 """Scenes that cannot be segmented by looking near by: the control that shows when attention, or depth, is needed.
 
-Each slice is a scene of its own. Twelve places lie on a ring. At some of them are discs, all alike; the class of a disc
-is told by the mark at its point-symmetric place, a plus or a cross. Every scene has as many of the one as of the other,
-among the discs and among all marks, so that counting tells nothing. With `hops` of 2 or more the mark opposite is a
-needle instead: it points, as seen from the centre of the image, to the place where to look next, and so on; the last
-place has the plus or the cross.
+Each slice is a scene of its own, on a ring of places (twelve, or as many as asked for). At some of them are discs, all
+alike; the class of a disc is told by the mark at its point-symmetric place, a plus or a cross. Every scene has as many
+of the one as of the other, among the discs and among all marks, so that counting tells nothing. With `hops` of 2 or
+more the mark opposite is a needle instead: it points, as seen from the centre of the image, to the place where to look
+next, and so on; the last place has the plus or the cross.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ RING = 0.78
 DISC = 0.13
 MARK = 0.12
 """Half size of discs and marks, relative to half the shorter side."""
-MOST_HOPS = 5
 
 Needle = int
 """A place on the ring; a negative number is a plus (-1) or a cross (-2)."""
@@ -37,52 +36,55 @@ def distance(shape: tuple[int, ...]) -> float:
     return RING * min(shape[-2:])
 
 
-def draw(rng: np.random.Generator, grid: Grid, hops: int = 1) -> Drawing:
-    """Draw one stack of scenes. InputError if there are too few places for that many hops."""
-    if not 1 <= hops <= MOST_HOPS:
-        raise InputError(f"longrange has {PLACES} places: hops can be 1 to {MOST_HOPS}, not {hops}")
+def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLACES) -> Drawing:
+    """Draw one stack of scenes. InputError if there are too few places for that many hops, or an odd number."""
+    most = places // 2 - 1
+    if places % 2 or most < 1:
+        raise InputError(f"longrange needs an even number of places, 4 or more, not {places}")
+    if not 1 <= hops <= most:
+        raise InputError(f"longrange has {places} places: hops can be 1 to {most}, not {hops}")
     image = 100 + 8 * grid.noise(rng, 12.0)
     label = np.zeros(grid.shape, np.uint8)
     half = min(grid.shape[0] * grid.spacing[0], grid.shape[1] * grid.spacing[1]) / 2
     plane = grid.points[:2, :, :, 0] / np.float32(half)
     for number in range(grid.shape[2]):
-        discs, marks = _scene(rng, hops)
+        discs, marks = _scene(rng, hops, places)
         for place, index in discs.items():
-            mask = np.hypot(*_from(plane, place)) < DISC
+            mask = np.hypot(*_from(plane, place, places)) < DISC
             image[mask, number], label[mask, number] = 150, index
         for place, mark in marks.items():
-            image[_shape_of(_from(plane, place), mark), number] = 200
+            image[_shape_of(_from(plane, place, places), mark, places), number] = 200
     sigma = 0.6
     return Drawing(blur(image.astype(np.float32), (sigma, sigma, 0)), label)
 
 
-def _scene(rng: np.random.Generator, hops: int) -> tuple[dict[int, int], dict[int, Needle]]:
+def _scene(rng: np.random.Generator, hops: int, places: int = PLACES) -> tuple[dict[int, int], dict[int, Needle]]:
     """Class of the disc at each place that has one, and the mark at every other place."""
-    count = 4 if hops <= 2 else 2
-    sides = rng.permutation(PLACES // 2)[:count]
-    places = [int(side) + PLACES // 2 * int(rng.integers(2)) for side in sides]
-    opposite = [(place + PLACES // 2) % PLACES for place in places]
-    free = [int(n) for n in rng.permutation(PLACES) if n not in places and n not in opposite]
-    discs = {place: 1 + n % 2 for n, place in enumerate(places)}
+    count = 4 if 4 * (hops + 1) <= places else 2
+    sides = rng.permutation(places // 2)[:count]
+    taken = [int(side) + places // 2 * int(rng.integers(2)) for side in sides]
+    opposite = [(place + places // 2) % places for place in taken]
+    free = [int(n) for n in rng.permutation(places) if n not in taken and n not in opposite]
+    discs = {place: 1 + n % 2 for n, place in enumerate(taken)}
     marks: dict[int, Needle] = {}
-    for place, here in zip(places, opposite, strict=True):
+    for place, here in zip(taken, opposite, strict=True):
         for _ in range(hops - 1):
             marks[here] = free.pop()
             here = marks[here]
         marks[here] = -discs[place]
     needles = 0 if hops == 1 else len(free) // 4 * 2  # an even number is left
     for n, place in enumerate(free):
-        marks[place] = int(rng.integers(PLACES)) if n < needles else -(1 + n % 2)
+        marks[place] = int(rng.integers(places)) if n < needles else -(1 + n % 2)
     return discs, marks
 
 
-def _from(plane: np.ndarray, place: int) -> np.ndarray:
+def _from(plane: np.ndarray, place: int, places: int) -> np.ndarray:
     """Position relative to a place on the ring, in halves of the shorter side (2, X, Y)."""
-    angle = 2 * np.pi * place / PLACES
+    angle = 2 * np.pi * place / places
     return plane - RING * np.array([np.cos(angle), np.sin(angle)], np.float32)[:, None, None]
 
 
-def _shape_of(offset: np.ndarray, mark: Needle) -> np.ndarray:
+def _shape_of(offset: np.ndarray, mark: Needle, places: int) -> np.ndarray:
     """Where a mark is bright (X, Y): a plus, a cross, or a needle with a thick head."""
     thin = 0.26 * MARK
     x, y = offset
@@ -90,7 +92,7 @@ def _shape_of(offset: np.ndarray, mark: Needle) -> np.ndarray:
         x, y = (x + y) / np.sqrt(2), (y - x) / np.sqrt(2)
     if mark < 0:
         return ((np.abs(x) < thin) & (np.abs(y) < MARK)) | ((np.abs(y) < thin) & (np.abs(x) < MARK))
-    angle = 2 * np.pi * mark / PLACES
+    angle = 2 * np.pi * mark / places
     along = np.cos(angle) * x + np.sin(angle) * y
     across = np.cos(angle) * y - np.sin(angle) * x
     shaft = (np.abs(across) < thin) & (np.abs(along) < MARK)
