@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
 
 import vitrim as package
+from tests.conftest import write_tiny_data
 from tests.test_cli import vitrim
+from tests.test_evaluate_command import make_checkpoint
 
 
 @pytest.fixture
@@ -20,6 +23,13 @@ def checkpoint(tmp_path):
 
 
 @pytest.fixture
+def trained(tmp_path):
+    """A checkpoint with what a study leaves beside it: it was trained on six of the eight tiny cases."""
+    split = {"train": [f"case_{n:03d}" for n in range(6)], "validation": ["case_006", "case_007"]}
+    return make_checkpoint(tmp_path / "trained", split=split)
+
+
+@pytest.fixture
 def decision(checkpoint, tmp_path):
     network = package.load_model(checkpoint)
     profile = package.profile_attention(network, torch.randn(6, 1, 64, 64))
@@ -27,8 +37,8 @@ def decision(checkpoint, tmp_path):
     return tmp_path / "decision.json"
 
 
-def test_the_small_network_keeps_its_weights_and_its_preparation(checkpoint, tmp_path, capsys):
-    (checkpoint / "preparation.json").write_text("{}")
+def test_the_small_network_keeps_its_weights_and_its_preparation(tmp_path, capsys):
+    checkpoint = make_checkpoint(tmp_path / "other")
     assert vitrim("compress", checkpoint, "--depth", 3, "--out", tmp_path / "small") == 0
     small, full = package.load_model(tmp_path / "small"), package.load_model(checkpoint)
     assert small.depth == 3
@@ -58,3 +68,91 @@ def test_a_decision_about_another_network_is_refused(checkpoint, decision, tmp_p
     assert vitrim("compress", checkpoint, "--depth", 4, "--out", tmp_path / "four") == 0
     assert vitrim("compress", tmp_path / "four", "--decision", decision, "--out", tmp_path / "small") == 2
     assert "12 blocks" in capsys.readouterr().err
+
+
+def test_attention_decides_and_says_so(trained, tiny_data_once, tmp_path, capsys):
+    options = ("--depth", "auto", "--data", tiny_data_once, "--out", tmp_path / "small")
+    assert vitrim("compress", trained, *options) == 0
+    account = json.loads((tmp_path / "small/compression.json").read_text())
+    decision = json.loads((tmp_path / "small/attention/decision.json").read_text())
+    assert package.load_model(tmp_path / "small").depth == decision["depth"] == account["by_attention"]["depth"]
+    assert account["after"]["milliseconds_per_slice"] > 0
+    said = capsys.readouterr().out
+    assert "by attention: " in said
+    assert "ms a slice" in said
+
+
+def test_cases_that_the_study_held_out_never_take_part(trained, tiny_data_once, tmp_path):
+    options = ("--depth", "auto", "--data", tiny_data_once, "--out", tmp_path / "small")
+    assert vitrim("compress", trained, *options) == 0
+    decision = json.loads((tmp_path / "small/attention/decision.json").read_text())
+    assert set(decision["cases"]) == {f"case_{n:03d}" for n in range(6)}
+
+
+@pytest.mark.parametrize("recovery", ["finetune", "distil"])
+def test_recovery_starts_from_the_surviving_weights_and_changes_them(recovery, trained, tiny_data_once, tmp_path):
+    options = ("--depth", 2, "--data", tiny_data_once, "--recover", recovery, "--steps", 3)
+    assert vitrim("compress", trained, *options, "--out", tmp_path / "small") == 0
+    full, small = package.load_model(trained).state_dict(), package.load_model(tmp_path / "small").state_dict()
+    weights = [name for name in small if name.endswith("weight")]
+    apart = max(float((small[name] - full[name]).abs().max()) for name in weights)
+    assert 0 < apart < 0.1  # three steps of a learning rate of 1e-3
+    account = json.loads((tmp_path / "small/compression.json").read_text())
+    assert account["recovery_steps"] == 3
+    assert len((tmp_path / "small/recovery.csv").read_text().splitlines()) == 4
+
+
+def test_accuracy_decides_by_bisection_beside_attention(trained, tiny_data_once, tmp_path, capsys):
+    """The depth that is chosen is the smallest of those tried that were good enough."""
+    options = ("--depth", "auto", "--tolerance", "99%", "--data", tiny_data_once, "--out", tmp_path / "small")
+    assert vitrim("compress", make_checkpoint(tmp_path / "imported"), *options) == 2  # 2 of 8 cases are too few
+    assert "at least 5" in capsys.readouterr().err
+    more = write_tiny_data(tmp_path / "more", cases=11)
+    options = ("--depth", "auto", "--tolerance", "99%", "--data", more, "--out", tmp_path / "small")
+    assert vitrim("compress", trained, *options) == 0
+    account = json.loads((tmp_path / "small/compression.json").read_text())
+    tried = account["by_accuracy"]["tried"]
+    assert tried[0]["depth"] == 5
+    assert account["by_accuracy"]["cases"] == 5
+    smallest = min([entry["depth"] for entry in tried if entry["enough"]], default=12)
+    assert package.load_model(tmp_path / "small").depth == account["by_accuracy"]["depth"] == smallest
+    said = capsys.readouterr().out
+    assert "by attention: " in said
+    assert "by accuracy: " in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--depth", "auto"), "--data"),
+        (("--depth", "some"), "a number of blocks or auto"),
+        (("--depth", 3, "--tolerance", "1%"), "--depth auto"),
+        (("--depth", 3, "--recover", "magic"), "none, finetune, distil"),
+        (("--depth", 3, "--recover", "distil"), "--data"),
+        (("--depth", 3, "--epochs", 2), "--recover"),
+        (("--depth", "auto", "--tolerance", "150%"), "share of the Dice"),
+        (("--depth", 3, "--blocks", "last"), "first, influence"),
+    ],
+)
+def test_options_that_do_not_go_together_are_said_in_one_line(options, message, checkpoint, tmp_path, capsys):
+    assert vitrim("compress", checkpoint, "--out", tmp_path / "small", *options) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "small").exists()
+
+
+def test_influence_keeps_other_blocks_than_the_first(trained, tiny_data_once, tmp_path, capsys):
+    network = package.load_model(trained)
+    with torch.no_grad():  # blocks 1 and 2 hand their tokens on
+        for block in network.blocks[:2]:
+            for layer in (block.attn.proj, block.mlp.fc2):
+                layer.weight.zero_()
+                layer.bias.zero_()
+    package.save_model(network, tmp_path / "idle")
+    for name in ("preparation.json", "trial.json"):
+        shutil.copyfile(trained / name, tmp_path / "idle" / name)
+    options = ("--depth", 10, "--blocks", "influence", "--data", tiny_data_once, "--out", tmp_path / "small")
+    assert vitrim("compress", tmp_path / "idle", *options) == 0
+    assert json.loads((tmp_path / "small/compression.json").read_text())["kept"] == list(range(3, 13))
+    assert "kept by influence: 3, 4" in capsys.readouterr().out

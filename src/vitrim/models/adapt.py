@@ -31,6 +31,8 @@ def remove(block: nn.Module, returns: int | None) -> None:
 
     It stays an instance of its own class and keeps its hooks: decoders such as DPT's collect what they need by these.
     """
+    if isinstance(block, PassThrough):
+        return
     kind = type(block)
     block.__class__ = type(f"Removed{kind.__name__}", (PassThrough, kind), {})
     for content in (block._parameters, block._buffers, block._modules):
