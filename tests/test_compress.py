@@ -104,10 +104,7 @@ def test_recovery_starts_from_the_surviving_weights_and_changes_them(recovery, t
 
 def test_accuracy_decides_by_bisection_beside_attention(trained, tiny_data_once, tmp_path, capsys):
     """The depth that is chosen is the smallest of those tried that were good enough."""
-    options = ("--depth", "auto", "--tolerance", "99%", "--data", tiny_data_once, "--out", tmp_path / "small")
-    assert vitrim("compress", make_checkpoint(tmp_path / "imported"), *options) == 2  # 2 of 8 cases are too few
-    assert "at least 5" in capsys.readouterr().err
-    more = write_tiny_data(tmp_path / "more", cases=11)
+    more = write_tiny_data(tmp_path / "more", cases=13)
     options = ("--depth", "auto", "--tolerance", "99%", "--data", more, "--out", tmp_path / "small")
     assert vitrim("compress", trained, *options) == 0
     account = json.loads((tmp_path / "small/compression.json").read_text())
@@ -119,6 +116,16 @@ def test_accuracy_decides_by_bisection_beside_attention(trained, tiny_data_once,
     said = capsys.readouterr().out
     assert "by attention: " in said
     assert "by accuracy: " in said
+
+
+def test_accuracy_needs_enough_cases_and_says_so_before_anything_is_computed(tmp_path, capsys):
+    few = write_tiny_data(tmp_path / "few", cases=5)
+    options = ("--depth", "auto", "--tolerance", "1%", "--data", few, "--out", tmp_path / "small")
+    assert vitrim("compress", make_checkpoint(tmp_path / "imported"), *options) == 2
+    said = capsys.readouterr()
+    assert "5 with labels, asked for 5 to validate and at least 1 to train" in said.err
+    assert "attention" not in said.out
+    assert not (tmp_path / "small").exists()
 
 
 @pytest.mark.parametrize(

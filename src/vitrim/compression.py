@@ -41,7 +41,7 @@ Recovery = Literal["none", "finetune", "distil"]
 BESIDE = ("preparation.json", "trial.json")
 """What may lie beside a checkpoint and holds for its truncated form too: how its data were prepared and split."""
 TUNING = 0.2
-"""Share of the training cases on which a depth is chosen by accuracy, where no other cases are given."""
+"""Share of the training cases (5 at least) on which a depth is chosen by accuracy, where no others are given."""
 LOOK = AttentionConfig(cases=40, slices=8)
 
 
@@ -226,7 +226,7 @@ def _divided(
         return seen, new
     left = [case for case in cases.cases if case.id in usable]
     rest = CaseSet(cases.layout, cases.folder, tuple(left), cases.classes, cases.label_values, cases.channels)
-    drawn = split_cases(rest, DataConfig(validation=TUNING), request.seed)
+    drawn = split_cases(rest, DataConfig(validation=max(MINIMUM_CASES, round(TUNING * len(left)))), request.seed)
     reporter.say(f"note: accuracy is measured on {len(drawn.validation)} cases that the full network may have learned")
     return drawn.train, drawn.validation
 
