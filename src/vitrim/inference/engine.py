@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from vitrim.config import DataConfig, explain
+from vitrim.data.readers import emidec, ibsr18, synapse
 from vitrim.errors import InputError
 from vitrim.files import sha256
 from vitrim.models.checkpoint import load_model
@@ -129,9 +130,7 @@ def recipe_for(engine: Engine, checkpoint: Path, study: DataConfig | None) -> Re
     """
     recipe = engine.recipe
     if study is not None:
-        names = dict(enumerate(["background", *(study.classes or [])]))
-        if recipe is not None:
-            names = recipe.classes
+        names = recipe.classes if recipe else _names(study)
         recipe = Recipe(study, {n: names.get(n, f"class {n}") for n in range(engine.num_classes)})
     if recipe is None:
         raise InputError(
@@ -145,3 +144,9 @@ def recipe_for(engine: Engine, checkpoint: Path, study: DataConfig | None) -> Re
     if sorted(recipe.classes) != list(range(engine.num_classes)):
         raise InputError(f"{checkpoint} has {engine.num_classes} classes, its preparation names {len(recipe.classes)}")
     return recipe
+
+
+def _names(study: DataConfig) -> dict[int, str]:
+    """What a study calls its classes, as far as it can be known without its data."""
+    own = {"synapse": synapse.CLASSES, "ibsr18": ibsr18.CLASSES, "emidec": emidec.CLASSES}
+    return own.get(study.layout) or dict(enumerate(["background", *(study.classes or [])]))
