@@ -19,9 +19,10 @@ from vitrim.config import DataConfig
 from vitrim.data.preprocess import Preparation
 from vitrim.errors import InputError
 from vitrim.files import replacing, sha256
-from vitrim.inference.engine import Recipe, TorchEngine, recipe_for, stored_recipe
+from vitrim.inference.engine import Recipe, recipe_for, stored_recipe
 from vitrim.inference.inputs import find_inputs, load_input
 from vitrim.inference.onnx_engine import FORMAT, KEY, OnnxEngine, optional
+from vitrim.inference.torch_engine import TorchEngine
 from vitrim.models.checkpoint import load_model
 from vitrim.models.fold import fold_for_inference
 from vitrim.models.network import Network
@@ -67,16 +68,8 @@ def export_onnx(
     optional("onnxscript")
     optional("onnxruntime")
     network = load_model(checkpoint)
-    config = network.config
-    engine = TorchEngine(
-        network,
-        sha256(checkpoint / "model.safetensors"),
-        config.in_chans,
-        config.image_size,
-        config.num_classes,
-        stored_recipe(checkpoint),
-        device="cpu",
-    )
+    digest = sha256(checkpoint / "model.safetensors")
+    engine = TorchEngine(network, digest, stored_recipe(checkpoint), "cpu", bf16=False)
     recipe = recipe_for(engine, checkpoint, study) if study or engine.recipe or data else None
     slices = {"random slices": _random_slices(engine)}
     if data is not None and recipe is not None:
@@ -84,10 +77,10 @@ def export_onnx(
     about = {
         "format": FORMAT,
         "vitrim": vitrim.__version__,
-        "network": config.model_dump(mode="json"),
+        "network": network.config.model_dump(mode="json"),
         "initialised_from": network.initialised_from,
         "preparation": None if recipe is None else recipe.dump(),
-        "sha256": engine.identity,
+        "sha256": digest,
     }
     with replacing(out) as unfinished:
         _write(onnx, fold_for_inference(network), unfinished, about)

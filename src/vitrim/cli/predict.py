@@ -31,7 +31,9 @@ def predict(
 
     from vitrim.inference.files import predict_files
     from vitrim.progress import Reporter
-    from vitrim.report.preview import write_preview
+
+    if preview:
+        from vitrim.report.preview import write_preview
 
     predict_files(
         checkpoint,

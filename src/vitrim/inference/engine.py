@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitrim.config import DataConfig, explain
 from vitrim.data.readers import emidec, ibsr18, synapse
 from vitrim.errors import InputError
-from vitrim.files import sha256
-from vitrim.models.checkpoint import load_model
-from vitrim.models.fold import fold_for_inference
 
 
 @dataclass(frozen=True)
@@ -63,34 +59,6 @@ class Engine(Protocol):
         ...
 
 
-@dataclass
-class TorchEngine:
-    """A network in torch, folded, on the GPU if there is one, in bf16 where the hardware has it."""
-
-    network: nn.Module
-    identity: str
-    channels: int
-    image_size: tuple[int, int]
-    num_classes: int
-    recipe: Recipe | None
-    device: str = field(default_factory=lambda: "cuda" if torch.cuda.is_available() else "cpu")
-
-    def __post_init__(self) -> None:
-        self.network = self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._bf16 = torch.cuda.is_bf16_supported() if self.device == "cuda" else cpu_has_bf16()
-
-    def __call__(self, images: np.ndarray) -> Tensor:
-        batch = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self._bf16):
-            return self.network(batch)
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 in hardware (AVX512-BF16 or AMX); emulated, it is slower than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def open_engine(checkpoint: Path) -> Engine:
     """The engine for a checkpoint: the folder of a network, or a file that `vitrim export` wrote.
 
@@ -100,16 +68,9 @@ def open_engine(checkpoint: Path) -> Engine:
         from vitrim.inference.onnx_engine import OnnxEngine
 
         return OnnxEngine.open(checkpoint)
-    network = load_model(checkpoint)
-    config = network.config
-    return TorchEngine(
-        fold_for_inference(network),
-        sha256(checkpoint / "model.safetensors"),
-        config.in_chans,
-        config.image_size,
-        config.num_classes,
-        stored_recipe(checkpoint),
-    )
+    from vitrim.inference.torch_engine import TorchEngine
+
+    return TorchEngine.open(checkpoint)
 
 
 def stored_recipe(checkpoint: Path) -> Recipe | None:
