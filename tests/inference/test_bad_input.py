@@ -105,7 +105,7 @@ def test_wrong_paths_are_refused(checkpoint, tmp_path, capsys):
 def test_two_images_of_one_name_are_refused(checkpoint, tmp_path, capsys):
     write_image(tmp_path / "in/a.nii.gz")
     write_image(tmp_path / "in/a.nii")
-    assert "one case, a" in refused(capsys, "predict", checkpoint, tmp_path / "in", tmp_path / "out")
+    assert "both be case a" in refused(capsys, "predict", checkpoint, tmp_path / "in", tmp_path / "out")
 
 
 def test_a_full_disk_stops_with_what_is_finished_and_no_half_file(checkpoint, tmp_path, capsys, monkeypatch):

@@ -19,6 +19,7 @@ from vitrim.config import DataConfig
 from vitrim.data.cases import Case, CaseSet
 from vitrim.data.preprocess import Preparation
 from vitrim.data.readers import load_volume
+from vitrim.inference.inputs import find_inputs
 from vitrim.predict import predict_slices
 
 
@@ -143,6 +144,16 @@ def test_a_network_of_three_channels_takes_grey_images(tmp_path):
     write_image(tmp_path / "in/a_0000.nii.gz")
     assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out") == 0
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_a_number_at_the_end_of_a_name_is_a_channel_only_where_it_counts_from_zero(tmp_path):
+    for name in ("a_0000", "patient_0003", "patient_0004", "single_0007", "plain"):
+        write_image(tmp_path / f"{name}.nii.gz")
+    for number in range(9):
+        write_image(tmp_path / f"many_{number:04d}.nii.gz")
+    names = [case.name for case in find_inputs(tmp_path, channels=1)]
+    many = [f"many_{number:04d}" for number in range(9)]
+    assert names == ["a", *many, "patient_0003", "patient_0004", "plain", "single_0007"]
 
 
 def test_the_batch_size_changes_nothing(checkpoint, tmp_path):

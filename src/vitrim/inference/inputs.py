@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,9 @@ from vitrim.data.voxels import UNREADABLE, unreadable
 from vitrim.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii")
+
+MOST_CHANNELS = 8
+"""More files than this, numbered from `_0000`, are cases and not the channels of one, where a network takes one."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +47,8 @@ def is_nifti(path: Path) -> bool:
 def find_inputs(path: Path, channels: int) -> list[Input]:
     """The cases in a NIfTI file, or in a folder of them (not below it), by name.
 
-    Files that differ only in nnU-Net's ending `_0000`, `_0001`, … are the channels of one case. InputError where there
-    is no such file, or two cases would have one name.
+    Files that differ only in nnU-Net's ending `_0000`, `_0001`, … are the channels of one case; other numbers are part
+    of a case's name. InputError where there is no such file, or two cases would have one name.
     """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
@@ -55,17 +60,12 @@ def find_inputs(path: Path, channels: int) -> list[Input]:
         files = _with_its_channels(path) if channels > 1 else [path]
     else:
         raise InputError(f"no such file or folder: {path}")
-    cases: dict[str, list[Path]] = {}
-    for file in files:
-        cases.setdefault(_name(file), []).append(file)
-    for name, members in cases.items():
-        numbers = [_channel(file) for file in members]
-        if len(members) > 1 and numbers != list(range(len(members))):
-            raise InputError(
-                f"{' and '.join(file.name for file in members)} in {members[0].parent} would be one case, {name}: "
-                f"channels are numbered _0000, _0001 and so on; rename the others"
-            )
-    return [Input(name, tuple(members)) for name, members in sorted(cases.items())]
+    inputs = [case for members in _by_prefix(files).values() for case in _cases(members, channels)]
+    inputs.sort(key=lambda case: case.name)
+    for one, other in pairwise(inputs):
+        if one.name == other.name:
+            raise InputError(f"{one.files[0]} and {other.files[0].name} would both be case {one.name}; rename one")
+    return inputs
 
 
 def load_input(case: Input, channels: int) -> Loaded:
@@ -104,20 +104,43 @@ def _open(file: Path) -> Any:
 
 def _with_its_channels(path: Path) -> list[Path]:
     """The file, and those beside it that are other channels of its case."""
-    if _channel(path) is None:
-        return [path]
-    return sorted(
-        file
-        for file in path.parent.iterdir()
-        if is_nifti(file) and _channel(file) is not None and _name(file) == _name(path)
+    files = (file for file in path.parent.iterdir() if is_nifti(file) and _number(file) is not None)
+    members = sorted(_by_prefix(files).get(_prefix(path), []))
+    return members if path in members and _are_channels(members) else [path]
+
+
+def _by_prefix(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files whose names differ only in nnU-Net's number, together."""
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(_prefix(file), []).append(file)
+    return groups
+
+
+def _cases(members: list[Path], channels: int) -> list[Input]:
+    """The cases among files that have one prefix: one of several channels, or several whose names end in a number."""
+    if len(members) == 1:
+        file = members[0]
+        return [Input(stem(file) if _number(file) else _prefix(file), (file,))]
+    if _are_channels(members) and (channels > 1 or len(members) <= MOST_CHANNELS):
+        return [Input(_prefix(members[0]), tuple(members))]
+    if channels == 1:
+        return [Input(stem(file), (file,)) for file in members]
+    raise InputError(
+        f"{' and '.join(file.name for file in members)} in {members[0].parent} are no whole case: "
+        f"channels are numbered _0000, _0001 and so on; rename them"
     )
 
 
-def _name(file: Path) -> str:
+def _are_channels(members: list[Path]) -> bool:
+    return [_number(file) for file in members] == list(range(len(members)))
+
+
+def _prefix(file: Path) -> str:
     match = CHANNEL.match(stem(file))
     return match["id"] if match else stem(file)
 
 
-def _channel(file: Path) -> int | None:
+def _number(file: Path) -> int | None:
     match = CHANNEL.match(stem(file))
     return int(match["channel"]) if match else None

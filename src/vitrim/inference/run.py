@@ -130,18 +130,17 @@ class Prediction:
         return self._volumes(target.case.name, volume, loaded.image)
 
     def _volumes(self, case: str, labels: np.ndarray, image: Any) -> list[dict[str, Any]]:
-        counts = np.bincount(labels.ravel(), minlength=self.engine.num_classes)
+        counts = {label: int(np.count_nonzero(labels == label)) for label in self.recipe.classes if label}
         ml = millilitres(image)
         return [
             {
                 "case": case,
                 "label": label,
-                "structure": name,
-                "voxels": int(counts[label]),
-                "ml": None if ml is None else round(int(counts[label]) * ml, 4),
+                "structure": self.recipe.classes[label],
+                "voxels": count,
+                "ml": None if ml is None else round(count * ml, 4),
             }
-            for label, name in sorted(self.recipe.classes.items())
-            if label
+            for label, count in sorted(counts.items())
         ]
 
     def _origin(self, case: Input) -> Origin:

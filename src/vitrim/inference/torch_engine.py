@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitrim.errors import InputError
 from vitrim.files import sha256
 from vitrim.inference.engine import Recipe, stored_recipe
 from vitrim.models.checkpoint import load_model
@@ -42,8 +43,11 @@ class TorchEngine:
     def __call__(self, images: np.ndarray) -> Tensor:
         """Logits (B, K, H, W) of images (B, C, H, W), float32."""
         batch = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
-            return self.network(batch)
+        try:
+            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+                return self.network(batch)
+        except torch.OutOfMemoryError as error:
+            raise InputError(f"{len(images)} slices do not fit into the GPU's memory; lower --batch") from error
 
 
 def cpu_has_bf16() -> bool:
