@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 
 import numpy as np
 import pandas as pd
@@ -86,3 +88,22 @@ def test_only_what_can_be_imported_is(tmp_path, capsys):
     assert vitrim("import", "transunet", tmp_path / "file.pth", tmp_path / "out") == 2
     assert "file.pth" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+class Bomb:
+    """Pickled, it makes a folder where it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_pickle_that_would_run_code_is_not_imported(tmp_path, capsys):
+    for name, save in (("new.pth", torch.save), ("old.pth", lambda o, p: p.write_bytes(pickle.dumps(o)))):
+        save({"model": Bomb(tmp_path / "exploded")}, tmp_path / name)
+        assert vitrim("import", "transunet", tmp_path / name, tmp_path / "out") == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+        assert not (tmp_path / "exploded").exists()
+        assert not (tmp_path / "out").exists()

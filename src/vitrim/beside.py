@@ -20,6 +20,7 @@ from vitrim.data.slices import SliceCache
 from vitrim.data.split import Split
 from vitrim.errors import InputError
 from vitrim.evaluate import EvaluationData
+from vitrim.inference.engine import stored_recipe
 from vitrim.models.network import Network
 from vitrim.progress import Reporter
 
@@ -36,18 +37,18 @@ class Beside:
 
 def read_beside(checkpoint: Path) -> Beside:
     """Read preparation.json and trial.json in the folder of a checkpoint; InputError if one is damaged."""
-    preparation, trial = stored_json(checkpoint / "preparation.json"), stored_json(checkpoint / "trial.json")
+    recipe, trial = stored_recipe(checkpoint), stored_json(checkpoint / "trial.json")
     try:
         return Beside(
-            DataConfig.model_validate(preparation["data"]) if preparation else None,
-            {int(value): str(name) for value, name in preparation["classes"].items()} if preparation else None,
+            recipe.data if recipe else None,
+            recipe.classes if recipe else None,
             Split(tuple(trial["split"]["train"]), tuple(trial["split"]["validation"])) if trial else None,
             TrainConfig.model_validate(trial["training"]) if trial else None,
         )
     except ValidationError as error:
-        raise InputError(f"{checkpoint}: {explain(error)}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{checkpoint} holds a preparation.json or trial.json that vitrim did not write") from error
+        raise InputError(f"{checkpoint / 'trial.json'}: {explain(error)}") from error
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{checkpoint / 'trial.json'} does not hold what vitrim writes there") from error
 
 
 def stored_json(path: Path) -> dict[str, Any]:

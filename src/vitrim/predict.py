@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from vitrim.errors import InputError
 
@@ -17,11 +19,27 @@ def predict_slices(network: nn.Module, images: np.ndarray, batch_size: int = 8) 
     not finite: the class of NaN would be an answer made of nothing.
     """
     device = next(network.parameters()).device
-    labels = []
+
+    def run(batch: np.ndarray) -> Tensor:
+        return network(torch.from_numpy(batch).to(device).contiguous(memory_format=torch.channels_last))
+
+    return segment_slices(run, images, batch_size)[0]
+
+
+@torch.inference_mode()
+def segment_slices(
+    run: Callable[[np.ndarray], Tensor], images: np.ndarray, batch_size: int, probabilities: bool = False
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Labels (S, H, W), uint8, of images (S, C, H, W), and, if asked for, probabilities (K, S, H, W), float32.
+
+    `run` turns a batch (B, C, H, W), float32, into logits (B, K, H, W). InputError if a logit is not finite.
+    """
+    labels, chances = [], []
     for start in range(0, len(images), batch_size):
-        batch = torch.from_numpy(np.array(images[start : start + batch_size], dtype=np.float32))
-        logits = network(batch.to(device).contiguous(memory_format=torch.channels_last))  # (B, K, H, W)
+        logits = run(np.array(images[start : start + batch_size], dtype=np.float32))  # (B, K, H, W)
         if not torch.isfinite(logits).all():
             raise InputError("the network's logits are not finite; its weights or the images are damaged")
         labels.append(logits.argmax(dim=1).to(torch.uint8).cpu().numpy())
-    return np.concatenate(labels)
+        if probabilities:
+            chances.append(logits.float().softmax(dim=1).transpose(0, 1).cpu().numpy())
+    return np.concatenate(labels), np.concatenate(chances, axis=1) if probabilities else None

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from vitrim.config import DataConfig
 from vitrim.data.cases import Volume
-from vitrim.data.preprocess import Preparation
+from vitrim.data.preprocess import Preparation, restore
 from vitrim.data.readers import load_volume, read_cases
 from vitrim.metrics import case_metrics
 
@@ -42,6 +42,20 @@ def test_every_volume_ends_with_zero_mean_and_unit_deviation() -> None:
     assert prepared.images.dtype == np.float32
     np.testing.assert_allclose(prepared.images.mean((0, 2, 3)), 0, atol=1e-5)
     np.testing.assert_allclose(prepared.images.std((0, 2, 3)), 1, atol=1e-5)
+
+
+def test_probabilities_come_back_smooth_and_outside_the_crop_as_asked() -> None:
+    config = DataConfig(image_size=48, axis=0, crop=(12, 10))
+    record = Preparation.from_config(config).apply(volume((3, 20, 16))).record
+    ramp = np.broadcast_to(np.linspace(0, 1, 48, dtype=np.float32)[:, None], (3, 48, 48)).copy()
+    found = restore(ramp, record, outside=0.25)
+    assert found.shape == (3, 20, 16)
+    inside = found[:, 4:16, 3:13]
+    centres = (np.arange(12) + 0.5) * 4 - 0.5
+    np.testing.assert_allclose(inside, np.broadcast_to(centres[:, None] / 47, inside.shape), atol=1e-6)
+    cut = np.ones(found.shape, bool)
+    cut[:, 4:16, 3:13] = False
+    assert (found[cut] == 0.25).all()
 
 
 def test_a_constant_image_becomes_zero_and_not_nan() -> None:

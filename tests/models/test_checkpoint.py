@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,16 @@ def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
+def without_checksum(folder: Path) -> None:
+    """Make model.json what it was before there were checksums."""
+    path = folder / "model.json"
+    description = json.loads(path.read_text())
+    del description["sha256"]
+    path.write_text(json.dumps(description))
+
+
 def test_tensors_that_do_not_fit_are_named(saved: Path) -> None:
+    without_checksum(saved)
     state = load_file(saved / "model.safetensors")
     state["surplus"] = torch.zeros(1)
     state["head.bias"] = torch.zeros(7)
@@ -53,11 +64,48 @@ def test_tensors_that_do_not_fit_are_named(saved: Path) -> None:
     assert "of another shape: head.bias (7,) instead of (2,)" in message
 
 
-def test_a_cut_off_file_is_refused(saved: Path) -> None:
+@pytest.mark.parametrize(("checksum", "complaint"), [(True, "damaged or was changed"), (False, "cannot read")])
+def test_a_cut_off_file_is_refused(saved: Path, checksum: bool, complaint: str) -> None:
     file = saved / "model.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(InputError, match="cannot read"):
+    file.write_bytes(file.read_bytes()[:-1000])
+    if not checksum:
+        without_checksum(saved)
+    with pytest.raises(InputError, match=complaint):
         load_model(saved)
+
+
+def test_one_changed_weight_is_noticed(saved: Path) -> None:
+    file = saved / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged or was changed"):
+        load_model(saved)
+
+
+def test_a_checkpoint_without_a_checksum_still_loads(saved: Path) -> None:
+    without_checksum(saved)
+    assert load_model(saved).depth == 1
+
+
+class Bomb:
+    """Pickled, it makes a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_pickle_in_place_of_the_weights_is_refused_and_not_run(saved: Path, tmp_path: Path, checksum: bool) -> None:
+    (saved / "model.safetensors").write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    if not checksum:
+        without_checksum(saved)
+    with pytest.raises(InputError):
+        load_model(saved)
+    assert not (tmp_path / "exploded").exists()
 
 
 @pytest.mark.parametrize(

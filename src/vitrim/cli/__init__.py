@@ -3,7 +3,7 @@
 The modules are imported in the order in which `vitrim --help` lists their commands.
 """
 
-from vitrim.cli import study, networks, data  # noqa: I001
+from vitrim.cli import study, networks, predict, data  # noqa: I001
 from vitrim.cli.root import app, main
 
-__all__ = ["app", "data", "main", "networks", "study"]
+__all__ = ["app", "data", "main", "networks", "predict", "study"]

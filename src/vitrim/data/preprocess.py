@@ -82,9 +82,9 @@ class Slicing:
         return Stack(images, labels), record
 
     @staticmethod
-    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
+    def restore(values: np.ndarray, record: Record, outside: float) -> np.ndarray:
         flipped = tuple(n for n, flip in enumerate(record["flips"]) if flip)
-        return np.flip(labels, flipped).transpose(np.argsort(record["order"]))
+        return np.flip(values, flipped).transpose(np.argsort(record["order"]))
 
 
 @dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Clip:
         return Stack(stack.images.clip(self.low, self.high), stack.labels), asdict(self)
 
     @staticmethod
-    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
-        return labels
+    def restore(values: np.ndarray, record: Record, outside: float) -> np.ndarray:
+        return values
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,8 @@ class ZScore:
         return Stack(images.astype(np.float32, copy=False), stack.labels), {"mean": mean, "deviation": deviation}
 
     @staticmethod
-    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
-        return labels
+    def restore(values: np.ndarray, record: Record, outside: float) -> np.ndarray:
+        return values
 
 
 @dataclass(frozen=True)
@@ -147,17 +147,17 @@ class CentreCrop:
         return Stack(images, labels), {"before": list(before), "source": source, "target": target, "size": size}
 
     @staticmethod
-    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
-        whole = np.zeros((labels.shape[0], *record["before"]), labels.dtype)
+    def restore(values: np.ndarray, record: Record, outside: float) -> np.ndarray:
+        whole = np.full((values.shape[0], *record["before"]), outside, values.dtype)
         inside: tuple[Any, ...] = (..., *_window(record["target"], record["size"]))
-        outside: tuple[Any, ...] = (..., *_window(record["source"], record["size"]))
-        whole[outside] = labels[inside]
+        cut: tuple[Any, ...] = (..., *_window(record["source"], record["size"]))
+        whole[cut] = values[inside]
         return whole
 
 
 @dataclass(frozen=True)
 class Resize:
-    """Scale each slice to rows × columns: images bilinear, labels nearest, pixel centres aligned."""
+    """Scale each slice to rows × columns: images and probabilities bilinear, labels nearest, pixel centres aligned."""
 
     rows: int
     columns: int
@@ -167,14 +167,15 @@ class Resize:
         record = {"before": before, "after": list(size)}
         if before == list(size):
             return stack, record
-        tensor = torch.from_numpy(stack.images)
-        images = F.interpolate(tensor, size=size, mode="bilinear", align_corners=False).numpy()
+        images = _bilinear(stack.images, size)
         labels = None if stack.labels is None else _nearest(stack.labels, size)
         return Stack(images, labels), record
 
     @staticmethod
-    def restore(labels: np.ndarray, record: Record) -> np.ndarray:
-        return _nearest(labels, record["before"])
+    def restore(values: np.ndarray, record: Record, outside: float) -> np.ndarray:
+        if values.dtype.kind != "f":
+            return _nearest(values, record["before"])
+        return _bilinear(values[:, None], record["before"])[:, 0]
 
 
 STEPS: dict[str, Any] = {
@@ -233,11 +234,29 @@ class Preparation:
         return restore(labels, record)
 
 
-def restore(labels: np.ndarray, record: Record) -> np.ndarray:
-    """Take a label map (S, H, W) back to the grid (X, Y, Z) that `record` (of `Prepared`) tells of."""
+def restore(values: np.ndarray, record: Record, outside: float = 0) -> np.ndarray:
+    """Take a label map, or a map of one class's probability, (S, H, W) back to the grid (X, Y, Z) of `record`.
+
+    `record` is that of `Prepared`. Whole numbers are scaled by the nearest neighbour, others bilinearly. What a crop
+    cut away becomes `outside`: 0, the background's label; for the background's probability, give 1.
+    """
     for step in reversed(record["steps"]):
-        labels = STEPS[step["step"]].restore(labels, step)
-    return np.ascontiguousarray(labels)
+        values = STEPS[step["step"]].restore(values, step, outside)
+    return np.ascontiguousarray(values)
+
+
+def shown(volume: np.ndarray, record: Record) -> np.ndarray:
+    """Turn an array (X, Y, Z) of the original grid into slices (S, rows, columns) as a network sees them, unscaled."""
+    turn = record["steps"][0]
+    return _turn(volume, turn["order"], turn["flips"])
+
+
+def shown_spacing(record: Record) -> tuple[float, float] | None:
+    """Millimetres of a pixel of `shown`, down and across; None where they are not known."""
+    if record["spacing"] is None:
+        return None
+    _, down, across = (record["spacing"][axis] for axis in record["steps"][0]["order"])
+    return down, across
 
 
 def _own_plane(affine: np.ndarray, shape: tuple[int, ...]) -> str:
@@ -260,6 +279,12 @@ def _nearest(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
         return labels
     tensor = torch.from_numpy(labels.copy(order="C"))[:, None]
     return F.interpolate(tensor, size=tuple(size), mode="nearest-exact")[:, 0].numpy()
+
+
+def _bilinear(images: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Images (S, C, H, W), or (C, S, H, W), of another height and width."""
+    tensor = torch.from_numpy(np.ascontiguousarray(images))
+    return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False).numpy()
 
 
 def _pixel_spacing(volume: Volume, records: list[Record]) -> list[float] | None:

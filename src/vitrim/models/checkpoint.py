@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitrim import __version__
 from vitrim.config import NetworkConfig, explain
 from vitrim.errors import InputError
-from vitrim.files import replacing, write_json
+from vitrim.files import replacing, sha256, write_json
 from vitrim.models.adapt import Adapted, adapt
 from vitrim.models.factory import NETWORKS
 from vitrim.models.network import Network, check_tensors, expected_state, rebuilt
@@ -42,7 +42,7 @@ def save_model(model: nn.Module, path: Path | str) -> None:
         folder.mkdir(parents=True)
         save_file(_own_memory(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
         about = {"format": FORMAT, "vitrim": __version__, **described, "initialised_from": model.initialised_from}
-        write_json(folder / "model.json", about)
+        write_json(folder / "model.json", {**about, "sha256": sha256(folder / "model.safetensors")})
 
 
 @overload
@@ -55,7 +55,8 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
     An adapted model needs `into`: the other library's model, built as it was before it was truncated, whose weights
     do not matter and which is not changed.
 
-    Raises InputError where the folder does not hold a network, or its tensors do not fit its description.
+    Raises InputError where the folder does not hold a network, its tensors do not fit its description, or the file of
+    tensors is not the one that was saved (by its checksum; folders written before there was one load without).
     """
     folder = Path(path)
     description = _read_description(folder)
@@ -67,7 +68,7 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
         config = NetworkConfig.model_validate(description["network"])
     except ValidationError as error:
         raise InputError(f"{folder / 'model.json'}: {explain(error)}") from error
-    state = _read_tensors(folder)
+    state = _read_tensors(folder, description)
     check_tensors(expected_state(NETWORKS[config.name], config), state, str(folder / "model.safetensors"))
     network = rebuilt(NETWORKS[config.name], config, state)
     network.initialised_from = description["initialised_from"]
@@ -101,7 +102,7 @@ def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | N
             f"`into` is a {type(inner).__name__} with {whole.depth}"
         )
     adapted = whole.keeping(about["kept"])
-    state = _read_tensors(folder)
+    state = _read_tensors(folder, description)
     check_tensors(adapted.state_dict(), state, str(folder / "model.safetensors"))
     adapted.load_state_dict(state)
     adapted.initialised_from = description["initialised_from"]
@@ -119,11 +120,17 @@ def _own_memory(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
+def _read_tensors(folder: Path, description: dict[str, Any]) -> dict[str, Tensor]:
+    path = folder / "model.safetensors"
     try:
-        return load_file(folder / "model.safetensors")
+        if description.get("sha256", found := sha256(path)) != found:
+            raise InputError(
+                f"{path} is damaged or was changed: its SHA-256 begins with {found[:12]}, model.json says "
+                f"{str(description['sha256'])[:12]}; copy the folder again from where it was saved"
+            )
+        return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read {folder / 'model.safetensors'}: {error}") from error
+        raise InputError(f"cannot read {path}: {error}") from error
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -67,9 +67,14 @@ class ReleaseStdConv2d(StdConv2d):
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        variance, mean = torch.var_mean(self.weight, dim=(1, 2, 3), keepdim=True, unbiased=False)
-        weight = (self.weight - mean) / torch.sqrt(variance + 1e-5)
+        weight = standardised(self.weight)
         return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def standardised(weight: torch.Tensor) -> torch.Tensor:
+    """Kernels (out, in, h, w) with zero mean and unit deviation each, rounded as the release does."""
+    variance, mean = torch.var_mean(weight, dim=(1, 2, 3), keepdim=True, unbiased=False)
+    return (weight - mean) / torch.sqrt(variance + 1e-5)
 
 
 def fitting_group_norm(num_channels: int, **settings: Any) -> GroupNormAct:

@@ -1,0 +1,289 @@
+"""`vitrim predict` over the public TransUNet release's way of testing, with the same weights on the same processor.
+
+    python benchmarks/predict_speed.py [--slices 24] [--rounds 2] [--batch 8] [--steps 60] [--network FOLDER]
+
+The release's way (its `utils.test_single_volume`): one slice at a time, float32, each slice scaled to 224 x 224 by
+`scipy.ndimage.zoom` of order 3, its labels scaled back by order 0, weights standardised again at every call, attention
+written out. Ours: what `vitrim predict` does between reading a file and writing one. The volume is an abdomen phantom
+of 512 x 512 x SLICES voxels, at full depth and truncated to 3 blocks.
+
+The labels of a random network are noise, in which two ways of scaling a slice never agree. So the decoder learns first,
+for STEPS steps on other phantoms, on top of a random stem and transformer (which cost as much as trained ones); the
+Dice against the phantom's own labels is printed with it. `--network` keeps the weights, or takes those there. How far
+the two agree is printed for the whole, and for the computation alone, both given the slices as vitrim scales them.
+
+The ways take turns, slab by slab, so that a busy machine slows all; of each the best round counts. Peak memory is that
+of a process that does nothing else. The matrix rate is this machine's own, measured between the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.losses import DiceCELoss
+from scipy import ndimage
+
+import vitrim
+from vitrim.config import DataConfig, PhantomConfig
+from vitrim.data.cases import Volume
+from vitrim.data.phantom import draw_phantom
+from vitrim.data.preprocess import Preparation, restore
+from vitrim.inference.torch_engine import TorchEngine, cpu_has_bf16
+from vitrim.models.describe import count_macs
+from vitrim.models.fold import fold_for_inference
+from vitrim.models.network import Network
+from vitrim.models.transunet import TransUNet
+from vitrim.predict import segment_slices
+
+SPACING = (0.75, 0.75, 5.0)
+DATA = DataConfig(image_size=224, axis=2, clip=(-125, 275), normalize="none")
+NOISE = 0.5
+"""Of the phantom's default: 9 Hounsfield units."""
+
+CLASSES = 9
+SLAB = 8
+"""Slices between two turns."""
+
+MEAN, DEVIATION = -60.0, 90.0
+"""Of the clipped phantoms; fixed, so that both ways see the same intensities however the volume is cut."""
+
+Way = Callable[[np.ndarray], np.ndarray]
+"""From a volume (X, Y, Z) of Hounsfield units to its labels."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--slices", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--network", type=Path)
+    parser.add_argument("--memory-of", choices=["release", "vitrim"], help=argparse.SUPPRESS)
+    parser.add_argument("--depth", type=int, default=12, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.network or Path(temporary) / "network"
+        if options.memory_of:
+            print(peak_memory(options.memory_of, folder, options))
+            return
+        if not folder.exists():
+            train_decoder(folder, options.steps)
+        compare(folder, options)
+
+
+def compare(folder: Path, options: argparse.Namespace) -> None:
+    image, reference = volume(0, options.slices)
+    full = vitrim.load_model(folder)
+    networks = {12: full, 3: full.truncated(3)}
+    macs = {depth: count_macs(network) for depth, network in networks.items()}
+    ways: dict[tuple[str, int], Way] = {}
+    for depth, network in networks.items():
+        ways["release", depth] = release_way(network)
+        ways["vitrim", depth] = vitrim_way(network, options.batch)
+    seconds = {key: float("inf") for key in ways}
+    labels: dict[tuple[str, int], np.ndarray] = {}
+    rate = 0.0
+    for _ in range(options.rounds):
+        spent = dict.fromkeys(ways, 0.0)
+        parts: dict[tuple[str, int], list[np.ndarray]] = {key: [] for key in ways}
+        for start in range(0, image.shape[2], SLAB):
+            rate = max(rate, matrix_rate())
+            for key, way in ways.items():
+                begin = time.perf_counter()
+                parts[key].append(way(image[:, :, start : start + SLAB]))
+                spent[key] += time.perf_counter() - begin
+        seconds = {key: min(seconds[key], spent[key]) for key in ways}
+        labels = {key: np.concatenate(part, axis=2) for key, part in parts.items()}
+    memory = {key: memory_in_a_process(folder, options, *key) for key in ways}
+
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    print(f"{torch.get_num_threads()} threads, load {load}; matrix product {rate / 1e9:.0f} GFLOP/s in float32")
+    print(f"volume 512 x 512 x {options.slices}, batch {options.batch}, best of {options.rounds} rounds")
+    print(f"Dice of the full network, vitrim's way, with the phantom: {dice(labels['vitrim', 12], reference)[0]:.3f}")
+    print(f"{'way':<8} {'blocks':>6} {'s/slice':>8} {'over release, 12':>17} {'of rate':>8} {'peak MiB':>9}")
+    for (way, depth), spent_seconds in seconds.items():
+        each = spent_seconds / options.slices
+        share = 2 * macs[depth] / each / rate
+        ratio = seconds["release", 12] / spent_seconds
+        print(f"{way:<8} {depth:>6} {each:>8.3f} {ratio:>17.2f} {share:>8.0%} {memory[way, depth]:>9.0f}")
+    for depth in networks:
+        mean, low = dice(labels["vitrim", depth], labels["release", depth])
+        ratio = seconds["release", depth] / seconds["vitrim", depth]
+        print(f"{depth} blocks: {ratio:.2f} times as fast; Dice of the two ways {mean:.4f} (lowest class {low:.4f})")
+        mean, low = dice(*computed(networks[depth], image, options.batch))
+        print(f"          the computation alone: Dice {mean:.5f} (lowest class {low:.5f})")
+
+
+def computed(network: Network, image: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of one slab's slices, all scaled as vitrim does: from the plain network one at a time, and from ours."""
+    part = Volume(image[None, :, :, :SLAB], None, np.diag([*SPACING, 1]), SPACING)
+    images = (Preparation.from_config(DATA).apply(part).images - MEAN) / DEVIATION
+    ours = TorchEngine(fold_for_inference(network), "", None, "cpu", cpu_has_bf16())
+    with torch.no_grad():
+        plain = [network(torch.from_numpy(one)[None].float()).argmax(1).numpy() for one in images]
+    return np.concatenate(plain), segment_slices(ours, images, batch)[0]
+
+
+def release_way(network: Network) -> Way:
+    """One slice at a time, as the public release tests."""
+    plain = copy.deepcopy(network).eval()
+    for block in plain.blocks:
+        block.attn.fused_attn = False
+
+    def segment(part: np.ndarray) -> np.ndarray:
+        image = (part.clip(-125, 275) - MEAN) / DEVIATION
+        labels = np.zeros(part.shape, np.uint8)
+        for n in range(part.shape[2]):
+            with torch.no_grad():
+                logits = plain(torch.from_numpy(zoom_in(image[:, :, n]))[None, None].float())
+                out = torch.argmax(torch.softmax(logits, dim=1), dim=1)[0].numpy()
+            labels[:, :, n] = ndimage.zoom(out, (part.shape[0] / 224, part.shape[1] / 224), order=0)
+        return labels
+
+    return segment
+
+
+def vitrim_way(network: Network, batch: int) -> Way:
+    """What `vitrim predict` computes, in an array instead of a file."""
+    engine = TorchEngine(fold_for_inference(network), "", None, "cpu", cpu_has_bf16())
+    preparation = Preparation.from_config(DATA)
+
+    def segment(part: np.ndarray) -> np.ndarray:
+        prepared = preparation.apply(Volume(part[None], None, np.diag([*SPACING, 1]), SPACING))
+        labels, _ = segment_slices(engine, (prepared.images - MEAN) / DEVIATION, batch)
+        return restore(labels, prepared.record)
+
+    return segment
+
+
+def volume(number: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
+    """A phantom of that many slices (512, 512, slices), and its labels."""
+    config = PhantomConfig(kind="abdomen", cases=2, noise=NOISE)
+    drawing = draw_phantom(config, number, (512, 512, slices), SPACING)
+    return drawing.image, drawing.label
+
+
+def train_decoder(folder: Path, steps: int) -> None:
+    """Save a network whose decoder has learned the phantom's organs.
+
+    It learns from features of slices scaled in either way, and after 12 blocks or after 3, so that it is at home in all
+    that is compared. The features are computed once: stem and transformer stay as they are.
+    """
+    torch.manual_seed(0)
+    network = vitrim.create_model("transunet", num_classes=CLASSES, in_chans=1, stem="release").eval()
+    assert isinstance(network, TransUNet)
+    images, labels = training_slices()
+    skips, tokens = features(network, images)
+    del images
+    learning = [network.bottleneck, network.decoder, network.head]
+    optimizer = torch.optim.AdamW([p for part in learning for p in part.parameters()], lr=2e-3, weight_decay=0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    loss = DiceCELoss(softmax=True, to_onehot_y=True, batch=True)
+    network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    rng = np.random.default_rng(0)
+    for step in range(steps):
+        chosen = rng.permutation(len(labels))[:4]
+        x = network.bottleneck(tokens[step % 2][chosen])
+        for convs, skip in zip(network.decoder, (*skips, None), strict=True):
+            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+            x = convs(x if skip is None else torch.cat((x, skip[chosen]), dim=1))
+        value = loss(network.head(x), labels[chosen][:, None])
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 19:
+            print(f"training the decoder: step {step + 1} of {steps}, loss {value.item():.3f}", flush=True)
+    vitrim.save_model(network.eval().to(memory_format=torch.contiguous_format), folder)  # type: ignore[call-overload]
+
+
+def training_slices(cases: int = 4, slices: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
+    """Slices of other phantoms, scaled in either way (n, 1, 224, 224), and their labels (n, 224, 224)."""
+    preparation = Preparation.from_config(DATA)
+    images, labels = [], []
+    for number in range(1, cases + 1):
+        image, label = volume(number, slices)
+        prepared = preparation.apply(Volume(image[None], label, np.diag([*SPACING, 1]), SPACING))
+        assert prepared.labels is not None
+        cubic = np.stack([zoom_in(image[:, :, n].clip(-125, 275)) for n in range(slices)])[:, None]
+        images += [prepared.images, cubic]
+        labels += [prepared.labels] * 2
+    return torch.from_numpy((np.concatenate(images) - MEAN) / DEVIATION).float(), torch.from_numpy(
+        np.concatenate(labels)
+    )
+
+
+def features(network: TransUNet, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """The stem's skips at 1/8, 1/4 and 1/2, and the tokens after 12 blocks and after 3, of all images."""
+    ends = [network.vit, network.truncated(3).vit]
+    found: list[list[torch.Tensor]] = []
+    with torch.inference_mode():
+        for batch in images.split(8):
+            half, quarter, eighth, sixteenth = network.stem(batch.expand(-1, 3, -1, -1))
+            found.append([eighth, quarter, half, *(vit(sixteenth, ())[0] for vit in ends)])
+    joined = [torch.cat(parts).clone() for parts in zip(*found, strict=True)]
+    return joined[:3], joined[3:]
+
+
+def zoom_in(image: np.ndarray) -> np.ndarray:
+    """A slice (H, W) as the release scales it."""
+    return ndimage.zoom(image, (224 / image.shape[0], 224 / image.shape[1]), order=3)
+
+
+def dice(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Mean and lowest Dice over the structures that either has."""
+    values = []
+    for label in range(1, CLASSES):
+        a, b = one == label, other == label
+        if a.any() or b.any():
+            values.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+    return float(np.mean(values)), float(np.min(values))
+
+
+def matrix_rate() -> float:
+    """FLOP/s of a product of two 2048 x 2048 matrices in float32."""
+    a = torch.randn(2048, 2048)
+    seconds = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        torch.mm(a, a)
+        seconds.append(time.perf_counter() - begin)
+    return 2 * 2048**3 / min(seconds)
+
+
+def memory_in_a_process(folder: Path, options: argparse.Namespace, way: str, depth: int) -> float:
+    """Peak MiB of a process that runs one way over one slab."""
+    command = [sys.executable, __file__, "--network", folder, "--memory-of", way, "--depth", depth]
+    command += ["--slices", SLAB, "--batch", options.batch]
+    done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
+    return float(json.loads(done.stdout.splitlines()[-1]))
+
+
+def peak_memory(way: str, folder: Path, options: argparse.Namespace) -> float:
+    """Peak MiB of this process while it runs one way over random intensities."""
+    image = np.random.default_rng(0).normal(0, 100, (512, 512, options.slices)).astype(np.float32)
+    network = vitrim.load_model(folder)
+    if options.depth != network.depth:
+        network = network.truncated(options.depth)
+    run = release_way(network) if way == "release" else vitrim_way(network, options.batch)
+    del network
+    run(image)
+    status = Path("/proc/self/status").read_text()  # not getrusage: there a process begins with its parent's peak
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""A network as one ONNX file, checked against torch before it is there."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import vitrim
+from vitrim.config import DataConfig
+from vitrim.data.preprocess import Preparation
+from vitrim.errors import InputError
+from vitrim.files import replacing, sha256
+from vitrim.inference.engine import Recipe, recipe_for, stored_recipe
+from vitrim.inference.inputs import find_inputs, load_input
+from vitrim.inference.onnx_engine import FORMAT, KEY, OnnxEngine, optional
+from vitrim.inference.torch_engine import TorchEngine
+from vitrim.models.checkpoint import load_model
+from vitrim.models.fold import fold_for_inference
+from vitrim.models.network import Network
+
+OPSET = 18
+"""The ONNX operator set of the files: read by ONNX Runtime from 1.14 on."""
+
+TOLERANCE = 1e-3
+"""How far a logit may be from torch's."""
+
+AGREEMENT = 0.999
+"""Share of the pixels that must have torch's label."""
+
+RANDOM_SLICES = 3
+REAL_SLICES = 8
+"""Slices of each volume that are compared, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How the file compares with torch: largest difference of a logit, share of equal labels, slices compared."""
+
+    error: float
+    agreement: float
+    slices: int
+
+
+def export_onnx(
+    checkpoint: Path, out: Path, *, study: DataConfig | None = None, data: Path | None = None, overwrite: bool = False
+) -> dict[str, Check]:
+    """Write the network in the folder `checkpoint` as `out`: images (B, C, H, W) to logits (B, K, H, W), any B.
+
+    Preparation, classes and configuration go into the file's metadata, weights into the file itself (beside it from
+    2 GiB on). It is run on random slices, and on those of the NIfTI file or folder `data`, and compared with torch.
+
+    Raises InputError, with nothing written, if it does not compare, if `out` exists, or if a package is missing.
+    """
+    if out.suffix != ".onnx":
+        raise InputError(f"{out} must end in .onnx")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists already; use --overwrite, or choose another name")
+    onnx = optional("onnx")
+    optional("onnxscript")
+    optional("onnxruntime")
+    network = load_model(checkpoint)
+    digest = sha256(checkpoint / "model.safetensors")
+    engine = TorchEngine(network, digest, stored_recipe(checkpoint), "cpu", bf16=False)
+    recipe = recipe_for(engine, checkpoint, study) if study or engine.recipe or data else None
+    slices = {"random slices": _random_slices(engine)}
+    if data is not None and recipe is not None:
+        slices["real slices"] = _real_slices(engine, recipe, data)
+    about = {
+        "format": FORMAT,
+        "vitrim": vitrim.__version__,
+        "network": network.config.model_dump(mode="json"),
+        "initialised_from": network.initialised_from,
+        "preparation": None if recipe is None else recipe.dump(),
+        "sha256": digest,
+    }
+    with replacing(out) as unfinished:
+        _write(onnx, fold_for_inference(network), unfinished, about)
+        exported = OnnxEngine.open(unfinished)
+        checks = {what: _compare(engine, exported, images) for what, images in slices.items()}
+        for what, check in checks.items():
+            if check.error > TOLERANCE or check.agreement < AGREEMENT:
+                raise InputError(
+                    f"{out} was not written: on {what} its logits are up to {check.error:.2g} away from torch's "
+                    f"(allowed {TOLERANCE:g}) and {check.agreement:.3%} of its labels are torch's (at least "
+                    f"{AGREEMENT:.1%}); report this with the versions of torch, onnx and onnxruntime"
+                )
+    return checks
+
+
+def _write(onnx: Any, network: Network, path: Path, about: dict[str, Any]) -> None:
+    """Export with a free batch size, and put `about` into the metadata."""
+    example = torch.zeros(2, *network.example.shape[1:])
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    model.metadata_props.add(key=KEY, value=json.dumps(about, ensure_ascii=False))
+    if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
+        onnx.save(model, path)
+    else:
+        onnx.save(model, path, save_as_external_data=True, location=path.name + ".data")
+    onnx.checker.check_model(path)
+
+
+def _random_slices(engine: TorchEngine) -> np.ndarray:
+    shape = (RANDOM_SLICES, engine.channels, *engine.image_size)
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def _real_slices(engine: TorchEngine, recipe: Recipe, data: Path) -> np.ndarray:
+    """Evenly spaced slices of every case in `data`, prepared (S, C, H, W)."""
+    preparation = Preparation.from_config(recipe.data)
+    found = []
+    for case in find_inputs(data, engine.channels):
+        images = preparation.apply(load_input(case, engine.channels).volume).images
+        places = np.unique(np.linspace(0, len(images) - 1, REAL_SLICES).round().astype(int))
+        found.append(images[places].repeat(engine.channels // images.shape[1], axis=1))
+    return np.concatenate(found)
+
+
+def _compare(engine: TorchEngine, exported: OnnxEngine, images: np.ndarray) -> Check:
+    """Run both, one slice first and then the rest two at a time, so that another batch size is tried too."""
+    errors, same = [], []
+    for part in (images[:1], *(images[n : n + 2] for n in range(1, len(images), 2))):
+        expected, found = engine(part), exported(part)
+        errors.append(float((found - expected).abs().max()))
+        same.append((found.argmax(1) == expected.argmax(1)).float().mean(dim=(1, 2)))
+    return Check(max(errors), float(torch.cat(same).mean()), len(images))

@@ -1,0 +1,95 @@
+"""`vitrim predict`: from a checkpoint and paths to files on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from vitrim.config import DataConfig
+from vitrim.errors import InputError
+from vitrim.files import replacing
+from vitrim.inference.engine import open_engine, recipe_for
+from vitrim.inference.inputs import Input, find_inputs, is_nifti, stem
+from vitrim.inference.run import Draw, Prediction, Target, check_writable
+from vitrim.progress import Reporter
+
+COLUMNS = ["case", "label", "structure", "voxels", "ml"]
+
+
+def predict_files(
+    checkpoint: Path,
+    source: Path,
+    out: Path,
+    reporter: Reporter,
+    *,
+    study: DataConfig | None = None,
+    batch_size: int = 8,
+    probabilities: bool = False,
+    volumes: bool = False,
+    draw: Draw | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Segment the NIfTI file or files at `source` with the network at `checkpoint`, into the file or folder `out`.
+
+    Beside each label map go, if asked for, `NAME_probabilities.nii.gz` and `NAME_preview.png`; into the folder goes
+    `volumes.csv` (`NAME_volumes.csv` beside a single file). See `vitrim.inference.run` for what is kept and what is
+    made anew.
+
+    Raises InputError for anything that is wrong with these; where only some cases are, after all others are written.
+    """
+    engine = open_engine(checkpoint)
+    recipe = recipe_for(engine, checkpoint, study)
+    inputs = find_inputs(source, engine.channels)
+    single = is_nifti(out)
+    if single and source.is_dir():
+        raise InputError(f"{out} is the name of a file, but {source} is a folder: give a folder for the predictions")
+    if out.is_dir() if single else out.is_file():
+        raise InputError(f"{out} is a {'folder' if single else 'file'}; choose another OUT")
+    targets = [_target(case, out if single else out / f"{case.name}.nii.gz", probabilities, draw) for case in inputs]
+    _spare_inputs(targets)
+    prediction = Prediction(engine, recipe, batch_size, draw)
+    folder = out.parent if single else out
+    made = not folder.exists()
+    check_writable(folder)
+    try:
+        summary = prediction.run(targets, reporter, overwrite)
+        if volumes and summary.volumes:
+            table = folder / (f"{stem(out)}_volumes.csv" if single else "volumes.csv")
+            rows = pd.DataFrame(summary.volumes, columns=COLUMNS).sort_values(["case", "label"])
+            with replacing(table) as temporary:
+                rows.to_csv(temporary, index=False, lineterminator="\n")
+            reporter.say(f"wrote {table}")
+    finally:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+    done = [target for target in targets if target.case.name not in summary.failed]
+    if done:
+        kept = f", {len(summary.kept)} of them kept from before" if summary.kept else ""
+        reporter.say(f"wrote {out}" if single else f"wrote {out} ({len(done)} label map{_s(done)}{kept})")
+    if summary.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in summary.failed.items())
+        raise InputError(f"{len(summary.failed)} of {len(targets)} case{_s(targets)} failed: {reasons}")
+
+
+def _target(case: Input, labels: Path, probabilities: bool, draw: Draw | None) -> Target:
+    name = stem(labels)
+    return Target(
+        case,
+        labels,
+        labels.with_name(f"{name}_probabilities.nii.gz") if probabilities else None,
+        labels.with_name(f"{name}_preview.png") if draw else None,
+    )
+
+
+def _spare_inputs(targets: list[Target]) -> None:
+    """InputError if a prediction would take the place of an image."""
+    images = {file.resolve() for target in targets for file in target.case.files}
+    for target in targets:
+        for path in target.wanted:
+            if path.resolve() in images:
+                raise InputError(f"{path} is an image, and would be replaced by a prediction; choose another OUT")
+
+
+def _s(items: list[Target]) -> str:
+    return "s" if len(items) != 1 else ""

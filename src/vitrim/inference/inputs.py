@@ -1,0 +1,146 @@
+"""Which NIfTI files make up a case to predict, and reading it with its header."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+
+from vitrim.data.cases import Case, CaseSet, Volume
+from vitrim.data.readers import load_volume
+from vitrim.data.readers.decathlon import CHANNEL
+from vitrim.data.readers.walk import stem
+from vitrim.data.voxels import UNREADABLE, unreadable
+from vitrim.errors import InputError
+
+ENDINGS = (".nii.gz", ".nii")
+
+MOST_CHANNELS = 8
+"""More files than this, numbered from `_0000`, are cases and not the channels of one, where a network takes one."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A case to predict: its name, and one file for each channel or one with all."""
+
+    name: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A case in memory, and the image (without its voxels) whose header its prediction takes over."""
+
+    volume: Volume
+    image: Any
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether the name is that of a NIfTI file."""
+    return path.name.endswith(ENDINGS)
+
+
+def find_inputs(path: Path, channels: int) -> list[Input]:
+    """The cases in a NIfTI file, or in a folder of them (not below it), by name.
+
+    Files that differ only in nnU-Net's ending `_0000`, `_0001`, … are the channels of one case; other numbers are part
+    of a case's name. InputError where there is no such file, or two cases would have one name.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
+        if not files:
+            raise InputError(f"no NIfTI files in {path}: expected names that end in {' or '.join(ENDINGS)}")
+    elif path.is_file():
+        if not is_nifti(path):
+            raise InputError(f"{path} is no NIfTI file: expected a name that ends in {' or '.join(ENDINGS)}")
+        files = _with_its_channels(path) if channels > 1 else [path]
+    else:
+        raise InputError(f"no such file or folder: {path}")
+    inputs = [case for members in _by_prefix(files).values() for case in _cases(members, channels)]
+    inputs.sort(key=lambda case: case.name)
+    for one, other in pairwise(inputs):
+        if one.name == other.name:
+            raise InputError(f"{one.files[0]} and {other.files[0].name} would both be case {one.name}; rename one")
+    return inputs
+
+
+def load_input(case: Input, channels: int) -> Loaded:
+    """Read a case for a network of that many channels; a network of three takes one channel too, which it repeats.
+
+    InputError as from `load_volume`; also for another number of channels, and for a series of volumes.
+    """
+    images = [_open(file) for file in case.files]
+    found = len(images)
+    shape = images[0].shape
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) > 3 and found == 1:
+        found = shape[3]
+        if channels == 1:
+            raise InputError(
+                f"{case.files[0]} is a series of {found} volumes, the network takes single ones: split it first, "
+                f"for example with nibabel.four_to_three, and predict those that are wanted"
+            )
+    if found != channels and not (found == 1 and channels == 3):
+        raise InputError(
+            f"{case.files[0]} has {found} channel{'s' if found != 1 else ''}, the network takes {channels}: give "
+            f"{channels} files that end in _0000, _0001 and so on, or one with a fourth axis of that length"
+        )
+    folder = case.files[0].parent
+    about = CaseSet("files", folder, (), {0: "background"}, {0: 0}, tuple(str(n) for n in range(found)))
+    return Loaded(load_volume(Case(case.name, case.files, None), about), images[0])
+
+
+def _open(file: Path) -> Any:
+    try:
+        return nib.load(file)
+    except UNREADABLE as error:
+        raise unreadable(file, error) from error
+
+
+def _with_its_channels(path: Path) -> list[Path]:
+    """The file, and those beside it that are other channels of its case."""
+    files = (file for file in path.parent.iterdir() if is_nifti(file) and _number(file) is not None)
+    members = sorted(_by_prefix(files).get(_prefix(path), []))
+    return members if path in members and _are_channels(members) else [path]
+
+
+def _by_prefix(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Files whose names differ only in nnU-Net's number, together."""
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        groups.setdefault(_prefix(file), []).append(file)
+    return groups
+
+
+def _cases(members: list[Path], channels: int) -> list[Input]:
+    """The cases among files that have one prefix: one of several channels, or several whose names end in a number."""
+    if len(members) == 1:
+        file = members[0]
+        return [Input(stem(file) if _number(file) else _prefix(file), (file,))]
+    if _are_channels(members) and (channels > 1 or len(members) <= MOST_CHANNELS):
+        return [Input(_prefix(members[0]), tuple(members))]
+    if channels == 1:
+        return [Input(stem(file), (file,)) for file in members]
+    raise InputError(
+        f"{' and '.join(file.name for file in members)} in {members[0].parent} are no whole case: "
+        f"channels are numbered _0000, _0001 and so on; rename them"
+    )
+
+
+def _are_channels(members: list[Path]) -> bool:
+    return [_number(file) for file in members] == list(range(len(members)))
+
+
+def _prefix(file: Path) -> str:
+    match = CHANNEL.match(stem(file))
+    return match["id"] if match else stem(file)
+
+
+def _number(file: Path) -> int | None:
+    match = CHANNEL.match(stem(file))
+    return int(match["channel"]) if match else None

@@ -1,0 +1,105 @@
+"""Writing label maps and probabilities as NIfTI on the grid of the image that they belong to.
+
+Each file says in a comment (a NIfTI header extension) which network made it from which image, so that work that was
+interrupted goes on where it was, and nothing that came from elsewhere is taken for a result.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import nibabel as nib
+import numpy as np
+from nibabel.nifti1 import Nifti1Extension
+
+from vitrim.data.voxels import UNREADABLE
+from vitrim.files import replacing
+
+COMMENT = 6
+"""NIfTI's code of an extension that is plain text."""
+
+MILLILITRES = {"meter": 1e6, "micron": 1e-12}
+"""Of a cubic unit; millimetres otherwise, which nearly all files are in."""
+
+Origin = dict[str, str]
+"""What a prediction depends on: digests of network, image and preparation."""
+
+
+def write_labels(path: Path, labels: np.ndarray, image: Any, origin: Origin) -> None:
+    """Write labels (X, Y, Z), uint8, with grid, affine, orientation codes, units and description of `image`."""
+    shape = image.shape if np.prod(image.shape) == labels.size else labels.shape
+    result = _like(image, labels.reshape(shape), origin)
+    result.header.set_intent("label")
+    with _writing(path) as stream:
+        result.to_stream(stream)
+
+
+def write_probabilities(path: Path, classes: Iterable[np.ndarray], count: int, image: Any, origin: Origin) -> None:
+    """Write probabilities as float32 (X, Y, Z, K); `classes` gives K maps (X, Y, Z), of which one is held at a time."""
+    result = _like(image, np.broadcast_to(np.float32(0), (*_space(image), count)), origin)
+    header = result.header
+    header.set_slope_inter(1, 0)
+    with _writing(path) as stream:
+        header.write_to(stream)
+        stream.write(b"\0" * (header.get_data_offset() - stream.tell()))
+        for values in classes:
+            stream.write(np.asarray(values, header.get_data_dtype()).tobytes(order="F"))
+
+
+def read_origin(path: Path) -> Origin | None:
+    """What the file at `path` was made from; None if it does not say, or is not readable."""
+    try:
+        extensions = nib.load(path).header.extensions
+        for extension in extensions:
+            if extension.get_code() == COMMENT:
+                content = json.loads(extension.get_content())
+                if isinstance(content, dict) and "vitrim" in content:
+                    return content["vitrim"]
+    except (*UNREADABLE, AttributeError):
+        return None
+    return None
+
+
+def millilitres(image: Any) -> float | None:
+    """Volume of a voxel in ml; None where the header knows no spacing."""
+    header = image.header
+    unit = header.get_xyzt_units()[0] if hasattr(header, "get_xyzt_units") else "unknown"
+    known = unit != "unknown" or header.get("sform_code", 0) > 0 or header.get("qform_code", 0) > 0
+    if not known and np.allclose(header.get_zooms()[:3], 1):
+        return None
+    return abs(float(np.linalg.det(image.affine[:3, :3]))) * MILLILITRES.get(unit, 1e-3)
+
+
+def _like(image: Any, array: np.ndarray, origin: Origin) -> Any:
+    """A NIfTI image of `array` under the header of `image`, as far as that still holds."""
+    kind = nib.Nifti2Image if isinstance(image, nib.Nifti2Image) else nib.Nifti1Image
+    header = image.header.copy() if isinstance(image, nib.Nifti1Pair) else None
+    result = kind(array, image.affine, header, dtype=array.dtype)
+    result.header["cal_min"] = result.header["cal_max"] = 0
+    result.header.set_intent("none")
+    result.header.extensions.clear()
+    result.header.extensions.append(Nifti1Extension(COMMENT, json.dumps({"vitrim": origin}).encode()))
+    result.header["vox_offset"] = 0  # found anew, behind the extension
+    return result
+
+
+def _space(image: Any) -> tuple[int, int, int]:
+    x, y, z = (*image.shape[:3], 1, 1)[:3]
+    return x, y, z
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[IO[bytes]]:
+    """A stream, compressed if the name says so, whose content appears at `path` once it is whole."""
+    with replacing(path) as temporary, temporary.open("wb") as raw:
+        if path.name.endswith(".gz"):
+            # no name and no time in it: the same prediction gives the same bytes
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as zipped:
+                yield zipped  # type: ignore[misc]
+        else:
+            yield raw

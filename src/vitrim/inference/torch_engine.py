@@ -1,0 +1,56 @@
+"""Runs a network in torch as fast as this machine does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitrim.errors import InputError
+from vitrim.files import sha256
+from vitrim.inference.engine import Recipe, stored_recipe
+from vitrim.models.checkpoint import load_model
+from vitrim.models.fold import fold_for_inference
+from vitrim.models.network import Network
+
+
+@dataclass
+class TorchEngine:
+    """A network in torch, on the GPU if there is one, in bf16 where the hardware has it."""
+
+    network: Network
+    identity: str
+    recipe: Recipe | None
+    device: str
+    bf16: bool
+
+    def __post_init__(self) -> None:
+        config = self.network.config
+        self.channels, self.image_size, self.num_classes = config.in_chans, config.image_size, config.num_classes
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @classmethod
+    def open(cls, checkpoint: Path) -> TorchEngine:
+        """Read the network in the folder `checkpoint` and fold it; InputError if there is none, or it is damaged."""
+        network = fold_for_inference(load_model(checkpoint))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
+        return cls(network, sha256(checkpoint / "model.safetensors"), stored_recipe(checkpoint), device, bf16)
+
+    def __call__(self, images: np.ndarray) -> Tensor:
+        """Logits (B, K, H, W) of images (B, C, H, W), float32."""
+        batch = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
+        try:
+            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+                return self.network(batch)
+        except torch.OutOfMemoryError as error:
+            raise InputError(f"{len(images)} slices do not fit into the GPU's memory; lower --batch") from error
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 in hardware (AVX512-BF16 or AMX); emulated, it is slower than float32."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
