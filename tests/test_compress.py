@@ -116,6 +116,9 @@ def test_accuracy_decides_by_bisection_beside_attention(trained, tiny_data_once,
     said = capsys.readouterr().out
     assert "by attention: " in said
     assert "by accuracy: " in said
+    page = (tmp_path / "small/compression.md").read_text()
+    for way in ("attention", "accuracy"):
+        assert f"| by {way} | {account[f'by_{way}']['depth']} |" in page
 
 
 def test_accuracy_needs_enough_cases_and_says_so_before_anything_is_computed(tmp_path, capsys):

@@ -27,7 +27,7 @@ def make_checkpoint(folder: Path, seed: int = 0, classes: int = 3, split: dict |
     write_json(
         folder / "preparation.json",
         {
-            "data": DataConfig(image_size=64).model_dump(mode="json"),
+            "data": DataConfig(image_size=32).model_dump(mode="json"),
             "classes": {str(n): names[n] for n in range(classes)},
         },
     )

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from vitrim.account import account, cost_of, lines
+from vitrim.account import account, cost_of, lines, markdown
 from vitrim.attention.decision import Decision
 from vitrim.beside import Beside, cases_for, prepared_slices, read_beside
 from vitrim.choose import Choice, Method, choose_blocks
@@ -24,7 +24,7 @@ from vitrim.data.slices import SliceDataset
 from vitrim.data.split import Split, split_cases
 from vitrim.errors import InputError
 from vitrim.evaluate import EvaluationData, evaluate
-from vitrim.files import replacing, write_json
+from vitrim.files import replacing, write_json, write_text
 from vitrim.look import CaseImages, look_at, spread
 from vitrim.models.checkpoint import load_model, save_model
 from vitrim.models.factory import build
@@ -155,8 +155,8 @@ def compress_checkpoint(
     that the checkpoint's study held out never take part. Accuracy is measured on cases that the checkpoint has not
     seen, where `data` holds 5 of these, or on a fifth of its training cases, which are then left out of recovery.
 
-    Returns what was done, and what it costs and saves (equations 4 and 5), as lines; compression.json says it all.
-    InputError where the request cannot be met; `out` appears whole or not at all.
+    Returns what was done, and what it costs and saves (equations 4 and 5), as lines; compression.json and
+    compression.md say it all. InputError where the request cannot be met; `out` appears whole or not at all.
     """
     if out.exists():
         raise InputError(f"{out} exists already; choose another folder with --out")
@@ -196,6 +196,7 @@ def compress_checkpoint(
             tolerated,
         )
         write_json(unfinished / "compression.json", {"checkpoint": str(checkpoint), **told})
+        write_text(unfinished / "compression.md", markdown(told, network))
     return [*lines(told, decided, tolerated), f"wrote {out}"]
 
 
