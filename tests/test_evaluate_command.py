@@ -20,7 +20,7 @@ def make_checkpoint(folder: Path, seed: int = 0, classes: int = 3, split: dict |
     """An untrained network with what a study leaves beside it."""
     torch.manual_seed(seed)
     network = package.create_model(
-        "transunet", num_classes=classes, image_size=64, in_chans=1, size="micro", width=0.25
+        "transunet", num_classes=classes, image_size=32, in_chans=1, size="micro", width=0.25
     )
     package.save_model(network, folder)
     names = {0: "background", 1: "bright", 2: "dark", 3: "other"}
