@@ -114,10 +114,14 @@ class SegmentationTask(pl.LightningModule):
         self.loss = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
         self.losses: list[float] = []
 
-    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+    def loss_of(self, batch: dict[str, Tensor]) -> Tensor:
+        """Loss of a batch, "image" (B, C, H, W) and "label" (B, H, W), to be minimised. A subclass may add to it."""
         image = batch["image"].contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
         logits = self.network(image).float()  # (B, K, H, W)
-        loss = self.loss(logits, batch["label"][:, None])
+        return self.loss(logits, batch["label"][:, None])
+
+    def training_step(self, batch: dict[str, Tensor], index: int) -> Tensor:
+        loss = self.loss_of(batch)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise InputError(
