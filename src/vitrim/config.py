@@ -162,6 +162,10 @@ class TrainConfig(Strict):
     """`auto`: bf16 where the processor has it in hardware, float32 elsewhere."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     workers: int = Field(default=0, ge=0)
+    devices: int = Field(default=1, ge=1)
+    """GPUs (or processes, on a CPU) of one machine that share one training; each takes its part of every batch."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines that share one training, `devices` on each; they have to be started together (docs/study.md)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
