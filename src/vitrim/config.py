@@ -164,6 +164,10 @@ class TrainConfig(Strict):
     """`auto`: bf16 where the processor has it in hardware, float32 elsewhere."""
     device: Literal["auto", "cpu", "gpu"] = "auto"
     workers: int = Field(default=0, ge=0)
+    devices: int = Field(default=1, ge=1)
+    """GPUs (or processes, on a CPU) of one machine that share one training; each takes its part of every batch."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines that share one training, `devices` on each; they have to be started together (docs/study.md)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:
@@ -209,6 +213,29 @@ class StudyConfig(Strict):
     margins: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.01]
     """How much Dice a truncated network may lose, relative to the full one, and still be called not worse."""
     seed: int = Field(default=0, ge=0)
+    """Draws the split, the initial weights and the order of the slices."""
+    seeds: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+    """Train everything once with each of these, in place of `seed`, which still draws the split."""
+    folds: int | None = Field(default=None, ge=2)
+    """Train everything once on each of so many folds, in place of `data.fold` alone."""
+    depths: list[Annotated[int, Field(ge=0, le=12)]] | None = None
+    """Fixed depths of every network, in place of its own; those that it has no form of are left out."""
+    truncated_from: Literal["scratch", "inherit", "distil"] = "scratch"
+    """What truncated networks start from: the full one's initial weights (as in the paper); its trained weights; or
+    these with the full network as their teacher."""
+
+    @model_validator(mode="after")
+    def _nothing_twice(self) -> StudyConfig:
+        for name in ("seeds", "depths"):
+            given = getattr(self, name) or []
+            if len(set(given)) < len(given):
+                raise ValueError(f"{name} {given} name one twice")
+        return self
+
+    @property
+    def all_seeds(self) -> list[int]:
+        """Seeds of the trainings."""
+        return self.seeds or [self.seed]
 
 
 def presets() -> list[str]:
@@ -243,6 +270,28 @@ def parse_study(text: str, source: str) -> StudyConfig:
         return StudyConfig.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{source}: {explain(error)}") from error
+
+
+def changed(study: StudyConfig, **changes: Any) -> StudyConfig:
+    """A study with some keys replaced, checked again; InputError where they make it impossible."""
+    content = study.model_dump()
+    for key, value in changes.items():
+        content[key] = {**content[key], **value} if key == "training" else value
+    try:
+        return StudyConfig.model_validate(content)
+    except ValidationError as error:
+        raise InputError(explain(error)) from error
+
+
+def numbers(text: str, option: str) -> list[int]:
+    """Read `0,1,5` or `0..12`, or both; InputError names the option where it is neither."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*\.\.\s*(\d+))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise InputError(f"{option}: {text!r} is not a list of numbers such as 0,1,5 or 0..12")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return found
 
 
 def explain(error: ValidationError) -> str:

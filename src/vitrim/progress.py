@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where a training is: steps done of how many, the epoch that the last one belongs to, and its loss."""
+
+    step: int
+    steps: int
+    epoch: int
+    epochs: int
+    loss: float
+
+    def sentence(self) -> str:
+        """Epoch and loss, in a few words."""
+        return f"epoch {self.epoch} of {self.epochs}  loss {self.loss:.3f}"
+
+
+Watch = Callable[[Moment], None]
+"""Is told where a training is."""
 
 
 class Stage:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from vitrim.cli.root import app
+from vitrim.errors import InputError
+
+if TYPE_CHECKING:
+    from vitrim.config import StudyConfig
+
+FAILED, INTERRUPTED = 1, 130
+"""Exit status where trainings failed, and where the user stopped it."""
 
 
 @app.command()
@@ -16,36 +23,116 @@ def study(
     data: Annotated[Path | None, typer.Option(help="Folder with the data set.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME by default.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the study's own.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Train with each of these: 0,1,2 or 0..2.")] = None,
+    folds: Annotated[int | None, typer.Option(min=2, help="Train on each of so many folds.")] = None,
+    depths: Annotated[str | None, typer.Option(help="Fixed depths of every network: 1,3,6 or 0..12.")] = None,
+    networks: Annotated[str | None, typer.Option(help="Of the study's networks, these: transunet,unetr2d.")] = None,
     init: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="What networks start from: scratch, pretrained (timm's hub), or a local file or folder of weights."
+            help="What networks start from: scratch, pretrained (timm's hub), or a local file or folder of weights. "
+            "What truncated ones start from: inherit (the trained full network's weights) or distil (with it as "
+            "teacher). May be given once for each."
         ),
     ] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="GPUs that share one training.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Machines that share one training.")] = None,
+    logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Do the trainings on a Ray cluster; on this machine's own.")
+    ] = False,
+    ray_address: Annotated[
+        str | None, typer.Option(help="--ray on the cluster at this address; auto finds it.")
+    ] = None,
+    status: Annotated[bool, typer.Option("--status", help="Only say where the running study is.")] = False,
 ) -> None:
-    """Train, look at the attention, cut, compare: the paper's experiment, whole."""
-    from vitrim.config import load_study
+    """Train, look at the attention, cut, compare: the paper's experiment, whole.
+
+    The same command again goes on with what was stopped. Exit status 1: some trainings failed.
+    """
+    from vitrim.config import changed, load_study, numbers
 
     config = load_study(source)
+    changes: dict[str, Any] = {"training": {}}
     if seed is not None:
-        config = config.model_copy(update={"seed": seed})
-    if init is not None:
-        start = {"scratch": False, "pretrained": True}.get(init, init)
-        config = config.model_copy(update={"pretrained": start})
+        changes["seed"] = seed
+    if seeds is not None:
+        changes["seeds"] = numbers(seeds, "--seeds")
+    if folds is not None:
+        changes["folds"] = folds
+    if depths is not None:
+        changes["depths"] = numbers(depths, "--depths")
+    if networks is not None:
+        changes["networks"] = _chosen(config, networks)
+    if devices is not None:
+        changes["training"]["devices"] = devices
+    if nodes is not None:
+        changes["training"]["nodes"] = nodes
+    config = changed(config, **changes, **_start(init or []))
     folder = out or Path("runs") / config.name
+    if status:
+        _say_status(folder)
+        return
 
     from vitrim.progress import Reporter
     from vitrim.report.build import write_report
+    from vitrim.study.failures import failures
     from vitrim.study.runner import run_study
 
     reporter = Reporter()
-    run_study(config, data, folder, reporter)
-    written = write_report(folder)
-    reporter.say("")
-    reporter.say((folder / "report.md").read_text(encoding="utf-8").split("\n\n## ")[0].strip())
-    reporter.say("")
-    for path in [*written, folder / "results.csv"]:
-        reporter.say(f"wrote {path}")
+    try:
+        run_study(config, data, folder, reporter, logger=logger, ray=ray_address or ("local" if ray else None))
+    except KeyboardInterrupt:
+        typer.echo(f"vitrim: stopped; the same command goes on with what is in {folder}", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if (folder / "results.csv").is_file():
+        written = write_report(folder)
+        reporter.say("")
+        reporter.say((folder / "report.md").read_text(encoding="utf-8").split("\n\n## ")[0].strip())
+        reporter.say("")
+        for path in [*written, folder / "results.csv"]:
+            reporter.say(f"wrote {path}")
+    if failed := failures(folder):
+        said = "; ".join(failure.sentence() for failure in failed)
+        typer.echo(
+            f"vitrim: {len(failed)} failed ({said}); records are in {folder / 'failed'}, "
+            f"and the same command tries them again",
+            err=True,
+        )
+        raise typer.Exit(FAILED)
+
+
+def _chosen(config: StudyConfig, names: str) -> dict[str, Any]:
+    """Some of the study's networks, in the study's order."""
+    wanted = [name.strip() for name in names.split(",")]
+    for name in wanted:
+        if name not in config.networks:
+            raise InputError(
+                f"--networks: the study {config.name} has no {name!r}; it has {', '.join(config.networks)}"
+            )
+    return {name: network.model_dump() for name, network in config.networks.items() if name in wanted}
+
+
+def _start(init: list[str]) -> dict[str, Any]:
+    """What networks start from, and what truncated ones do."""
+    cut = [value for value in init if value in ("inherit", "distil")]
+    whole = [value for value in init if value not in cut]
+    if len(cut) > 1 or len(whole) > 1:
+        raise InputError(f"--init: {' and '.join(cut if len(cut) > 1 else whole)} exclude each other")
+    changes: dict[str, Any] = {"truncated_from": cut[0]} if cut else {}
+    return (
+        {**changes, "pretrained": {"scratch": False, "pretrained": True}.get(whole[0], whole[0])} if whole else changes
+    )
+
+
+def _say_status(folder: Path) -> None:
+    from vitrim.study.lock import is_locked
+    from vitrim.study.status import describe
+
+    if not (folder / "study.json").is_file():
+        raise InputError(f"{folder} holds no study; say where it is with --out")
+    for line in describe(folder, is_locked(folder)):
+        typer.echo(line)
 
 
 @app.command()

@@ -72,7 +72,11 @@ class SliceCache:
     @property
     def fingerprint(self) -> str:
         """Stands for the content of all cases' files and for the preparation, whatever the files' place and order."""
-        named = sorted((id, path.name) for id, path in self._entries.items())
+        return self.fingerprint_of(self._entries)
+
+    def fingerprint_of(self, ids: Iterable[str]) -> str:
+        """The same of some cases alone."""
+        named = sorted((id, self._entries[id].name) for id in ids)
         return hashlib.blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
 
     def case(self, id: str) -> Prepared:

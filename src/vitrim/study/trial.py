@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -17,12 +19,16 @@ from vitrim.data.slices import SliceDataset
 from vitrim.data.split import Split
 from vitrim.evaluate import EvaluationData, evaluate
 from vitrim.files import replacing, write_json
+from vitrim.inference.engine import Recipe
 from vitrim.models.checkpoint import load_model, save_model
 from vitrim.models.factory import build
 from vitrim.models.network import Network
-from vitrim.progress import Reporter
+from vitrim.progress import Reporter, Stage
+from vitrim.recovery import recover
 from vitrim.study.folder import digest
-from vitrim.train import total_steps, train
+from vitrim.study.loggers import make_logger
+from vitrim.study.status import Beat
+from vitrim.train import Training, total_steps, train
 
 
 class Trial(Strict):
@@ -33,16 +39,26 @@ class Trial(Strict):
     blocks: int
     training: TrainConfig
     seed: int
+    fold: int = 0
+    """What the split is called; the split itself decides."""
     data: str
-    """Fingerprint of the prepared data."""
+    """Fingerprint of the prepared data of the split's cases."""
     split: Split
     empty_slices: bool
+    weights: str = "random"
+    """What the full network starts from, by content: `vitrim.study.plan.origin_by_content`."""
+    start: Literal["scratch", "inherit", "distil"] = "scratch"
+    """`scratch`: the full network's initial weights; otherwise its trained ones, those of the trial `teacher`."""
+    teacher: str | None = None
     version: str = vitrim.__version__
 
     @cached_property
     def key(self) -> str:
-        """Name of the trial's folder."""
-        return f"{self.network.name}-{self.blocks}-{digest(self.model_dump(mode='json'))}"
+        """Name of the trial's folder; changes with all that decides the outcome, and with nothing else."""
+        without: dict[str, Any] = {"fold": True, "network": {"pretrained"}, "training": {"workers"}}
+        if self.start == "scratch":
+            without |= {"start": True, "teacher": True}
+        return f"{self.network.name}-{self.blocks}-{digest(self.model_dump(mode='json', exclude=without))}"
 
 
 @dataclass(frozen=True)
@@ -81,37 +97,63 @@ def initial(trial: Trial) -> Network:
     return full if trial.blocks == full.depth else full.truncated(trial.blocks)
 
 
-def run_trial(trial: Trial, data: EvaluationData, trials: Path, reporter: Reporter) -> Result:
-    """Train and evaluate, or return what is there; the folder appears whole, once everything in it is written."""
-    folder = trials / trial.key
-    if folder.is_dir():
+def finished(trial: Trial, out: Path) -> Result | None:
+    """What the trial left in the study's folder `out`, if it is finished."""
+    folder = out / "trials" / trial.key
+    return Result(trial, folder) if folder.is_dir() else None
+
+
+def run_trial(trial: Trial, data: EvaluationData, out: Path, reporter: Reporter, logger: str | None = None) -> Result:
+    """Train and evaluate, or return what is there; the trial's folder appears whole, once everything is written.
+
+    Until then `unfinished/` holds the state from which a training that was killed goes on.
+    """
+    if (result := finished(trial, out)) is not None:
         reporter.say(f"  {title(trial)}: done before, kept")
-        return Result(trial, folder)
+        return result
+    unfinished = out / "unfinished" / trial.key
+    beat = Beat(unfinished, title(trial))
     slices = SliceDataset(data.cache, trial.split.train, empty_slices=trial.empty_slices)
-    network = initial(trial)
     with reporter.stage(f"train {title(trial)}", total_steps(trial.training, len(slices))) as stage:
-        training = train(network, slices, trial.training, trial.seed, stage)
+        network, training = _trained(trial, slices, out, stage, unfinished / "state.ckpt", beat, logger)
+    replace(beat, doing="evaluate")()
     with reporter.stage(f"evaluate {title(trial)}", len(trial.split.validation)) as stage:
         cases = evaluate(network, data, trial.split.validation, trial.training, stage)
-    with replacing(folder) as unfinished:
-        unfinished.mkdir()
-        save_model(network, unfinished)
-        write_json(
-            unfinished / "preparation.json",
-            {
-                "data": data.config.model_dump(mode="json", exclude={"phantom", "split_file"}),
-                "classes": {str(value): name for value, name in data.cases.classes.items()},
-            },
-        )
-        write_json(unfinished / "trial.json", trial.model_dump(mode="json"))
-        cases.to_csv(unfinished / "cases.csv", index=False, float_format="%.6f", lineterminator="\n")
+    folder = out / "trials" / trial.key
+    with replacing(folder) as part:
+        part.mkdir()
+        save_model(network, part)
+        write_json(part / "preparation.json", Recipe(data.config, data.cases.classes).dump())
+        write_json(part / "trial.json", trial.model_dump(mode="json"))
+        cases.to_csv(part / "cases.csv", index=False, float_format="%.6f", lineterminator="\n")
         history = pd.DataFrame({"step": range(1, len(training.losses) + 1), "loss": training.losses})
-        history.to_csv(unfinished / "history.csv", index=False, float_format="%.6f", lineterminator="\n")
+        history.to_csv(part / "history.csv", index=False, float_format="%.6f", lineterminator="\n")
         cost = measure_cost(network, data.cache.case(trial.split.validation[0]).images, trial.training)
-        write_json(unfinished / "cost.json", {"train_seconds": round(training.seconds, 2), **cost})
+        write_json(part / "cost.json", {"train_seconds": round(training.seconds, 2), **cost})
+    shutil.rmtree(unfinished, ignore_errors=True)
     return Result(trial, folder)
+
+
+def _trained(
+    trial: Trial, slices: SliceDataset, out: Path, stage: Stage, state: Path, beat: Beat, logger: str | None
+) -> tuple[Network, Training]:
+    """The trial's network, trained from what it starts from."""
+    options: dict[str, Any] = {
+        "stage": stage,
+        "state": state,
+        "watch": beat,
+        "logger": make_logger(logger, out / "logs", trial.key),
+    }
+    if trial.teacher is None:
+        network = initial(trial)
+        return network, train(network, slices, trial.training, trial.seed, **options)
+    full = load_model(out / "trials" / trial.teacher)
+    network = full.truncated(trial.blocks)
+    teacher = full if trial.start == "distil" else None
+    return network, recover(network, slices, trial.training, teacher=teacher, seed=trial.seed, **options)
 
 
 def title(trial: Trial) -> str:
     """How a trial is called in front of people."""
-    return f"{trial.network.name}, {trial.blocks} block{'s' if trial.blocks != 1 else ''}"
+    name = f"{trial.network.name}, {trial.blocks} block{'s' if trial.blocks != 1 else ''}"
+    return name + (f", seed {trial.seed}" if trial.seed else "") + (f", fold {trial.fold}" if trial.fold else "")

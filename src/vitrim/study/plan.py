@@ -1,0 +1,144 @@
+"""Which networks a study trains, and in which order: for each seed, fold and network the full one, then its cuts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitrim.config import NetworkConfig, NetworkName, StudyConfig
+from vitrim.errors import InputError
+from vitrim.models.factory import NETWORKS, build
+from vitrim.study.prepare import Prepared
+from vitrim.study.trial import Trial
+
+FULL_DEPTH = 12
+
+
+@dataclass(frozen=True)
+class Place:
+    """One network of the study with one seed on one fold: its full form, its decision, its truncated forms."""
+
+    network: NetworkName
+    seed: int
+    fold: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study trains, given its data and where its weights come from."""
+
+    study: StudyConfig
+    prepared: Prepared
+    origins: dict[str, str]
+    """By network: what its weights are before training, as `initialised_from` says it."""
+
+    @property
+    def places(self) -> list[Place]:
+        """In order: for each seed, fold, network."""
+        return [
+            Place(network, seed, fold)
+            for seed in self.study.all_seeds
+            for fold in self.prepared.splits
+            for network in self.study.networks
+        ]
+
+    def full(self, place: Place) -> Trial:
+        """The trial of the full network."""
+        return self._trial(place, FULL_DEPTH)
+
+    def truncated(self, place: Place, decided: int) -> list[Trial]:
+        """The trials of the truncated networks, deepest first: the decided depth and the fixed ones."""
+        wanted = {decided, *self.fixed(place.network)} - {FULL_DEPTH}
+        return [self._trial(place, depth) for depth in sorted(wanted, reverse=True)]
+
+    def fixed(self, network: NetworkName) -> list[int]:
+        """Depths that are trained whatever the decision is; of the study's common ones, those that there are."""
+        return fixed_depths(self.study, network)
+
+    def least(self) -> int:
+        """Trials that are known before any decision."""
+        return sum(1 + len({*self.fixed(place.network)} - {FULL_DEPTH}) for place in self.places)
+
+    def look_folder(self, out: Path, place: Place) -> Path:
+        """Where the attention of a place's full network is kept; that of the first seed and fold has the short name."""
+        first = place.seed == self.study.all_seeds[0] and place.fold == next(iter(self.prepared.splits))
+        return out / "networks" / (place.network if first else f"{place.network}-seed{place.seed}-fold{place.fold}")
+
+    def _trial(self, place: Place, blocks: int) -> Trial:
+        study, split = self.study, self.prepared.splits[place.fold]
+        cache = self.prepared.data.cache
+        start = "scratch" if blocks == FULL_DEPTH else study.truncated_from
+        return Trial(
+            network=network_config(
+                study,
+                place.network,
+                num_classes=self.prepared.data.cases.num_classes,
+                channels=cache.case(split.train[0]).images.shape[1],
+            ),
+            blocks=blocks,
+            training=study.training,
+            seed=place.seed,
+            fold=place.fold,
+            data=cache.fingerprint_of((*split.train, *split.validation)),
+            split=split,
+            empty_slices=study.data.empty_slices,
+            weights=by_content(self.origins[place.network]),
+            start=start,
+            teacher=None if start == "scratch" else self.full(place).key,
+        )
+
+
+def fixed_depths(study: StudyConfig, network: NetworkName) -> list[int]:
+    """Fixed depths of one network; of the study's common ones, those that the network has a form of."""
+    if study.depths is None:
+        return list(study.networks[network].depths)
+    return [depth for depth in study.depths if depth >= NETWORKS[network].shallowest]
+
+
+def left_out(study: StudyConfig) -> list[str]:
+    """Of the study's common depths, those that a network has no form of, each said in a line."""
+    return [
+        f"{network} has no depth {depth}: left out"
+        for network in study.networks
+        for depth in study.depths or []
+        if depth not in fixed_depths(study, network)
+    ]
+
+
+def check_networks(study: StudyConfig) -> dict[str, str]:
+    """Where every network's weights come from; builds each once, before any data is read.
+
+    InputError where one cannot be had: no such form, backbone or weights.
+    """
+    if study.depths is None and "unetr2d" in study.networks and 0 in study.networks["unetr2d"].depths:
+        raise InputError("networks.unetr2d.depths: 0 is not possible, a UNETR without its transformer has no encoder")
+    origins: dict[str, str] = {}
+    for name in study.networks:
+        try:
+            origins[name] = build(network_config(study, name, num_classes=2, channels=1)).initialised_from
+        except InputError as error:
+            if not study.pretrained:
+                raise
+            raise InputError(f"{error} (on the command line: --init FILE, or --init scratch)") from error
+    return origins
+
+
+def network_config(study: StudyConfig, name: NetworkName, num_classes: int, channels: int) -> NetworkConfig:
+    """The full form of one of the study's networks."""
+    return NetworkConfig(
+        name=name,
+        num_classes=num_classes,
+        depth=FULL_DEPTH,
+        size=study.size,
+        image_size=study.data.image_size,
+        in_chans=channels,
+        backbone=study.networks[name].backbone,
+        width=study.width,
+        pretrained=study.pretrained,
+    )
+
+
+def by_content(origin: str) -> str:
+    """Say where weights come from without the names of files: two copies of one file are the same weights."""
+    return re.sub(r"file .*? \(sha256 (\w+)…\)", r"sha256 \1", origin)
