@@ -12,8 +12,9 @@ import pytest
 
 from tests.report.conftest import HOSTILE
 from tests.report.synthetic_run import make_run
-from vitrim.report.build import latex_tables
+from vitrim.report.build import latex_tables, write_report
 from vitrim.report.paper import comparison, paper_tables
+from vitrim.report.rules import rules_table
 from vitrim.report.run import Run, read_run
 from vitrim.report.tables import Cell, Column, Table, latex, markdown, results_table, tex_escape
 
@@ -123,3 +124,22 @@ def test_a_study_of_the_papers_data_stands_beside_the_paper(tmp_path: Path) -> N
 )
 def test_other_studies_and_phantoms_do_not(tmp_path: Path, name: str, data: dict[str, object]) -> None:
     assert comparison(study(tmp_path / "run", name, SYNAPSE, **data)) is None
+
+
+def test_a_depth_sweep_says_which_rule_was_right(copy: Path) -> None:
+    chosen = (("attention", 1, "too few blocks"), ("influence", 4, "2 more than needed"), ("accuracy", 2, "right"))
+    rows = [(rule, depth, 2, verdict) for rule, depth, verdict in chosen]
+    table = pd.DataFrame(rows, columns=["rule", "depth", "needed", "verdict"])
+    head = {"network": "transunet", "seed": 0, "fold": 0, "margin_percent": 5.0}
+    table.assign(**head, dice_change_percent=[-8.0, None, 0.5]).to_csv(copy / "rules.csv", index=False)
+    write_report(copy)
+    text = (copy / "report.md").read_text(encoding="utf-8")
+    assert "## Rule against truth" in text
+    assert "| block influence (nine tenths) | 4 | 2 | not trained | 2 more than needed |" in text
+    assert "Rule against truth" in (copy / "report.html").read_text(encoding="utf-8")
+    assert latex_tables(read_run(copy)).count(r"\begin{table}") == latex_tables(read_run(copy)).count(r"\end{table}")
+    assert "too few blocks" in latex_tables(read_run(copy))
+
+
+def test_a_study_that_is_no_sweep_says_nothing_of_rules(small: Path) -> None:
+    assert rules_table(read_run(small)) is None

@@ -74,6 +74,6 @@ def test_influence_is_added_up_from_the_first_block_on():
 
 def test_the_table_has_one_row_for_each_network_margin_and_rule():
     judged = judge(sweep({1: 0.5, 12: 0.9}), attention=1, influence=None, margin=0.05)
-    table = rules_table([("transunet", 0.05, judged)])
+    table = rules_table([("transunet", 0, 0, 0.05, judged)])
     assert table["rule"].tolist() == ["attention", "influence", "accuracy"]
     assert table["depth"].tolist() == [1, pd.NA, 12]

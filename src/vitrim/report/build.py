@@ -9,6 +9,7 @@ from vitrim.report.answers import answers
 from vitrim.report.markdown import page as markdown_page
 from vitrim.report.page import page as html_page
 from vitrim.report.paper import comparison
+from vitrim.report.rules import rules_table
 from vitrim.report.run import Run, read_run
 from vitrim.report.tables import latex, results_table
 
@@ -38,4 +39,7 @@ def latex_tables(run: Run) -> str:
     paper = comparison(run)
     if paper is not None:
         text += "\n" + latex(paper, f"Study {run.name} beside the paper.", "tab:vitrim-paper")
+    rules = rules_table(run)
+    if rules is not None:
+        text += "\n" + latex(rules, f"Study {run.name}: what each rule chose, and what was needed.", "tab:vitrim-rules")
     return text

@@ -125,6 +125,17 @@ def level(frame: Frame, y: float, text: str, style: str = "threshold") -> Markup
     return element("g", line + words, class_=f"{style}-group")
 
 
+def flag(frame: Frame, x: float, text: str, row: int = 0) -> Markup:
+    """A short mark at x on the lower axis, with its name; `row` lifts the name above those of others."""
+    px, py = frame.at(x, frame.y[0])
+    top = py - 12 * (row + 1)
+    line = element("line", x1=px, y1=py, x2=px, y2=top, class_="threshold")
+    late = px > frame.width * 0.6
+    place = {"x": round(px + (-4 if late else 4), 2), "y": round(top + 4, 2)}
+    words = element("text", text, **place, class_="threshold-text", text_anchor="end" if late else "start")
+    return element("g", line + words, class_="flag")
+
+
 def shade(frame: Frame, x: float, text: str) -> Markup:
     """Everything to the right of x, greyed: what is discarded."""
     left, _ = frame.at(min(x, frame.x[1]), 0)

@@ -9,9 +9,10 @@ from markupsafe import Markup
 
 from vitrim.attention.decided import Decision
 from vitrim.attention.measures import MEASURES
-from vitrim.report.charts import Line, chart, framed, level, nice_range, shade
+from vitrim.report.charts import Line, chart, flag, framed, level, nice_range, shade
 from vitrim.report.measures import Curve, Measure, available, curve
 from vitrim.report.numbers import fixed, is_number, plural, signed
+from vitrim.report.rules import rules_of
 from vitrim.report.run import NetworkRun, Run
 
 
@@ -125,11 +126,15 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
     marks = [
         level(frame, full * (1 - float(margin) / 100), f"{margin} % below the full network") for margin in run.margins
     ]
+    chosen = rules_of(run, network.name)
+    marks += [flag(frame, depth, f"by {rule}: {depth}", place) for place, (rule, depth) in enumerate(chosen.items())]
     under = [shade(frame, network.decision.depth + 0.5, "discarded")] if network.decision is not None else []
     line = Line(list(zip(blocks, dice, strict=True)), "trained", "average Dice", low, high, markers=True)
     label = f"Average Dice of {network.title} by number of blocks"
     svg = chart(frame, [line], label, "transformer blocks", blocks, under, marks)
     reads = "Every depth trained alike; the band is the interval of the change against the full network."
+    if chosen:
+        reads += " Marked on the axis: the depth that each rule chooses."
     return Figure("depth", "Dice by depth", reads, svg)
 
 

@@ -6,6 +6,7 @@ from vitrim.report.answers import Answer
 from vitrim.report.measures import available, curve
 from vitrim.report.numbers import fixed
 from vitrim.report.paper import comparison
+from vitrim.report.rules import rules_table
 from vitrim.report.run import NetworkRun, Run
 from vitrim.report.tables import markdown as table_markdown
 from vitrim.report.tables import results_table
@@ -27,6 +28,9 @@ def page(run: Run, answers: list[Answer]) -> str:
     paper = comparison(run)
     if paper is not None:
         parts += ["## Beside the paper", table_markdown(paper).rstrip("\n")]
+    rules = rules_table(run)
+    if rules is not None:
+        parts += ["## Rule against truth", table_markdown(rules).rstrip("\n")]
     parts.append("## Attention by block")
     parts.append("Means over training cases, of the head-averaged attention; in brackets, the same network untrained.")
     parts += [text for network in run.networks if (text := _measures(network))]

@@ -19,6 +19,7 @@ from vitrim.report.gallery import mosaics, slices
 from vitrim.report.numbers import fixed
 from vitrim.report.paper import CITATION, comparison
 from vitrim.report.pictures import PALETTE, class_colour, colour_bar, grey, ramp
+from vitrim.report.rules import rules_table
 from vitrim.report.run import Run
 from vitrim.report.tables import results_table
 from vitrim.report.words import rule, setting
@@ -47,6 +48,7 @@ def page(run: Run, answers: list[Answer]) -> str:
         "answers": answers,
         "table": results_table(run),
         "paper": comparison(run),
+        "rules": rules_table(run),
         "networks": [_network(run, answer) for answer in answers],
         "slices": slices(run),
         "legend": [(name, class_colour(index)) for index, name in enumerate(run.classes, start=1)],

@@ -75,6 +75,8 @@ class Run:
     cases: pd.DataFrame | None
     cost: pd.DataFrame | None
     history: pd.DataFrame | None
+    rules: pd.DataFrame | None
+    """Rule against truth, of a depth sweep."""
     networks: tuple[NetworkRun, ...]
     examples: Examples | None
 
@@ -136,6 +138,7 @@ def read_run(folder: Path) -> Run:
         cases=_table(folder / "cases.csv"),
         cost=_table(folder / "cost.csv"),
         history=_table(folder / "history.csv"),
+        rules=_table(folder / "rules.csv"),
         networks=tuple(_network(folder / "networks" / name, name) for name in names),
         examples=_examples(folder / "examples.npz"),
     )

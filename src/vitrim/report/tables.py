@@ -120,6 +120,8 @@ def latex(table: Table, caption: str, label: str) -> str:
         [i for i, column in enumerate(table.columns) if not column.beyond],
         [0, 1, *(i for i, column in enumerate(table.columns) if column.beyond)],
     ]
+    if not any(column.beyond for column in table.columns):
+        parts.pop()
     lines = [r"% needs \usepackage{booktabs} and \usepackage{graphicx}", r"\begin{table}", r"\centering"]
     for part in parts:
         spec = "".join("r" if table.columns[i].number else "l" for i in part)

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
+
 from vitrim.study.examples import Slices, choose_slices, write_examples
 from vitrim.study.explorer import write_explorer
+from vitrim.study.look import stored_influence
 from vitrim.study.plan import Place, Plan
 from vitrim.study.prepare import train_slices
+from vitrim.study.rules import judge, rules_table
 from vitrim.study.tables import Row, gather, results_table, trials_table, write_table
 from vitrim.study.trial import Result
+
+SWEEP = 4
+"""Depths, the full one among them, from which a study is a depth sweep."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +41,38 @@ class Done:
 
 
 def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
-    """Write results.csv, trials.csv, cases.csv, history.csv, cost.csv, examples.npz and explorer.npz of each network.
+    """Write results.csv, trials.csv, cases.csv, history.csv, cost.csv, examples.npz, explorer.npz of each network.
 
-    Slices are shown of the first seed and fold whose full network is there.
+    Of a depth sweep also rules.csv. Slices are shown of the first seed and fold whose full network is there.
     """
     rows = [row for network in plan.study.networks for row in _rows(plan, done, network)]
     write_table(out / "results.csv", results_table(rows, plan.study.margins))
     write_table(out / "trials.csv", trials_table(rows))
     for file, table in gather([each.result for each in done]).items():
         write_table(out / f"{file}.csv", table)
+    if (rules := _rules(plan, done, out)) is not None:
+        write_table(out / "rules.csv", rules)
     first = done[0].place
     here = [each for each in done if (each.place.seed, each.place.fold) == (first.seed, first.fold)]
     shown = choose_slices(done[0].result, plan.prepared.data)
     write_examples(out / "examples.npz", shown, [each.result for each in here])
     for place in dict.fromkeys(each.place for each in here):
         _write_explorer(plan.look_folder(out, place), [each.result for each in here if each.place == place], shown)
+
+
+def _rules(plan: Plan, done: Sequence[Done], out: Path) -> pd.DataFrame | None:
+    """Rule against truth, for each network that was trained at enough depths to say which one is needed."""
+    judged = []
+    for place in dict.fromkeys(each.place for each in done):
+        tables = {each.blocks: each.result.cases for each in done if each.place == place}
+        if len(tables) < SWEEP:
+            continue
+        decided = next(each.decided for each in done if each.place == place)
+        influence = stored_influence(plan.look_folder(out, place))
+        for margin in plan.study.margins:
+            rules = judge(tables, decided, influence, margin)
+            judged.append((place.network, place.seed, place.fold, margin, rules))
+    return rules_table(judged) if judged else None
 
 
 def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:

@@ -78,12 +78,14 @@ def judge(
     ]
 
 
-def rules_table(judged: Sequence[tuple[str, float, list[Judged]]]) -> pd.DataFrame:
-    """One row a network, margin and rule, with the depth chosen, the depth needed and the verdict."""
+def rules_table(judged: Sequence[tuple[str, int, int, float, list[Judged]]]) -> pd.DataFrame:
+    """One row a network, seed, fold, margin and rule, with the depth chosen, the depth needed and the verdict."""
     return pd.DataFrame(
         [
             {
                 "network": network,
+                "seed": seed,
+                "fold": fold,
                 "margin_percent": 100 * margin,
                 "rule": one.rule,
                 "depth": one.depth,
@@ -91,7 +93,7 @@ def rules_table(judged: Sequence[tuple[str, float, list[Judged]]]) -> pd.DataFra
                 "dice_change_percent": one.change_percent,
                 "verdict": one.verdict,
             }
-            for network, margin, rules in judged
+            for network, seed, fold, margin, rules in judged
             for one in rules
         ]
     ).astype({"depth": "Int64"})
