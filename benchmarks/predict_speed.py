@@ -1,6 +1,6 @@
 """`vitrim predict` over the public TransUNet release's way of testing, with the same weights on the same processor.
 
-    python benchmarks/predict_speed.py [--slices 24] [--rounds 2] [--batch 8] [--steps 60] [--network FOLDER]
+    python benchmarks/predict_speed.py [--slices 24] [--rounds 2] [--batch 8] [--steps 200] [--network FOLDER] [--int8]
 
 The release's way (its `utils.test_single_volume`): one slice at a time, float32, each slice scaled to 224 x 224 by
 `scipy.ndimage.zoom` of order 3, its labels scaled back by order 0, weights standardised again at every call, attention
@@ -8,9 +8,10 @@ written out. Ours: what `vitrim predict` does between reading a file and writing
 of 512 x 512 x SLICES voxels, at full depth and truncated to 3 blocks.
 
 The labels of a random network are noise, in which two ways of scaling a slice never agree. So the decoder learns first,
-for STEPS steps on other phantoms, on top of a random stem and transformer (which cost as much as trained ones); the
-Dice against the phantom's own labels is printed with it. `--network` keeps the weights, or takes those there. How far
-the two agree is printed for the whole, and for the computation alone, both given the slices as vitrim scales them.
+for STEPS steps on other phantoms, on top of a random stem and transformer (which cost as much as trained ones).
+`--network` keeps the weights, or takes those there. Printed are the Dice of each way with the phantom's own labels, the
+Dice of each with the release's labels, which are of other pixels (its scaling aligns corners, ours centres; it is
+cubic, ours linear), and the Dice of the two computations on the same scaled slices.
 
 The ways take turns, slab by slab, so that a busy machine slows all; of each the best round counts. Peak memory is that
 of a process that does nothing else. The matrix rate is this machine's own, measured between the rounds.
@@ -30,6 +31,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -41,6 +43,9 @@ from vitrim.config import DataConfig, PhantomConfig
 from vitrim.data.cases import Volume
 from vitrim.data.phantom import draw_phantom
 from vitrim.data.preprocess import Preparation, restore
+from vitrim.export import export_onnx
+from vitrim.inference.engine import Engine
+from vitrim.inference.onnx_engine import OnnxEngine
 from vitrim.inference.torch_engine import TorchEngine, cpu_has_bf16
 from vitrim.models.describe import count_macs
 from vitrim.models.fold import fold_for_inference
@@ -71,6 +76,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--network", type=Path)
+    parser.add_argument("--int8", action="store_true", help="also measure `vitrim export --int8`")
     parser.add_argument("--memory-of", choices=["release", "vitrim"], help=argparse.SUPPRESS)
     parser.add_argument("--depth", type=int, default=12, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -92,7 +98,9 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     ways: dict[tuple[str, int], Way] = {}
     for depth, network in networks.items():
         ways["release", depth] = release_way(network)
-        ways["vitrim", depth] = vitrim_way(network, options.batch)
+        ways["vitrim", depth] = vitrim_way(torch_engine(network), options.batch)
+        if options.int8:
+            ways["int8", depth] = vitrim_way(int8_engine(network, image), options.batch)
     seconds = {key: float("inf") for key in ways}
     labels: dict[tuple[str, int], np.ndarray] = {}
     rate = 0.0
@@ -107,34 +115,35 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
                 spent[key] += time.perf_counter() - begin
         seconds = {key: min(seconds[key], spent[key]) for key in ways}
         labels = {key: np.concatenate(part, axis=2) for key, part in parts.items()}
-    memory = {key: memory_in_a_process(folder, options, *key) for key in ways}
+    memory = {key: memory_in_a_process(folder, options, *key) for key in ways if key[0] != "int8"}
 
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{torch.get_num_threads()} threads, load {load}; matrix product {rate / 1e9:.0f} GFLOP/s in float32")
     print(f"volume 512 x 512 x {options.slices}, batch {options.batch}, best of {options.rounds} rounds")
-    print(f"Dice of the full network, vitrim's way, with the phantom: {dice(labels['vitrim', 12], reference)[0]:.3f}")
-    print(f"{'way':<8} {'blocks':>6} {'s/slice':>8} {'over release, 12':>17} {'of rate':>8} {'peak MiB':>9}")
+    header = f"{'way':<8} {'blocks':>6} {'s/slice':>8} {'over release, 12':>17} {'of rate':>8} {'peak MiB':>9}"
+    print(f"{header} {'Dice, phantom':>14} {'Dice, release':>14}")
     for (way, depth), spent_seconds in seconds.items():
         each = spent_seconds / options.slices
         share = 2 * macs[depth] / each / rate
         ratio = seconds["release", 12] / spent_seconds
-        print(f"{way:<8} {depth:>6} {each:>8.3f} {ratio:>17.2f} {share:>8.0%} {memory[way, depth]:>9.0f}")
-    for depth in networks:
-        mean, low = dice(labels["vitrim", depth], labels["release", depth])
-        ratio = seconds["release", depth] / seconds["vitrim", depth]
-        print(f"{depth} blocks: {ratio:.2f} times as fast; Dice of the two ways {mean:.4f} (lowest class {low:.4f})")
-        mean, low = dice(*computed(networks[depth], image, options.batch))
-        print(f"          the computation alone: Dice {mean:.5f} (lowest class {low:.5f})")
+        peak = f"{memory[way, depth]:.0f}" if (way, depth) in memory else "-"
+        right, same = (dice(labels[way, depth], other)[0] for other in (reference, labels["release", depth]))
+        print(
+            f"{way:<8} {depth:>6} {each:>8.3f} {ratio:>17.2f} {share:>8.0%} {peak:>9} {right:>14.3f} {same:>14.4f}",
+            flush=True,
+        )
+    for depth, network in networks.items():
+        mean, low = dice(*computed(network, image, options.batch))
+        print(f"{depth} blocks, the same scaled slices to both: Dice {mean:.5f} (lowest class {low:.5f})")
 
 
 def computed(network: Network, image: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels of one slab's slices, all scaled as vitrim does: from the plain network one at a time, and from ours."""
     part = Volume(image[None, :, :, :SLAB], None, np.diag([*SPACING, 1]), SPACING)
     images = (Preparation.from_config(DATA).apply(part).images - MEAN) / DEVIATION
-    ours = TorchEngine(fold_for_inference(network), "", None, "cpu", cpu_has_bf16())
     with torch.no_grad():
         plain = [network(torch.from_numpy(one)[None].float()).argmax(1).numpy() for one in images]
-    return np.concatenate(plain), segment_slices(ours, images, batch)[0]
+    return np.concatenate(plain), segment_slices(torch_engine(network), images, batch)[0]
 
 
 def release_way(network: Network) -> Way:
@@ -156,9 +165,28 @@ def release_way(network: Network) -> Way:
     return segment
 
 
-def vitrim_way(network: Network, batch: int) -> Way:
+def torch_engine(network: Network) -> TorchEngine:
+    """As `vitrim predict` makes it."""
+    return TorchEngine(fold_for_inference(network), "", None, "cpu", cpu_has_bf16())
+
+
+def int8_engine(network: Network, image: np.ndarray) -> OnnxEngine:
+    """As `vitrim export --int8` makes it, checked on `image`."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        vitrim.save_model(network, folder / "network")
+        scaled = (image.clip(-125, 275) - MEAN) / DEVIATION
+        nib.save(nib.Nifti1Image(scaled.astype(np.float32), np.diag([*SPACING, 1])), folder / "image.nii")
+        study = DATA.model_copy(update={"clip": None})
+        check = export_onnx(
+            folder / "network", folder / "int8.onnx", study=study, data=folder / "image.nii", int8=True
+        )["real slices"]
+        print(f"int8, {network.depth} blocks: {check.agreement:.3%} of labels as in float32", flush=True)
+        return OnnxEngine.open(folder / "int8.onnx")
+
+
+def vitrim_way(engine: Engine, batch: int) -> Way:
     """What `vitrim predict` computes, in an array instead of a file."""
-    engine = TorchEngine(fold_for_inference(network), "", None, "cpu", cpu_has_bf16())
     preparation = Preparation.from_config(DATA)
 
     def segment(part: np.ndarray) -> np.ndarray:
@@ -278,7 +306,7 @@ def peak_memory(way: str, folder: Path, options: argparse.Namespace) -> float:
     network = vitrim.load_model(folder)
     if options.depth != network.depth:
         network = network.truncated(options.depth)
-    run = release_way(network) if way == "release" else vitrim_way(network, options.batch)
+    run = release_way(network) if way == "release" else vitrim_way(torch_engine(network), options.batch)
     del network
     run(image)
     status = Path("/proc/self/status").read_text()  # not getrusage: there a process begins with its parent's peak

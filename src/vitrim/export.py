@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import warnings
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -51,12 +52,19 @@ class Check:
 
 
 def export_onnx(
-    checkpoint: Path, out: Path, *, study: DataConfig | None = None, data: Path | None = None, overwrite: bool = False
+    checkpoint: Path,
+    out: Path,
+    *,
+    study: DataConfig | None = None,
+    data: Path | None = None,
+    int8: bool = False,
+    overwrite: bool = False,
 ) -> dict[str, Check]:
     """Write the network in the folder `checkpoint` as `out`: images (B, C, H, W) to logits (B, K, H, W), any B.
 
-    Preparation, classes and configuration go into the file's metadata, weights into the file itself (beside it from
-    2 GiB on). It is run on random slices, and on those of the NIfTI file or folder `data`, and compared with torch.
+    Weights, preparation, classes and configuration are all in the one file. It is run on random slices, and on those
+    of the NIfTI file or folder `data`, and compared with torch. With `int8` the transformer's matrix products are in
+    8-bit integers; then real slices are compared, and only their labels count.
 
     Raises InputError, with nothing written, if it does not compare, if `out` exists, or if a package is missing.
     """
@@ -64,14 +72,15 @@ def export_onnx(
         raise InputError(f"{out} must end in .onnx")
     if out.exists() and not overwrite:
         raise InputError(f"{out} exists already; use --overwrite, or choose another name")
-    onnx = optional("onnx")
-    optional("onnxscript")
-    optional("onnxruntime")
+    if int8 and data is None:
+        raise InputError("--int8 rounds the weights, so it is checked on real images: give some with --data")
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        optional(package)
     network = load_model(checkpoint)
     digest = sha256(checkpoint / "model.safetensors")
     engine = TorchEngine(network, digest, stored_recipe(checkpoint), "cpu", bf16=False)
     recipe = recipe_for(engine, checkpoint, study) if study or engine.recipe or data else None
-    slices = {"random slices": _random_slices(engine)}
+    slices = {} if int8 else {"random slices": _random_slices(engine)}
     if data is not None and recipe is not None:
         slices["real slices"] = _real_slices(engine, recipe, data)
     about = {
@@ -82,22 +91,23 @@ def export_onnx(
         "preparation": None if recipe is None else recipe.dump(),
         "sha256": digest,
     }
-    with replacing(out) as unfinished:
-        _write(onnx, fold_for_inference(network), unfinished, about)
-        exported = OnnxEngine.open(unfinished)
-        checks = {what: _compare(engine, exported, images) for what, images in slices.items()}
-        for what, check in checks.items():
-            if check.error > TOLERANCE or check.agreement < AGREEMENT:
-                raise InputError(
-                    f"{out} was not written: on {what} its logits are up to {check.error:.2g} away from torch's "
-                    f"(allowed {TOLERANCE:g}) and {check.agreement:.3%} of its labels are torch's (at least "
-                    f"{AGREEMENT:.1%}); report this with the versions of torch, onnx and onnxruntime"
-                )
+    try:
+        with replacing(out) as unfinished:
+            _write(fold_for_inference(network), unfinished, about)
+            if int8:
+                _to_int8(unfinished)
+            exported = OnnxEngine.open(unfinished)
+            checks = {what: _compare(engine, exported, images) for what, images in slices.items()}
+            for what, check in checks.items():
+                _insist(check, what, out, math.inf if int8 else TOLERANCE)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     return checks
 
 
-def _write(onnx: Any, network: Network, path: Path, about: dict[str, Any]) -> None:
+def _write(network: Network, path: Path, about: dict[str, Any]) -> None:
     """Export with a free batch size, and put `about` into the metadata."""
+    onnx = optional("onnx")
     example = torch.zeros(2, *network.example.shape[1:])
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
@@ -115,11 +125,37 @@ def _write(onnx: Any, network: Network, path: Path, about: dict[str, Any]) -> No
     assert program is not None
     model = program.model_proto
     model.metadata_props.add(key=KEY, value=json.dumps(about, ensure_ascii=False))
-    if model.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:
-        onnx.save(model, path)
-    else:
-        onnx.save(model, path, save_as_external_data=True, location=path.name + ".data")
+    onnx.save(model, path)
     onnx.checker.check_model(path)
+
+
+def _to_int8(path: Path) -> None:
+    """Turn the weights of matrix products into 8-bit integers, one scale a column; the rest stays as it is.
+
+    Convolutions stay in float32: ONNX Runtime gains nothing there without calibrating on images.
+    """
+    quantization = optional("onnxruntime.quantization")
+    logging.disable(logging.WARNING)  # advice about shapes, on the root logger
+    try:
+        quantization.quantize_dynamic(
+            path,
+            path,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _insist(check: Check, what: str, out: Path, tolerance: float) -> None:
+    """InputError if the file is too far from torch."""
+    if check.error > tolerance or check.agreement < AGREEMENT:
+        allowed = f" (allowed {tolerance:g})" if math.isfinite(tolerance) else ""
+        raise InputError(
+            f"{out} was not written: on {what} its logits are up to {check.error:.2g} away from torch's{allowed}, and "
+            f"{check.agreement:.3%} of its labels are torch's (at least {AGREEMENT:.1%})"
+        )
 
 
 def _random_slices(engine: TorchEngine) -> np.ndarray:

@@ -82,12 +82,28 @@ def test_a_file_that_does_not_compare_is_not_written(checkpoint, tmp_path, capsy
     assert not list(tmp_path.iterdir())
 
 
+def test_with_int8_the_file_is_smaller_and_its_labels_are_checked(checkpoint, exported, tmp_path, capsys, monkeypatch):
+    image = write_image(tmp_path / "a.nii.gz")
+    arguments = ("export", checkpoint, tmp_path / "out.onnx", "--int8", "--data", image)
+    monkeypatch.setattr(export, "AGREEMENT", 0.8)  # untrained, many labels hang by a thread
+    assert vitrim(*arguments) == 0
+    assert "real slices" in capsys.readouterr().out
+    assert (tmp_path / "out.onnx").stat().st_size < exported.stat().st_size - 400_000
+    assert vitrim("predict", tmp_path / "out.onnx", image, tmp_path / "out") == 0
+    monkeypatch.setattr(export, "AGREEMENT", 1.01)
+    before = (tmp_path / "out.onnx").read_bytes()
+    assert vitrim(*arguments, "--overwrite") == 2
+    assert "of its labels are torch's" in capsys.readouterr().err
+    assert (tmp_path / "out.onnx").read_bytes() == before
+
+
 def test_what_cannot_be_exported_is_refused_before_the_work(checkpoint, exported, tmp_path, capsys):
     image = write_image(tmp_path / "a.nii.gz")
     before = exported.read_bytes()
     for arguments, word in (
         ((checkpoint, exported), "exists"),
         ((checkpoint, tmp_path / "out.bin"), ".onnx"),
+        ((checkpoint, tmp_path / "out.onnx", "--int8"), "--data"),
         ((tmp_path / "nowhere", tmp_path / "out.onnx"), "nowhere"),
         ((checkpoint, tmp_path / "out.onnx", "--data", tmp_path / "nothing"), "nothing"),
         ((checkpoint, tmp_path / "out.onnx", "--data", image, "--study", "synapse"), "224"),

@@ -55,6 +55,7 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
     data: Annotated[Path | None, typer.Option(help="NIfTI file or folder of them, to check the file on.")] = None,
     study: Annotated[str | None, typer.Option(help=STUDY)] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="The transformer in 8-bit integers; needs --data.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
     """Write a network as ONNX, with all that `vitrim predict` needs to know, and check it against torch."""
@@ -64,7 +65,7 @@ def export(
 
     from vitrim.export import OPSET, export_onnx
 
-    checks = export_onnx(checkpoint, out, study=layout, data=data, overwrite=overwrite)
+    checks = export_onnx(checkpoint, out, study=layout, data=data, int8=int8, overwrite=overwrite)
     for what, check in checks.items():
         agreement = f"logits within {check.error:.1e} of torch's, {check.agreement:.3%} of labels equal"
         typer.echo(f"checked on {what} ({check.slices}): {agreement}")

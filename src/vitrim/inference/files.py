@@ -57,8 +57,7 @@ def predict_files(
         if volumes and summary.volumes:
             table = folder / (f"{stem(out)}_volumes.csv" if single else "volumes.csv")
             rows = pd.DataFrame(summary.volumes, columns=COLUMNS).sort_values(["case", "label"])
-            with replacing(table) as temporary:
-                rows.to_csv(temporary, index=False, lineterminator="\n")
+            _write_table(rows, table)
             reporter.say(f"wrote {table}")
     finally:
         if made and not any(folder.iterdir()):
@@ -70,6 +69,14 @@ def predict_files(
     if summary.failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in summary.failed.items())
         raise InputError(f"{len(summary.failed)} of {len(targets)} case{_s(targets)} failed: {reasons}")
+
+
+def _write_table(rows: pd.DataFrame, path: Path) -> None:
+    try:
+        with replacing(path) as temporary:
+            rows.to_csv(temporary, index=False, lineterminator="\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def _target(case: Input, labels: Path, probabilities: bool, draw: Draw | None) -> Target:

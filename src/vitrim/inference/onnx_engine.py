@@ -46,8 +46,10 @@ class OnnxEngine:
         options.log_severity_level = 3
         # what torch was told to take (OMP_NUM_THREADS, a container's share) holds for this one too
         options.intra_op_num_threads = torch.get_num_threads()
+        there = runtime.get_available_providers()
+        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in there]
         try:
-            session = runtime.InferenceSession(path, options, providers=runtime.get_available_providers())
+            session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # the runtime's exceptions have no common class
             raise InputError(f"cannot read {path} as ONNX: {' '.join(str(error).split())[:200]}") from error
         about = session.get_modelmeta().custom_metadata_map.get(KEY)

@@ -27,6 +27,9 @@ def write_preview(path: Path, loaded: Loaded, labels: np.ndarray, prepared: Prep
     The slices are evenly spaced over those in which something was found, or over all. Pixels have the voxels' shape.
     """
     images = shown(loaded.volume.image[0], prepared.record)  # (S, rows, columns)
+    for step in prepared.record["steps"]:
+        if step["step"] == "clip":  # the window in which the network sees a CT shows its organs
+            images = images.clip(step["low"], step["high"])
     found = shown(labels, prepared.record)
     down, across = shown_spacing(prepared.record) or (1.0, 1.0)
     places = _places(found)
