@@ -46,11 +46,12 @@ from vitrim.data.preprocess import Preparation, restore
 from vitrim.export import export_onnx
 from vitrim.inference.engine import Engine
 from vitrim.inference.onnx_engine import OnnxEngine
-from vitrim.inference.torch_engine import TorchEngine, cpu_has_bf16
+from vitrim.inference.torch_engine import TorchEngine
 from vitrim.models.describe import count_macs
 from vitrim.models.fold import fold_for_inference
 from vitrim.models.network import Network
 from vitrim.models.transunet import TransUNet
+from vitrim.precision import cpu_has_bf16
 from vitrim.predict import segment_slices
 
 SPACING = (0.75, 0.75, 5.0)

@@ -50,15 +50,9 @@ def resolve(config: TrainConfig) -> TrainConfig:
     device = ("gpu" if gpu else "cpu") if config.device == "auto" else config.device
     precision = config.precision
     if precision == "auto":
-        fast = torch.cuda.is_bf16_supported() if device == "gpu" else _cpu_has_bf16()
+        fast = torch.cuda.is_bf16_supported() if device == "gpu" else cpu_has_bf16()
         precision = "bf16-mixed" if fast else "32-true"
     return config.model_copy(update={"device": device, "precision": precision})
-
-
-def _cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 in hardware (AVX512-BF16 or AMX); emulated, it is slower than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 ExtraLoss = Callable[[Tensor, Tensor], Tensor]

@@ -15,6 +15,7 @@ from vitrim.inference.engine import Recipe, stored_recipe
 from vitrim.models.checkpoint import load_model
 from vitrim.models.fold import fold_for_inference
 from vitrim.models.network import Network
+from vitrim.precision import cpu_has_bf16
 
 
 @dataclass
@@ -48,9 +49,3 @@ class TorchEngine:
                 return self.network(batch)
         except torch.OutOfMemoryError as error:
             raise InputError(f"{len(images)} slices do not fit into the GPU's memory; lower --batch") from error
-
-
-def cpu_has_bf16() -> bool:
-    """Whether the processor multiplies bf16 in hardware (AVX512-BF16 or AMX); emulated, it is slower than float32."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
