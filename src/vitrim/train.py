@@ -27,6 +27,7 @@ from vitrim.data.batches import Batches, Shuffled
 from vitrim.data.slices import collate_slices
 from vitrim.devices import devices
 from vitrim.errors import InputError
+from vitrim.precision import cpu_has_bf16
 from vitrim.progress import Moment, Stage, Watch
 from vitrim.resume import KeepState, Progress, SeedSteps, load_state
 
