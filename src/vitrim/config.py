@@ -106,8 +106,8 @@ class DataConfig(Strict):
     voxels, as the scanner did; or perpendicular to an array axis, without turning."""
     clip: tuple[float, float] | None = None
     """Intensities are clipped to this range before they are normalised."""
-    normalize: Literal["zscore", "none"] = "zscore"
-    """Per volume and channel."""
+    normalize: Literal["zscore", "unit", "none"] = "zscore"
+    """Per volume and channel; `unit` takes the ends of `clip` to 0 and 1, as the public TransUNet code does."""
     crop: tuple[int, int] | None = None
     """Centre crop (pad where smaller) of each slice, in voxels."""
     classes: list[str] | None = None
@@ -137,6 +137,8 @@ class DataConfig(Strict):
             raise ValueError(f"validation {self.validation} is neither a number of cases nor a share between 0 and 1")
         if self.fold >= (self.folds or 1) and not (self.split_file and self.folds is None):
             raise ValueError(f"fold {self.fold} is not one of {self.folds or 1}: folds count from 0")
+        if self.normalize == "unit" and (self.clip is None or self.clip[0] >= self.clip[1]):
+            raise ValueError("normalize: unit takes the ends of clip to 0 and 1: give clip, the lower end first")
         if self.nested and self.layout != "emidec":
             raise ValueError("nested regions are those of the layout emidec")
         if self.patient is not None:

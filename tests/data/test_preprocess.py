@@ -71,6 +71,16 @@ def test_clipping_comes_before_normalising() -> None:
     assert len(np.unique(prepared.images.max((1, 2, 3)))) == 1
 
 
+def test_a_range_of_intensities_becomes_zero_to_one() -> None:
+    one = volume((16, 16, 4))
+    config = DataConfig(image_size=16, clip=(40, 60), normalize="unit")
+    images = Preparation.from_config(config).apply(one).images
+    expected = (one.image[0].clip(40, 60) - 40) / 20
+    np.testing.assert_allclose(np.sort(images, axis=None), np.sort(expected, axis=None), atol=1e-6)
+    with pytest.raises(ValueError, match="give clip"):
+        DataConfig(normalize="unit")
+
+
 @pytest.mark.parametrize("orientation", ["RAS", "LPI", "ASR", "SLP", "PIR"])
 @pytest.mark.parametrize(
     ("axis", "down", "across"), [("axial", "P", "L"), ("coronal", "I", "L"), ("sagittal", "I", "P")]

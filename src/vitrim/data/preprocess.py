@@ -119,6 +119,22 @@ class ZScore:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """Take a range of intensities to 0 and 1."""
+
+    low: float
+    high: float
+
+    def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
+        images = (stack.images - np.float32(self.low)) / np.float32(self.high - self.low)
+        return Stack(images, stack.labels), asdict(self)
+
+    @staticmethod
+    def restore(values: np.ndarray, record: Record, outside: float) -> np.ndarray:
+        return values
+
+
+@dataclass(frozen=True)
 class CentreCrop:
     """Cut each slice to rows × columns about its centre; where it is smaller, pad with the volume's minimum.
 
@@ -182,6 +198,7 @@ STEPS: dict[str, Any] = {
     "slicing": Slicing,
     "clip": Clip,
     "zscore": ZScore,
+    "unit": Unit,
     "crop": CentreCrop,
     "resize": Resize,
 }
@@ -202,6 +219,8 @@ class Preparation:
             steps.append(Clip(*config.clip))
         if config.normalize == "zscore":
             steps.append(ZScore())
+        if config.normalize == "unit" and config.clip is not None:
+            steps.append(Unit(*config.clip))
         if config.crop is not None:
             steps.append(CentreCrop(*config.crop))
         steps.append(Resize(*config.image_size))
