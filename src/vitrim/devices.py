@@ -15,12 +15,11 @@ from vitrim.config import TrainConfig
 
 def devices(config: TrainConfig) -> dict[str, Any]:
     """What Lightning's Trainer has to know about them."""
-    if config.devices * config.nodes == 1:
+    if config.devices == 1:
         return {"devices": 1}
-    # Spawned processes leave the study's own process alone; on several machines, whoever starts them starts all.
-    together = {"devices": config.devices, "num_nodes": config.nodes}
-    strategy = {"strategy": "ddp_spawn" if config.nodes == 1 else "ddp"}
-    return {**together, **strategy, "plugins": [_WholeBatchNorms(config.device == "gpu")]}
+    # Spawned processes leave this one, which holds the study, alone.
+    norms = _WholeBatchNorms(config.device == "gpu")
+    return {"devices": config.devices, "strategy": "ddp_spawn", "plugins": [norms]}
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
