@@ -96,15 +96,6 @@ def test_a_training_that_died_after_its_last_step_is_not_done_again(tmp_path):
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
 
 
-def test_a_job_of_many_slurm_tasks_trains_as_if_there_were_no_slurm(monkeypatch):
-    expected = train(network(), Squares(), config(steps=2), 3)
-    job = {"SLURM_JOB_NAME": "study", "SLURM_NTASKS": 4, "SLURM_NNODES": 2, "SLURM_NTASKS_PER_NODE": 2}
-    job |= {"SLURM_PROCID": 1, "SLURM_LOCALID": 1, "SLURM_NODEID": 1, "SLURM_NODELIST": "node[1-2]", "SLURM_JOB_ID": 1}
-    for name, value in job.items():
-        monkeypatch.setenv(name, str(value))
-    assert train(network(), Squares(), config(steps=2), 3).losses == expected.losses
-
-
 def test_a_damaged_state_is_not_used(tmp_path):
     state = tmp_path / "state"
     expected = train(network(), Squares(), config(), 3)
