@@ -168,8 +168,6 @@ class TrainConfig(Strict):
     workers: int = Field(default=0, ge=0)
     devices: int = Field(default=1, ge=1)
     """GPUs (or processes, on a CPU) of one machine that share one training; each takes its part of every batch."""
-    nodes: int = Field(default=1, ge=1)
-    """Machines that share one training, `devices` on each; they have to be started together (docs/study.md)."""
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.distributed.nn.functional as distributed
 from lightning.pytorch.plugins import LayerSync
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -15,12 +16,13 @@ from vitrim.config import TrainConfig
 
 def devices(config: TrainConfig) -> dict[str, Any]:
     """What Lightning's Trainer has to know about them."""
-    if config.devices * config.nodes == 1:
-        return {"devices": 1}
-    # Spawned processes leave the study's own process alone; on several machines, whoever starts them starts all.
-    together = {"devices": config.devices, "num_nodes": config.nodes}
-    strategy = {"strategy": "ddp_spawn" if config.nodes == 1 else "ddp"}
-    return {**together, **strategy, "plugins": [_WholeBatchNorms(config.device == "gpu")]}
+    # Processes are started here, also in a job of SLURM's, whose tasks Lightning would take for parts of the training.
+    here = LightningEnvironment()
+    if config.devices == 1:
+        return {"devices": 1, "plugins": [here]}
+    # Spawned processes leave this one, which holds the study, alone.
+    norms = _WholeBatchNorms(config.device == "gpu")
+    return {"devices": config.devices, "strategy": "ddp_spawn", "plugins": [here, norms]}
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):

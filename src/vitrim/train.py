@@ -87,7 +87,7 @@ def train(
     """
     slices = len(data)  # type: ignore[arg-type]
     check_batch(config, slices)
-    several = config.devices * config.nodes > 1
+    several = config.devices > 1
     if several and state is None:
         with tempfile.TemporaryDirectory() as folder:  # the other processes hand their losses back by this file
             return train(
@@ -134,11 +134,10 @@ def check_batch(config: TrainConfig, slices: int) -> None:
     """Refuse (InputError) a batch that cannot be filled, or not be shared out evenly among the devices."""
     if slices < config.batch_size:
         raise InputError(f"{slices} training slices do not fill one batch of {config.batch_size}; lower batch_size")
-    count = config.devices * config.nodes
-    if config.batch_size % count:
+    if config.batch_size % config.devices:
         raise InputError(
-            f"training.batch_size {config.batch_size} cannot be shared out evenly among {count} devices; "
-            f"make it a multiple of {count}"
+            f"training.batch_size {config.batch_size} cannot be shared out evenly among {config.devices} devices; "
+            f"make it a multiple of {config.devices}"
         )
 
 

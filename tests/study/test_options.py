@@ -30,7 +30,7 @@ def run(folder: Path, data: Path, *options: object) -> Path:
 
 @pytest.fixture(scope="module")
 def two_seeds(tiny_data_once, tmp_path_factory):
-    options = ("--seeds", "0,1", "--folds", 2, "--networks", "unetr2d", "--depths", "0,2")
+    options = ("--seeds", "0,1", "--folds", 2, "--networks", "unetr2d", "--depths", "0,1")
     return run(tmp_path_factory.mktemp("seeds"), tiny_data_once, *options)
 
 
@@ -68,7 +68,7 @@ def test_the_record_of_the_study_says_all_that_it_takes_to_repeat_it(two_seeds):
     assert record["seeds"] == [0, 1]
     assert set(record["splits"]) == {"0", "1"}
     assert record["initialised_from"] == {"unetr2d": "random"}
-    assert record["versions"]["torch"] == torch.__version__
+    assert record["versions"]["torch"] in torch.__version__
     assert record["cost"]["cpu_seconds"] > 0
     assert record["wall_seconds"] >= record["cost"]["train_seconds"]
 
@@ -182,7 +182,7 @@ def test_a_missing_logger_library_is_named(monkeypatch):
 
     from vitrim.study.loggers import make_logger
 
-    class Absent(loggers.Logger):
+    class Absent(loggers.CSVLogger):
         def __init__(self, save_dir: str) -> None:
             raise ModuleNotFoundError("No module named 'tensorboard'")
 

@@ -36,7 +36,6 @@ def study(
         ),
     ] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="GPUs that share one training.")] = None,
-    nodes: Annotated[int | None, typer.Option(min=1, help="Machines that share one training.")] = None,
     logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
     ray: Annotated[
         bool, typer.Option("--ray", help="Do the trainings on a Ray cluster; on this machine's own.")
@@ -66,8 +65,6 @@ def study(
         changes["networks"] = _chosen(config, networks)
     if devices is not None:
         changes["training"]["devices"] = devices
-    if nodes is not None:
-        changes["training"]["nodes"] = nodes
     config = changed(config, **changes, **_start(init or []))
     folder = out or Path("runs") / config.name
     if status:

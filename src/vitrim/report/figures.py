@@ -143,6 +143,8 @@ def training_figure(run: Run, network: NetworkRun) -> Figure | None:
     if run.history is None:
         return None
     rows = run.history[(run.history["network"] == network.name) & (run.history["seed"] == run.seeds[0])]
+    if "fold" in rows.columns and len(rows):
+        rows = rows[rows["fold"] == rows["fold"].iloc[0]]
     lines = []
     for place, blocks in enumerate(sorted(set(rows["blocks"]), reverse=True)):
         part = rows[rows["blocks"] == blocks]

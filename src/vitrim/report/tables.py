@@ -174,7 +174,7 @@ def _dice_cell(row: pd.Series, name: str, as_one: dict[tuple[Any, ...], float]) 
     cell = _cell(row.get(f"dice_{name}"), 3)
     counted, total = row.get(f"cases_{name}"), row.get("validation_cases")
     if is_number(counted) and is_number(total) and int(counted) < int(total):
-        other = as_one.get((row["network"], row["blocks"], row["seed"], name))
+        other = as_one.get((row["network"], row["blocks"], name))
         beside = "" if other is None else f"; {fixed(other, 3)} with 1 for the others"
         return Cell(f"{cell.text} ({int(counted)} of {int(total)}{beside})", cell.value)
     return cell
@@ -187,7 +187,7 @@ def _absent_as_one(run: Run) -> dict[tuple[Any, ...], float]:
     if run.cases is None or not isinstance(data, dict) or data.get("layout") != "emidec":
         return {}
     filled = run.cases.assign(dice=run.cases["dice"].fillna(1.0))
-    return filled.groupby(["network", "blocks", "seed", "class"])["dice"].mean().to_dict()
+    return filled.groupby(["network", "blocks", "class"])["dice"].mean().to_dict()
 
 
 def _notes(run: Run) -> tuple[str, ...]:

@@ -139,6 +139,14 @@ def network_config(study: StudyConfig, name: NetworkName, num_classes: int, chan
     )
 
 
+def absolute(pretrained: bool | str) -> bool | str:
+    """The same weights, named from whatever folder."""
+    if isinstance(pretrained, bool):
+        return pretrained
+    parts = [part.strip() for part in pretrained.split(",")]
+    return ",".join(str(Path(part).resolve()) if Path(part).exists() else part for part in parts)
+
+
 def by_content(origin: str) -> str:
     """Say where weights come from without the names of files: two copies of one file are the same weights."""
     return re.sub(r"file .*? \(sha256 (\w+)…\)", r"sha256 \1", origin)

@@ -29,8 +29,11 @@ class Prepared:
 
     def save_split(self, path: Path) -> None:
         """Write the split, or the list of folds, as a file that `data.split_file` can name."""
-        folds = [asdict(split) for split in self.splits.values()]
-        write_json(path, folds[0] if len(folds) == 1 else folds)
+        splits = list(self.splits.values())
+        if len(splits) == 1:
+            splits[0].save(path)
+        else:
+            write_json(path, [asdict(split) for split in splits])
 
 
 def prepare(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> Prepared:

@@ -17,7 +17,7 @@ from vitrim.study.job import Job, Outcome, Worker
 from vitrim.study.local import Local
 from vitrim.study.lock import locked
 from vitrim.study.loggers import make_logger
-from vitrim.study.plan import Place, Plan, check_networks, left_out
+from vitrim.study.plan import Place, Plan, absolute, check_networks, left_out
 from vitrim.study.prepare import prepare
 from vitrim.study.record import record_study
 from vitrim.study.results import Done, write_results
@@ -64,7 +64,8 @@ def run_study(
     if ray is not None:
         from vitrim.study.cluster import connect, resolve_there
 
-        out, source = out.resolve(), source.resolve() if source else None
+        out, source = out.resolve(), source.resolve() if source else None  # other processes have other folders
+        study = study.model_copy(update={"pretrained": absolute(study.pretrained)})
         connect(ray)
         study = study.model_copy(update={"training": resolve_there(study.training)})
     else:
@@ -75,6 +76,7 @@ def run_study(
         check_claim(out, study)  # another process may have been there meanwhile
         sweep(out)
         begin(out, study)
+        Status(out).write()  # who asks is told which process this is
         with _removed_on_bad_input(out):
             prepared = prepare(study, source, out, reporter)
             claim(out, study, prepared.data.cache.fingerprint)

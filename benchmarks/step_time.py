@@ -1,0 +1,85 @@
+"""Hours that a study's trainings take on this machine, from a training step that is measured.
+
+    python benchmarks/step_time.py ibsr18 --slices 1280 [--steps 5] [--threads 1] [--runs 1] [--only transunet]
+
+For every network of the study, and for its full and fixed depths, a few steps run as the study runs them (precision,
+batch, loss, optimiser), on slices that nobody drew; the best of them counts. A study's hours are the sum over its
+trainings of steps × seconds a step / 3600. Evaluation and attention are not in it, nor the decided depth where it is
+not among the fixed ones. Weights are random here, which costs the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from itertools import pairwise
+
+import torch
+from torch.utils.data import Dataset
+
+from vitrim.config import StudyConfig, load_study
+from vitrim.models.factory import build
+from vitrim.progress import Moment
+from vitrim.study.plan import FULL_DEPTH, fixed_depths, network_config
+from vitrim.train import resolve, total_steps, train
+
+
+class Noise(Dataset):
+    """As many slices of noise as are asked for."""
+
+    def __init__(self, count: int, size: tuple[int, int], classes: int) -> None:
+        self.count, self.size, self.classes = count, size, classes
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
+        return {"image": torch.randn(1, *self.size), "label": torch.randint(self.classes, self.size)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study")
+    parser.add_argument("--slices", type=int, required=True, help="training slices of the study")
+    parser.add_argument("--classes", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=5, help="steps to measure")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--runs", type=int, default=1, help="seeds times folds")
+    parser.add_argument("--only", nargs="+", help="of the study's networks, these")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    study = load_study(options.study)
+    study = study.model_copy(update={"training": resolve(study.training), "pretrained": False})
+    steps = total_steps(study.training, options.slices)
+    device = torch.cuda.get_device_name() if study.training.device == "gpu" else f"{options.threads} CPU threads"
+    print(
+        f"{study.name} on {device}, {study.training.precision}, batch {study.training.batch_size}, {steps} steps each"
+    )
+    hours = 0.0
+    for name in options.only or study.networks:
+        for depth in sorted({FULL_DEPTH, *fixed_depths(study, name)}, reverse=True):
+            seconds = step_seconds(study, name, depth, options.classes, options.steps)
+            hours += seconds * steps / 3600
+            print(f"  {name}, {depth} blocks: {seconds:.3f} s a step, {seconds * steps / 3600:.2f} h a training")
+    unit = "GPU hours" if study.training.device == "gpu" else f"hours of {options.threads} threads"
+    print(f"  together {hours:.1f} {unit}; of {options.runs} seeds and folds {hours * options.runs:.1f}")
+
+
+def step_seconds(study: StudyConfig, name: str, depth: int, classes: int, steps: int) -> float:
+    """The shortest time between the ends of two steps, of `steps` after the first."""
+    network = build(network_config(study, name, classes, channels=1)).truncated(depth)  # type: ignore[arg-type]
+    ends: list[float] = []
+
+    def watch(moment: Moment) -> None:
+        if study.training.device == "gpu":
+            torch.cuda.synchronize()
+        ends.append(time.perf_counter())
+
+    config = study.training.model_copy(update={"steps": steps + 1, "epochs": None})
+    data = Noise(config.batch_size * (steps + 1), study.data.image_size, classes)
+    train(network, data, config, 0, watch=watch)
+    return min(after - before for before, after in pairwise(ends))
+
+
+if __name__ == "__main__":
+    main()
