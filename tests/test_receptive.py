@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
+from vitrim.config import StudyNetwork, load_study
 from vitrim.receptive import receptive_reach
+from vitrim.study.control import reach_lines
 
 
 @pytest.mark.parametrize(
@@ -56,3 +61,14 @@ def test_a_branch_that_starts_at_zero_is_seen_too() -> None:
             return image + self.branch(image)
 
     assert receptive_reach(Residual(), (64, 64)) == 3
+
+
+def test_the_example_of_the_control_is_one() -> None:
+    """Its CNN sees less far than a disc's mark is away; TransUNet's stem would see everything."""
+    study = load_study(str(Path(__file__).parents[1] / "examples" / "longrange.yaml"))
+    (line,) = reach_lines(study)
+    assert re.search(r"sees 5\d pixels far; the mark of a disc is 62 away: only the transformer", line), line
+    other = study.model_copy(update={"networks": {"transunet": StudyNetwork(), "unetr2d": StudyNetwork()}})
+    (line,) = reach_lines(other)
+    assert "no control" in line
+    assert reach_lines(load_study("demo")) == []

@@ -12,6 +12,7 @@ from typing import Protocol
 from vitrim.config import StudyConfig
 from vitrim.errors import InputError
 from vitrim.progress import Reporter
+from vitrim.study.control import reach_lines
 from vitrim.study.folder import begin, check_claim, claim, is_begun_only, remove_if_empty, sweep
 from vitrim.study.job import Job, Outcome, Worker
 from vitrim.study.local import Local
@@ -82,7 +83,7 @@ def run_study(
             claim(out, study, prepared.data.cache.fingerprint)
         prepared.save_split(out / "split.json")
         plan = Plan(study, prepared, origins)
-        for line in left_out(study):
+        for line in (*left_out(study), *reach_lines(study)):
             reporter.say(f"note: {line}")
         worker = Worker(prepared.data, study.attention, out, logger)
         done = _run(plan, out, reporter, lambda starting: _pool(ray, worker, study, reporter, starting))

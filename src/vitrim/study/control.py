@@ -1,0 +1,34 @@
+"""The control `longrange`: how far a network without its transformer sees, beside how far it would have to."""
+
+from __future__ import annotations
+
+import torch
+
+from vitrim.config import NetworkName, StudyConfig
+from vitrim.data.phantoms.longrange import distance
+from vitrim.models.factory import NETWORKS, build
+from vitrim.receptive import receptive_reach
+from vitrim.study.plan import network_config
+
+
+def reach_lines(study: StudyConfig) -> list[str]:
+    """For each network of a study on the control, what its CNN sees and what a disc's class depends on, in pixels.
+
+    Nothing for other studies, and for networks that have no form without a transformer.
+    """
+    if study.data.phantom is None or study.data.phantom.kind != "longrange":
+        return []
+    return [_line(study, network) for network in study.networks if NETWORKS[network].shallowest == 0]
+
+
+def _line(study: StudyConfig, network: NetworkName) -> str:
+    size = study.data.image_size
+    config = network_config(study, network, num_classes=3, channels=1).model_copy(update={"pretrained": False})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        reach = receptive_reach(build(config).truncated(0), size)
+    far = round(distance(size))
+    said = f"{network} without its transformer sees {reach} pixels far; the mark of a disc is {far} away"
+    if reach < far:
+        return f"{said}: only the transformer can connect them"
+    return f"{said}: the CNN may connect them by itself, so this is no control of the transformer"
