@@ -143,3 +143,12 @@ def test_a_depth_sweep_says_which_rule_was_right(copy: Path) -> None:
 
 def test_a_study_that_is_no_sweep_says_nothing_of_rules(small: Path) -> None:
     assert rules_table(read_run(small)) is None
+
+
+def test_a_verdict_that_does_not_survive_correction_says_so(copy: Path) -> None:
+    path = copy / "results.csv"
+    table = pd.read_csv(path)
+    table["corrected_verdict_5"] = table["verdict_5"].where(table["verdict_5"].isna(), "undecided")
+    table["verdict_5"] = table["verdict_5"].where(table["verdict_5"].isna(), "not worse")
+    table.to_csv(path, index=False)
+    assert "not worse (undecided when corrected for all comparisons)" in markdown(results_table(read_run(copy)))

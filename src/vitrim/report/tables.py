@@ -83,7 +83,7 @@ def results_table(run: Run) -> Table:
                     interval(row.get("change_low_percent"), row.get("change_high_percent"), 2),
                     _value(row.get("change_low_percent")),
                 ),
-                *(_text_cell(row.get(f"verdict_{margin}")) for margin in run.margins),
+                *(_verdict_cell(row, margin) for margin in run.margins),
                 _cell(_scaled(row.get("parameters"), 1e-6), 2),
                 _cell(_scaled(row.get("multiply_adds"), 1e-9), 2),
                 _cell(cost.get("milliseconds_per_slice"), 1),
@@ -163,6 +163,14 @@ def _pipe(text: str) -> str:
 
 def _cell(value: Any, digits: int, sign: bool = False) -> Cell:
     return Cell(signed(value, digits) if sign else fixed(value, digits), _value(value))
+
+
+def _verdict_cell(row: pd.Series, margin: str) -> Cell:
+    """The verdict by itself; beside it the one that is corrected for the table's comparisons, where it is another."""
+    alone, corrected = row.get(f"verdict_{margin}"), row.get(f"corrected_verdict_{margin}")
+    if not isinstance(alone, str) or not isinstance(corrected, str) or alone == corrected:
+        return _text_cell(alone)
+    return Cell(f"{alone} ({corrected} when corrected for all comparisons)", alone)
 
 
 def _text_cell(value: Any) -> Cell:
