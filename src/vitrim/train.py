@@ -276,5 +276,6 @@ def _quiet() -> None:
     """Lightning's advice (workers, tips, devices) is not for the user of a study."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", message=r".*torch\.distributed\.nn.* is deprecated")  # what follows it is private
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
