@@ -80,22 +80,27 @@ def test_a_network_without_depth_0_is_left_out_of_that_depth_with_a_note():
     assert left_out(study) == ["unetr2d has no depth 0: left out"]
 
 
-def test_inherited_weights_are_those_of_the_trained_full_network(tiny_data_once, tmp_path, monkeypatch):
-    import vitrim.study.trial as trial_module
+@pytest.mark.parametrize("start", ["inherit", "distil"])
+def test_truncated_networks_start_from_the_trained_full_ones_weights(
+    start, tiny_data_once, tmp_path, monkeypatch
+):
+    import vitrim.recovery
 
-    real, started = trial_module.train, {}
+    real, started, taught = vitrim.recovery.train, {}, set()
 
-    def train(network, *arguments, **options):
+    def train(network, *arguments, extra_loss=None, **options):
         started[network.depth] = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        return real(network, *arguments, **options)
+        taught.add(extra_loss is not None)
+        return real(network, *arguments, extra_loss=extra_loss, **options)
 
-    monkeypatch.setattr(trial_module, "train", train)
-    out = run(tmp_path, tiny_data_once, "--init", "inherit", "--depths", "2", "--networks", "transunet")
+    monkeypatch.setattr(vitrim.recovery, "train", train)
+    out = run(tmp_path, tiny_data_once, "--init", start, "--depths", "2", "--networks", "transunet")
+    assert taught == {start == "distil"}
     full = package.load_model(next((out / "trials").glob("transunet-12-*")))
     for name, tensor in full.truncated(2).state_dict().items():
         assert torch.equal(tensor, started[2][name]), name
     assert pd.read_csv(out / "results.csv")["init"].tolist()[0] == "scratch"
-    assert set(pd.read_csv(out / "results.csv")["init"][1:]) == {"inherit"}
+    assert set(pd.read_csv(out / "results.csv")["init"][1:]) == {start}
 
 
 def trial(**changes) -> Trial:
