@@ -81,9 +81,7 @@ def test_a_network_without_depth_0_is_left_out_of_that_depth_with_a_note():
 
 
 @pytest.mark.parametrize("start", ["inherit", "distil"])
-def test_truncated_networks_start_from_the_trained_full_ones_weights(
-    start, tiny_data_once, tmp_path, monkeypatch
-):
+def test_truncated_networks_start_from_the_trained_full_ones_weights(start, tiny_data_once, tmp_path, monkeypatch):
     import vitrim.recovery
 
     real, started, taught = vitrim.recovery.train, {}, set()
