@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,19 @@ def test_every_full_network_has_its_own_decision_on_its_own_training_cases(two_s
 def test_the_report_of_several_seeds_and_folds_is_written_again(two_seeds, capsys):
     assert vitrim("report", two_seeds) == 0
     assert "UNETR" in (two_seeds / "report.md").read_text()
+
+
+def test_the_tables_follow_from_the_stored_cases_to_the_byte(two_seeds, tmp_path):
+    copy = Path(shutil.copytree(two_seeds, tmp_path / "copy"))
+    assert vitrim("report", copy) == 0
+    assert (copy / "results.csv").read_bytes() == (two_seeds / "results.csv").read_bytes()
+    cases = pd.read_csv(copy / "cases.csv")
+    cases.loc[cases["blocks"] < 12, "dice"] = 0.0  # somebody found that the truncated networks had failed
+    cases.to_csv(copy / "cases.csv", index=False)
+    assert vitrim("report", copy) == 0
+    results = pd.read_csv(copy / "results.csv")
+    assert (results["dice_change_percent"].dropna() == -100).all()
+    assert set(results["verdict_5"].dropna()) == {"worse"}
 
 
 def test_the_record_of_the_study_says_all_that_it_takes_to_repeat_it(two_seeds):

@@ -134,8 +134,9 @@ def _say_status(folder: Path) -> None:
 
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="Folder of a study, such as runs/demo.")]) -> None:
-    """Write report.md and report.html again from the stored results."""
+    """Compute the statistics once more from the stored per-case table, and write the report again."""
     from vitrim.report.build import write_report
+    from vitrim.study.recompute import recompute
 
-    for path in write_report(run):
+    for path in (*recompute(run), *write_report(run)):
         typer.echo(f"wrote {path}")

@@ -13,12 +13,9 @@ from vitrim.study.explorer import write_explorer
 from vitrim.study.look import stored_influence
 from vitrim.study.plan import Place, Plan
 from vitrim.study.prepare import train_slices
-from vitrim.study.rules import judge, rules_table
+from vitrim.study.rules import SWEEP, judge, rules_table
 from vitrim.study.tables import Row, gather, results_table, trials_table, write_table
 from vitrim.study.trial import Result
-
-SWEEP = 4
-"""Depths, the full one among them, from which a study is a depth sweep."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,8 @@ from vitrim.tolerance import smallest_depth
 
 INFLUENCE_SHARE = 0.9
 """Block influence keeps the first blocks that hold this share of all blocks' influence together."""
+SWEEP = 4
+"""Depths, the full one among them, from which a study is a depth sweep."""
 RULES = ("attention", "influence", "accuracy")
 
 

@@ -50,7 +50,6 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
             parameters_full[trial.network.name] = parameters
         before = parameters_full.get(trial.network.name)
         cases, full = concatenated(each.results), concatenated(each.full)
-        dice, hd95 = _by_class(cases, "dice"), _by_class(cases, "hd95")
         seeds = dict.fromkeys(result.trial.seed for result in each.results)
         row: dict[str, Any] = {
             "network": trial.network.name,
@@ -62,27 +61,39 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
             "folds": len({result.trial.fold for result in each.results}),
             "train_slices": each.train_slices,
             "train_cases": len(trial.split.train),
-            "validation_cases": len(dice),
+            "validation_cases": cases["case"].nunique(),
             "parameters": parameters,
             "parameters_saved_percent": None if is_full or before is None else 100 * (before - parameters) / before,
             "multiply_adds": count_macs(network, trial.network.image_size),
         }
-        row |= {f"dice_{name}": dice[name].mean() for name in dice}
-        row |= {f"cases_{name}": int(dice[name].notna().sum()) for name in dice}
-        row["average_dice"] = float(average_dice(dice.to_numpy()))
-        row["average_dice_sd"] = _spread_over_seeds(cases)
-        difference = None if is_full else change(full, cases)
-        row["dice_change_percent"] = difference and difference.percent
-        row["change_low_percent"] = difference and difference.low
-        row["change_high_percent"] = difference and difference.high
-        row["effect_size"] = difference and difference.effect
-        for margin in margins:
-            row[f"verdict_{100 * margin:g}"] = difference and difference.verdict(margin)
-            row[f"corrected_verdict_{100 * margin:g}"] = difference and difference.verdict(margin, comparisons)
-        row |= {f"hd95_{name}": hd95[name].mean() for name in hd95}
-        row["hd95_unit"] = cases["hd95_unit"].iloc[0]
+        row |= found_columns(cases, None if is_full else full, margins, comparisons)
         table.append(row)
     return pd.DataFrame(table)
+
+
+def found_columns(
+    cases: pd.DataFrame, full: pd.DataFrame | None, margins: Sequence[float], comparisons: int
+) -> dict[str, Any]:
+    """The columns of `results_table` that follow from per-case tables alone: of one network, and of its full form.
+
+    `full` is None for the full form itself.
+    """
+    dice, hd95 = _by_class(cases, "dice"), _by_class(cases, "hd95")
+    row: dict[str, Any] = {f"dice_{name}": dice[name].mean() for name in dice}
+    row |= {f"cases_{name}": int(dice[name].notna().sum()) for name in dice}
+    row["average_dice"] = float(average_dice(dice.to_numpy()))
+    row["average_dice_sd"] = _spread_over_seeds(cases)
+    difference = None if full is None else change(full, cases)
+    row["dice_change_percent"] = difference and difference.percent
+    row["change_low_percent"] = difference and difference.low
+    row["change_high_percent"] = difference and difference.high
+    row["effect_size"] = difference and difference.effect
+    for margin in margins:
+        row[f"verdict_{100 * margin:g}"] = difference and difference.verdict(margin)
+        row[f"corrected_verdict_{100 * margin:g}"] = difference and difference.verdict(margin, comparisons)
+    row |= {f"hd95_{name}": hd95[name].mean() for name in hd95}
+    row["hd95_unit"] = cases["hd95_unit"].iloc[0]
+    return row
 
 
 def trials_table(rows: Sequence[Row]) -> pd.DataFrame:
