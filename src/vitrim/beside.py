@@ -75,9 +75,10 @@ def cases_for(
     if config.image_size != network.config.image_size:
         raise InputError(f"{checkpoint} takes images of {network.config.image_size}, not of {config.image_size}")
     cases = read_cases(config.model_copy(update={"phantom": None}), folder)
-    if len(cases.channels) != network.config.in_chans:
+    channels = len(cases.channels)
+    if channels != network.config.in_chans and not (channels == 1 and network.stem_channels == 3):
         raise InputError(
-            f"{checkpoint} takes {network.config.in_chans} channel(s), {folder} has {len(cases.channels)}: "
+            f"{checkpoint} takes {network.config.in_chans} channel(s), {folder} has {channels}: "
             f"{', '.join(cases.channels)}"
         )
     if cases.num_classes != network.config.num_classes or (beside.classes or cases.classes) != cases.classes:
