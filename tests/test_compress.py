@@ -70,23 +70,19 @@ def test_a_decision_about_another_network_is_refused(checkpoint, decision, tmp_p
     assert "12 blocks" in capsys.readouterr().err
 
 
-def test_attention_decides_and_says_so(trained, tiny_data_once, tmp_path, capsys):
+def test_attention_decides_on_cases_that_the_study_did_not_hold_out_and_says_so(
+    trained, tiny_data_once, tmp_path, capsys
+):
     options = ("--depth", "auto", "--data", tiny_data_once, "--out", tmp_path / "small")
     assert vitrim("compress", trained, *options) == 0
     account = json.loads((tmp_path / "small/compression.json").read_text())
     decision = json.loads((tmp_path / "small/attention/decision.json").read_text())
     assert package.load_model(tmp_path / "small").depth == decision["depth"] == account["by_attention"]["depth"]
+    assert set(decision["cases"]) == {f"case_{n:03d}" for n in range(6)}
     assert account["after"]["milliseconds_per_slice"] > 0
     said = capsys.readouterr().out
     assert "by attention: " in said
     assert "ms a slice" in said
-
-
-def test_cases_that_the_study_held_out_never_take_part(trained, tiny_data_once, tmp_path):
-    options = ("--depth", "auto", "--data", tiny_data_once, "--out", tmp_path / "small")
-    assert vitrim("compress", trained, *options) == 0
-    decision = json.loads((tmp_path / "small/attention/decision.json").read_text())
-    assert set(decision["cases"]) == {f"case_{n:03d}" for n in range(6)}
 
 
 @pytest.mark.parametrize("recovery", ["finetune", "distil"])
