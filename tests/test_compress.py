@@ -70,9 +70,7 @@ def test_a_decision_about_another_network_is_refused(checkpoint, decision, tmp_p
     assert "12 blocks" in capsys.readouterr().err
 
 
-def test_attention_decides_on_cases_that_the_study_did_not_hold_out_and_says_so(
-    trained, tiny_data_once, tmp_path, capsys
-):
+def test_attention_decides_on_cases_that_were_not_held_out_and_says_so(trained, tiny_data_once, tmp_path, capsys):
     options = ("--depth", "auto", "--data", tiny_data_once, "--out", tmp_path / "small")
     assert vitrim("compress", trained, *options) == 0
     account = json.loads((tmp_path / "small/compression.json").read_text())
