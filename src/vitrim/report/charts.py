@@ -126,12 +126,12 @@ def level(frame: Frame, y: float, text: str, style: str = "threshold") -> Markup
 
 
 def flag(frame: Frame, x: float, text: str, row: int = 0) -> Markup:
-    """A short mark at x on the lower axis, with its name; `row` lifts the name above those of others."""
-    px, py = frame.at(x, frame.y[0])
-    top = py - 12 * (row + 1)
-    line = element("line", x1=px, y1=py, x2=px, y2=top, class_="threshold")
+    """A vertical line at x with its name at the top; `row` lowers the name below those of others."""
+    px, bottom = frame.at(x, frame.y[0])
+    top = frame.top + 12 * row
+    line = element("line", x1=px, y1=bottom, x2=px, y2=top, class_="threshold")
     late = px > frame.width * 0.6
-    place = {"x": round(px + (-4 if late else 4), 2), "y": round(top + 4, 2)}
+    place = {"x": round(px + (-4 if late else 4), 2), "y": round(top + 9, 2)}
     words = element("text", text, **place, class_="threshold-text", text_anchor="end" if late else "start")
     return element("g", line + words, class_="flag")
 

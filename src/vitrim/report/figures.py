@@ -122,11 +122,13 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
         full * (1 + float(v) / 100) if is_number(v) else d
         for v, d in zip(rows["change_high_percent"], dice, strict=True)
     ]
-    frame = framed((min(blocks) - 0.5, max(blocks) + 0.5), nice_range([*dice, *low, *high, full * 0.95], None, None))
+    chosen = rules_of(run, network.name)
+    bottom, top = nice_range([*dice, *low, *high, full * 0.95], None, None)
+    top += (top - bottom) * 0.07 * len(chosen)  # the rules' names stand there
+    frame = framed((min(blocks) - 0.5, max(blocks) + 0.5), (bottom, top), large=bool(chosen))
     marks = [
         level(frame, full * (1 - float(margin) / 100), f"{margin} % below the full network") for margin in run.margins
     ]
-    chosen = rules_of(run, network.name)
     marks += [flag(frame, depth, f"by {rule}: {depth}", place) for place, (rule, depth) in enumerate(chosen.items())]
     under = [shade(frame, network.decision.depth + 0.5, "discarded")] if network.decision is not None else []
     line = Line(list(zip(blocks, dice, strict=True)), "trained", "average Dice", low, high, markers=True)
@@ -134,7 +136,7 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
     svg = chart(frame, [line], label, "transformer blocks", blocks, under, marks)
     reads = "Every depth trained alike; the band is the interval of the change against the full network."
     if chosen:
-        reads += " Marked on the axis: the depth that each rule chooses."
+        reads += " The vertical lines: the depth that each rule chooses."
     return Figure("depth", "Dice by depth", reads, svg)
 
 
