@@ -84,6 +84,8 @@ class PhantomConfig(Strict):
     """`longrange` only: how many marks have to be followed to learn an object's class."""
     places: int = Field(default=12, ge=4)
     """`longrange` only: an even number of places for objects and marks."""
+    balanced: bool = True
+    """`longrange` only: as many of the one class as of the other in each scene; else each is drawn by itself."""
     noise: float = Field(default=1.0, ge=0)
     """Factor on the noise; 0 draws without."""
     bias_field: float = Field(default=0.0, ge=0, lt=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from vitrim.config import NetworkName, StudyConfig
-from vitrim.data.phantoms.longrange import distance
+from vitrim.data.phantoms.longrange import PLACES, distance
 from vitrim.models.factory import NETWORKS, build
 from vitrim.receptive import receptive_reach
 from vitrim.study.plan import network_config
@@ -27,8 +27,8 @@ def _line(study: StudyConfig, network: NetworkName) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         reach = receptive_reach(build(config).truncated(0), size)
-    far = round(distance(size))
-    said = f"{network} without its transformer sees {reach} pixels far; the mark of a disc is {far} away"
+    far = round(distance(size, study.data.phantom.places if study.data.phantom else PLACES))
+    said = f"{network} without its transformer sees {reach} pixels far; a disc's mark is {far} or more away"
     if reach < far:
         return f"{said}: only the transformer can connect them"
     return f"{said}: the CNN may connect them by itself, so this is no control of the transformer"

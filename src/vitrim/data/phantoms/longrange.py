@@ -1,10 +1,14 @@
 """Scenes that cannot be segmented by looking near by: the control that shows when attention, or depth, is needed.
 
 Each slice is a scene of its own, on a ring of places (twelve, or as many as asked for). At some of them are discs, all
-alike; the class of a disc is told by the mark at its point-symmetric place, a plus or a cross. Every scene has as many
-of the one as of the other, among the discs and among all marks, so that counting tells nothing. With `hops` of 2 or
-more the mark opposite is a needle instead: it points, as seen from the centre of the image, to the place where to look
-next, and so on; the last place has the plus or the cross.
+alike; the class of a disc is told by the mark at its point-symmetric place, a plus or a cross. With `hops` of 2 or more
+the mark opposite is a needle instead: it points, as seen from the centre of the image, to the place where to look next,
+and so on; the last place has the plus or the cross.
+
+`balanced` scenes have as many of the one as of the other, among the discs and among all marks, so that counting all
+marks tells nothing; but who sees all marks but one can tell that one. In scenes that are not balanced each class is
+drawn by itself: the marks that can be seen from a disc say nothing about its own, which is what a network without a
+transformer must not be able to guess; but counting all marks tells something.
 """
 
 from __future__ import annotations
@@ -31,12 +35,18 @@ Needle = int
 """A place on the ring; a negative number is a plus (-1) or a cross (-2)."""
 
 
-def distance(shape: tuple[int, ...]) -> float:
-    """Pixels between a disc and the mark that it depends on, for slices of rows × columns (the last two of `shape`)."""
-    return RING * min(shape[-2:])
+def distance(shape: tuple[int, ...], places: int = PLACES) -> float:
+    """Pixels from any pixel of a disc to its mark at least, along rows or columns, whichever are more.
+
+    For slices of rows × columns (the last two of `shape`). A network that sees less far than this along both sees
+    nothing of the mark. Places at 45° count: there the ring's diameter is 0.7 of it along either.
+    """
+    angles = 2 * np.pi * np.arange(places) / places
+    across = 2 * RING * np.maximum(np.abs(np.cos(angles)), np.abs(np.sin(angles))).min()
+    return float((across - DISC - MARK) * min(shape[-2:]) / 2)
 
 
-def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLACES) -> Drawing:
+def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLACES, balanced: bool = True) -> Drawing:
     """Draw one stack of scenes. InputError if there are too few places for that many hops, or an odd number."""
     most = places // 2 - 1
     if places % 2 or most < 1:
@@ -48,7 +58,7 @@ def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLAC
     half = min(grid.shape[0] * grid.spacing[0], grid.shape[1] * grid.spacing[1]) / 2
     plane = grid.points[:2, :, :, 0] / np.float32(half)
     for number in range(grid.shape[2]):
-        discs, marks = _scene(rng, hops, places)
+        discs, marks = _scene(rng, hops, places, balanced)
         for place, index in discs.items():
             mask = np.hypot(*_from(plane, place, places)) < DISC
             image[mask, number], label[mask, number] = 150, index
@@ -58,14 +68,16 @@ def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLAC
     return Drawing(blur(image.astype(np.float32), (sigma, sigma, 0)), label)
 
 
-def _scene(rng: np.random.Generator, hops: int, places: int = PLACES) -> tuple[dict[int, int], dict[int, Needle]]:
+def _scene(
+    rng: np.random.Generator, hops: int, places: int = PLACES, balanced: bool = True
+) -> tuple[dict[int, int], dict[int, Needle]]:
     """Class of the disc at each place that has one, and the mark at every other place."""
     count = 4 if 4 * (hops + 1) <= places else 2
     sides = rng.permutation(places // 2)[:count]
     taken = [int(side) + places // 2 * int(rng.integers(2)) for side in sides]
     opposite = [(place + places // 2) % places for place in taken]
     free = [int(n) for n in rng.permutation(places) if n not in taken and n not in opposite]
-    discs = {place: 1 + n % 2 for n, place in enumerate(taken)}
+    discs = {place: 1 + (n % 2 if balanced else int(rng.integers(2))) for n, place in enumerate(taken)}
     marks: dict[int, Needle] = {}
     for place, here in zip(taken, opposite, strict=True):
         for _ in range(hops - 1):
@@ -74,7 +86,9 @@ def _scene(rng: np.random.Generator, hops: int, places: int = PLACES) -> tuple[d
         marks[here] = -discs[place]
     needles = 0 if hops == 1 else len(free) // 4 * 2  # an even number is left
     for n, place in enumerate(free):
-        marks[place] = int(rng.integers(places)) if n < needles else -(1 + n % 2)
+        marks[place] = (
+            int(rng.integers(places)) if n < needles else -(1 + (n % 2 if balanced else int(rng.integers(2))))
+        )
     return discs, marks
 
 
