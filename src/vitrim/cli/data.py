@@ -57,6 +57,7 @@ def data_phantom(
     seed: Annotated[int, typer.Option(min=0)] = 0,
     hops: Annotated[int, typer.Option(min=1, help="longrange: marks to follow to an object's class.")] = 1,
     places: Annotated[int, typer.Option(min=4, help="longrange: places for objects and marks, an even number.")] = 12,
+    balanced: Annotated[bool, typer.Option(help="longrange: as many of one class as of the other in a scene.")] = True,
     noise: Annotated[float, typer.Option(min=0, help="Factor on the noise.")] = 1.0,
     bias_field: Annotated[float, typer.Option(min=0, help="How much brighter one side is; 0.3 is usual in MRI.")] = 0.0,
     spacing: Annotated[tuple[float, float, float] | None, typer.Option(help="Voxel size in mm.")] = None,
@@ -67,7 +68,7 @@ def data_phantom(
 
     from vitrim.config import PhantomConfig, explain
 
-    options = {"kind": kind, "cases": cases, "seed": seed, "hops": hops, "places": places}
+    options = {"kind": kind, "cases": cases, "seed": seed, "hops": hops, "places": places, "balanced": balanced}
     try:
         config = PhantomConfig.model_validate(
             {**options, "noise": noise, "bias_field": bias_field, "spacing": spacing, "orientation": orientation}
