@@ -29,7 +29,7 @@ from vitrim.look import CaseImages, look_at, spread
 from vitrim.models.checkpoint import load_model, save_model
 from vitrim.models.factory import build
 from vitrim.models.network import Network
-from vitrim.progress import Reporter, Stage
+from vitrim.progress import Reporter, silent
 from vitrim.recovery import recover
 from vitrim.study.look import case_images, shown_slice
 from vitrim.study.statistics import MINIMUM_CASES, average_dice
@@ -134,7 +134,7 @@ class Work:
         if self.data is None:
             return None
         cases = spread(list(self.train), LOOK.cases)
-        return case_images(cases, self.data, LOOK.slices, _silent(self.reporter, len(cases)))
+        return case_images(cases, self.data, LOOK.slices, silent(len(cases)))
 
     def _dice(self, network: nn.Module) -> float:
         table = self.cases(network, "without one block")
@@ -268,9 +268,3 @@ def _by_attention(work: Work, folder: Path) -> Decision:
     with work.reporter.stage("attention", 2 * len(cases)) as stage:
         images = lambda: case_images(cases, data, LOOK.slices, stage)  # noqa: E731
         return look_at(work.network, untrained, images, shown_slice(cases[0], data), folder, LOOK, seed)
-
-
-def _silent(reporter: Reporter, total: int) -> Stage:
-    from rich.console import Console
-
-    return Stage(Console(quiet=True), "", total, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from vitrim.look import CaseImages, Shown, look_at, spread
 from vitrim.models.checkpoint import load_model
 from vitrim.models.factory import build
 from vitrim.models.network import Network
-from vitrim.progress import Reporter, Stage
+from vitrim.progress import Reporter, Stage, silent
 
 TIMM = "timm:"
 
@@ -158,14 +158,8 @@ def explorer_images(gallery: Gallery, count: int = 4) -> tuple[list[str], np.nda
     """The first image of a few cases, (n, C, H, W), for the explorer."""
     names, images = [], []
     wanted = set(spread(gallery.cases, count))
-    for case, slices, _ in _quietly(gallery):
+    for case, slices, _ in gallery.images(silent(len(gallery.cases))):
         if case in wanted:
             names.append(case)
             images.append(slices[len(slices) // 2].numpy())
     return names, np.stack(images)
-
-
-def _quietly(gallery: Gallery) -> Iterable[CaseImages]:
-    from rich.console import Console
-
-    return gallery.images(Stage(Console(quiet=True), "", len(gallery.cases), None))

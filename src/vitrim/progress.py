@@ -52,6 +52,11 @@ class Stage:
             self._say.print(f"  {title}  {self._done}/{self._total}", highlight=False)
 
 
+def silent(total: int) -> Stage:
+    """A stage that shows nothing."""
+    return Stage(Console(quiet=True), "", total, None)
+
+
 class Reporter:
     """Where a study says what it is doing."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,9 @@ import numpy as np
 import pandas as pd
 
 from vitrim.attention.decided import Decision
+from vitrim.beside import stored_json
 from vitrim.errors import InputError
+from vitrim.study.tables import read_table
 
 TITLES = {"transunet": "TransUNet", "cats2d": "2D CATS", "unetr2d": "2D UNETR"}
 """The paper's names of the networks."""
@@ -125,7 +126,7 @@ def read_run(folder: Path) -> Run:
     missing = [column for column in REQUIRED if results is None or column not in results.columns]
     if missing or results is None or results.empty:
         raise InputError(f"{folder / 'results.csv'} is not a study's table: it lacks {', '.join(missing) or 'rows'}")
-    study = _json(folder / "study.json") or {}
+    study = stored_json(folder / "study.json")
     settings = study.get("study")
     names = list(dict.fromkeys(str(name) for name in results["network"]))
     return Run(
@@ -133,7 +134,7 @@ def read_run(folder: Path) -> Run:
         name=str(settings["name"]) if isinstance(settings, dict) and "name" in settings else folder.name,
         config=_text(folder / "config.yaml"),
         study=study,
-        versions=_json(folder / "versions.json") or {},
+        versions=stored_json(folder / "versions.json"),
         results=results,
         cases=_table(folder / "cases.csv"),
         cost=_table(folder / "cost.csv"),
@@ -157,26 +158,7 @@ def _network(folder: Path, name: str) -> NetworkRun:
 
 
 def _table(path: Path) -> pd.DataFrame | None:
-    """Read a CSV; only an empty field is missing, so that a class may be called NA."""
-    if not path.is_file():
-        return None
-    names = {"network": str, "case": str, "class": str, "head": str, "role": str, "measure": str}
-    try:
-        return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
-
-
-def _json(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is not a JSON object")
-    return content
+    return read_table(path) if path.is_file() else None
 
 
 def _text(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from vitrim.config import StudyConfig
 from vitrim.errors import InputError
 from vitrim.study.look import stored_influence
 from vitrim.study.rules import SWEEP, judge, rules_table
-from vitrim.study.tables import found_columns, write_table
+from vitrim.study.tables import found_columns, read_table, write_table
 
 KEYS = ["network", "blocks", "seed", "fold"]
 
@@ -26,7 +27,7 @@ def recompute(run: Path) -> list[Path]:
     """
     if not (run / "cases.csv").is_file() or not (run / "results.csv").is_file():
         return []
-    cases, results = _read(run / "cases.csv"), _read(run / "results.csv")
+    cases, results = read_table(run / "cases.csv"), read_table(run / "results.csv")
     stored = stored_json(run / "study.json").get("study", {})
     margins = stored.get("margins") or list(StudyConfig.model_fields["margins"].get_default(call_default_factory=True))
     if not {*KEYS, "case", "class", "dice", "hd95", "hd95_unit"} <= set(cases.columns):
@@ -40,11 +41,29 @@ def recompute(run: Path) -> list[Path]:
         full = None if row["role"] == "full" else _full(cases, results, own)
         rows.append(row.to_dict() | found_columns(own, full, margins, comparisons))
     write_table(run / "results.csv", pd.DataFrame(rows)[results.columns.tolist()])
-    rules = _rules(run, cases, margins)
-    if rules is None:
-        return [run / "results.csv"]
-    write_table(run / "rules.csv", rules)
-    return [run / "results.csv", run / "rules.csv"]
+    return [run / "results.csv", *write_rules(run, margins)]
+
+
+def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
+    """Write rules.csv of each network that was trained at enough depths to say which one is needed.
+
+    From cases.csv and what is kept of each full network's attention; writes nothing for a study that is no sweep.
+    """
+    cases = read_table(run / "cases.csv")
+    judged = []
+    for network, seed, fold in cases[["network", "seed", "fold"]].drop_duplicates().itertuples(index=False, name=None):
+        other = run / "networks" / f"{network}-seed{seed}-fold{fold}"
+        folder = other if other.is_dir() else run / "networks" / network  # the first seed and fold has the short name
+        own = cases[(cases["network"] == network) & (cases["seed"] == seed) & (cases["fold"] == fold)]
+        tables = {int(str(blocks)): table for blocks, table in own.groupby("blocks")}
+        if len(tables) < SWEEP or not (folder / "decision.json").is_file():
+            continue
+        decided, influence = Decision.load(folder / "decision.json").depth, stored_influence(folder)
+        judged += [(network, seed, fold, margin, judge(tables, decided, influence, margin)) for margin in margins]
+    if not judged:
+        return []
+    write_table(run / "rules.csv", rules_table(judged))
+    return [run / "rules.csv"]
 
 
 def _full(cases: pd.DataFrame, results: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
@@ -53,27 +72,3 @@ def _full(cases: pd.DataFrame, results: pd.DataFrame, own: pd.DataFrame) -> pd.D
     depth = results[(results["network"] == network) & (results["role"] == "full")]["blocks"].iloc[0]
     full = cases[(cases["network"] == network) & (cases["blocks"] == depth)]
     return full.merge(own[["seed", "fold"]].drop_duplicates(), on=["seed", "fold"])
-
-
-def _rules(run: Path, cases: pd.DataFrame, margins: list[float]) -> pd.DataFrame | None:
-    judged = []
-    places = cases[["network", "seed", "fold"]].drop_duplicates()
-    first = places.iloc[0]
-    for network, seed, fold in places.itertuples(index=False, name=None):
-        short = (seed, fold) == (first["seed"], first["fold"])
-        folder = run / "networks" / (network if short else f"{network}-seed{seed}-fold{fold}")
-        own = cases[(cases["network"] == network) & (cases["seed"] == seed) & (cases["fold"] == fold)]
-        tables = {int(blocks): table for blocks, table in own.groupby("blocks")}
-        if len(tables) < SWEEP or not (folder / "decision.json").is_file():
-            continue
-        decided, influence = Decision.load(folder / "decision.json").depth, stored_influence(folder)
-        judged += [(network, seed, fold, margin, judge(tables, decided, influence, margin)) for margin in margins]
-    return rules_table(judged) if judged else None
-
-
-def _read(path: Path) -> pd.DataFrame:
-    names = {"network": str, "case": str, "class": str, "role": str, "hd95_unit": str}
-    try:
-        return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error

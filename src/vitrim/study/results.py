@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 from vitrim.study.examples import Slices, choose_slices, write_examples
 from vitrim.study.explorer import write_explorer
-from vitrim.study.look import stored_influence
 from vitrim.study.plan import Place, Plan
 from vitrim.study.prepare import train_slices
-from vitrim.study.rules import SWEEP, judge, rules_table
+from vitrim.study.recompute import write_rules
 from vitrim.study.tables import Row, gather, results_table, trials_table, write_table
 from vitrim.study.trial import Result
 
@@ -47,29 +44,13 @@ def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
     write_table(out / "trials.csv", trials_table(rows))
     for file, table in gather([each.result for each in done]).items():
         write_table(out / f"{file}.csv", table)
-    if (rules := _rules(plan, done, out)) is not None:
-        write_table(out / "rules.csv", rules)
+    write_rules(out, plan.study.margins)
     first = done[0].place
     here = [each for each in done if (each.place.seed, each.place.fold) == (first.seed, first.fold)]
     shown = choose_slices(done[0].result, plan.prepared.data)
     write_examples(out / "examples.npz", shown, [each.result for each in here])
     for place in dict.fromkeys(each.place for each in here):
         _write_explorer(plan.look_folder(out, place), [each.result for each in here if each.place == place], shown)
-
-
-def _rules(plan: Plan, done: Sequence[Done], out: Path) -> pd.DataFrame | None:
-    """Rule against truth, for each network that was trained at enough depths to say which one is needed."""
-    judged = []
-    for place in dict.fromkeys(each.place for each in done):
-        tables = {each.blocks: each.result.cases for each in done if each.place == place}
-        if len(tables) < SWEEP:
-            continue
-        decided = next(each.decided for each in done if each.place == place)
-        influence = stored_influence(plan.look_folder(out, place))
-        for margin in plan.study.margins:
-            rules = judge(tables, decided, influence, margin)
-            judged.append((place.network, place.seed, place.fold, margin, rules))
-    return rules_table(judged) if judged else None
 
 
 def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:

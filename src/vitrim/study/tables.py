@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from vitrim.errors import InputError
 from vitrim.files import replacing
 from vitrim.models.checkpoint import load_model
 from vitrim.models.describe import count_macs, count_parameters
@@ -151,6 +152,15 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV with six decimals, whole or not at all."""
     with replacing(path) as temporary:
         table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Read a table of a study; only an empty field is missing, so that a class may be called NA. InputError else."""
+    names = ("network", "case", "class", "head", "role", "measure", "hd95_unit")
+    try:
+        return pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False, na_values=[""])
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
 
 
 def _by_class(cases: pd.DataFrame, value: str) -> pd.DataFrame:
