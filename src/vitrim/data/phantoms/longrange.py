@@ -6,12 +6,14 @@ the mark opposite is a needle instead: it points, as seen from the centre of the
 and so on; the last place has the plus or the cross.
 
 `balanced` scenes have as many of the one as of the other, among the discs and among all marks, so that counting all
-marks tells nothing; but who sees all marks but one can tell that one. In scenes that are not balanced each class is
-drawn by itself: the marks that can be seen from a disc say nothing about its own, which is what a network without a
-transformer must not be able to guess; but counting all marks tells something.
+marks tells nothing; but who sees all marks but one can tell that one. In scenes that are not balanced every mark and needle
+is drawn by itself: what can be seen from a disc says nothing about the mark opposite, which is what a network without a
+transformer must not be able to guess. Counting all marks, or with needles the marks near by, tells something.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 
@@ -77,7 +79,9 @@ def _scene(
     taken = [int(side) + places // 2 * int(rng.integers(2)) for side in sides]
     opposite = [(place + places // 2) % places for place in taken]
     free = [int(n) for n in rng.permutation(places) if n not in taken and n not in opposite]
-    discs = {place: 1 + (n % 2 if balanced else int(rng.integers(2))) for n, place in enumerate(taken)}
+    if not balanced:
+        return _independent(rng, hops, taken, opposite, free)
+    discs = {place: 1 + n % 2 for n, place in enumerate(taken)}
     marks: dict[int, Needle] = {}
     for place, here in zip(taken, opposite, strict=True):
         for _ in range(hops - 1):
@@ -86,9 +90,31 @@ def _scene(
         marks[here] = -discs[place]
     needles = 0 if hops == 1 else len(free) // 4 * 2  # an even number is left
     for n, place in enumerate(free):
-        marks[place] = (
-            int(rng.integers(places)) if n < needles else -(1 + (n % 2 if balanced else int(rng.integers(2))))
-        )
+        marks[place] = int(rng.integers(places)) if n < needles else -(1 + n % 2)
+    return discs, marks
+
+
+def _independent(
+    rng: np.random.Generator, hops: int, taken: list[int], opposite: list[int], free: list[int]
+) -> tuple[dict[int, int], dict[int, Needle]]:
+    """A scene in which no mark says anything about another: every mark and every needle is drawn by itself.
+
+    Needles point from the places opposite the discs into a first share of the free places, from there into the next
+    and so on, as many times as there are hops to go; the last share has the plus and cross marks.
+    """
+    shares = [opposite, *([int(n) for n in share] for share in np.array_split(free, hops - 1))] if hops > 1 else []
+    marks: dict[int, Needle] = {
+        place: following[int(rng.integers(len(following)))]
+        for share, following in pairwise(shares)
+        for place in share
+    }
+    ends = shares[-1] if shares else [*opposite, *free]
+    marks |= {place: -(1 + int(rng.integers(2))) for place in ends}
+    discs = {}
+    for place, here in zip(taken, opposite, strict=True):
+        while marks[here] >= 0:
+            here = marks[here]
+        discs[place] = -marks[here]
     return discs, marks
 
 
