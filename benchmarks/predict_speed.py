@@ -1,6 +1,6 @@
 """`vitrim predict` over the public TransUNet release's way of testing, with the same weights on the same processor.
 
-    python benchmarks/predict_speed.py [--slices 24] [--rounds 2] [--batch 8] [--steps 200] [--network FOLDER] [--int8]
+    python benchmarks/predict_speed.py [--slices 24] [--rounds 2] [--batch 8] [--steps 200] [--network FOLDER] [--onnx]
 
 The release's way (its `utils.test_single_volume`): one slice at a time, float32, each slice scaled to 224 x 224 by
 `scipy.ndimage.zoom` of order 3, its labels scaled back by order 0, weights standardised again at every call, attention
@@ -11,7 +11,8 @@ The labels of a random network are noise, in which two ways of scaling a slice n
 for STEPS steps on other phantoms, on top of a random stem and transformer (which cost as much as trained ones).
 `--network` keeps the weights, or takes those there. Printed are the Dice of each way with the phantom's own labels, the
 Dice of each with the release's labels, which are of other pixels (its scaling aligns corners, ours centres; it is
-cubic, ours linear), and the Dice of the two computations on the same scaled slices.
+cubic, ours linear), and the Dice of the two computations on the same scaled slices. `int8` is `vitrim predict
+--precision int8`, where the processor has instructions for it; `onnx int8` the file of `vitrim export --int8`.
 
 The ways take turns, slab by slab, so that a busy machine slows all; of each the best round counts. Peak memory is that
 of a process that does nothing else. The matrix rate is this machine's own, measured between the rounds.
@@ -51,7 +52,7 @@ from vitrim.models.describe import count_macs
 from vitrim.models.fold import fold_for_inference
 from vitrim.models.network import Network
 from vitrim.models.transunet import TransUNet
-from vitrim.precision import cpu_has_bf16
+from vitrim.precision import cpu_has_bf16, cpu_has_int8
 from vitrim.predict import segment_slices
 
 SPACING = (0.75, 0.75, 5.0)
@@ -77,8 +78,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--network", type=Path)
-    parser.add_argument("--int8", action="store_true", help="also measure `vitrim export --int8`")
-    parser.add_argument("--memory-of", choices=["release", "vitrim"], help=argparse.SUPPRESS)
+    parser.add_argument("--onnx", action="store_true", help="also measure `vitrim export --int8`")
+    parser.add_argument("--memory-of", choices=["release", "vitrim", "int8"], help=argparse.SUPPRESS)
     parser.add_argument("--depth", type=int, default=12, help=argparse.SUPPRESS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -100,8 +101,10 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     for depth, network in networks.items():
         ways["release", depth] = release_way(network)
         ways["vitrim", depth] = vitrim_way(torch_engine(network), options.batch)
-        if options.int8:
-            ways["int8", depth] = vitrim_way(int8_engine(network, image), options.batch)
+        if cpu_has_int8():
+            ways["int8", depth] = vitrim_way(torch_engine(network, "int8"), options.batch)
+        if options.onnx:
+            ways["onnx int8", depth] = vitrim_way(onnx_engine(network, image), options.batch)
     seconds = {key: float("inf") for key in ways}
     labels: dict[tuple[str, int], np.ndarray] = {}
     rate = 0.0
@@ -116,12 +119,12 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
                 spent[key] += time.perf_counter() - begin
         seconds = {key: min(seconds[key], spent[key]) for key in ways}
         labels = {key: np.concatenate(part, axis=2) for key, part in parts.items()}
-    memory = {key: memory_in_a_process(folder, options, *key) for key in ways if key[0] != "int8"}
+    memory = {key: memory_in_a_process(folder, options, *key) for key in ways if key[0] != "onnx int8"}
 
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     print(f"{torch.get_num_threads()} threads, load {load}; matrix product {rate / 1e9:.0f} GFLOP/s in float32")
     print(f"volume 512 x 512 x {options.slices}, batch {options.batch}, best of {options.rounds} rounds")
-    header = f"{'way':<8} {'blocks':>6} {'s/slice':>8} {'over release, 12':>17} {'of rate':>8} {'peak MiB':>9}"
+    header = f"{'way':<9} {'blocks':>6} {'s/slice':>8} {'over release, 12':>17} {'of rate':>8} {'peak MiB':>9}"
     print(f"{header} {'Dice, phantom':>14} {'Dice, release':>14}")
     for (way, depth), spent_seconds in seconds.items():
         each = spent_seconds / options.slices
@@ -130,21 +133,25 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
         peak = f"{memory[way, depth]:.0f}" if (way, depth) in memory else "-"
         right, same = (dice(labels[way, depth], other)[0] for other in (reference, labels["release", depth]))
         print(
-            f"{way:<8} {depth:>6} {each:>8.3f} {ratio:>17.2f} {share:>8.0%} {peak:>9} {right:>14.3f} {same:>14.4f}",
+            f"{way:<9} {depth:>6} {each:>8.3f} {ratio:>17.2f} {share:>8.0%} {peak:>9} {right:>14.3f} {same:>14.4f}",
             flush=True,
         )
     for depth, network in networks.items():
-        mean, low = dice(*computed(network, image, options.batch))
-        print(f"{depth} blocks, the same scaled slices to both: Dice {mean:.5f} (lowest class {low:.5f})")
+        for way in ("vitrim", "int8"):
+            if (way, depth) in ways:
+                mean, low = dice(*computed(network, way, image, options.batch))
+                print(
+                    f"{way}, {depth} blocks, the same scaled slices to both: Dice {mean:.5f} (lowest class {low:.5f})"
+                )
 
 
-def computed(network: Network, image: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def computed(network: Network, way: str, image: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels of one slab's slices, all scaled as vitrim does: from the plain network one at a time, and from ours."""
     part = Volume(image[None, :, :, :SLAB], None, np.diag([*SPACING, 1]), SPACING)
     images = (Preparation.from_config(DATA).apply(part).images - MEAN) / DEVIATION
     with torch.no_grad():
         plain = [network(torch.from_numpy(one)[None].float()).argmax(1).numpy() for one in images]
-    return np.concatenate(plain), segment_slices(torch_engine(network), images, batch)[0]
+    return np.concatenate(plain), segment_slices(engine_of(way, network), images, batch)[0]
 
 
 def release_way(network: Network) -> Way:
@@ -166,12 +173,19 @@ def release_way(network: Network) -> Way:
     return segment
 
 
-def torch_engine(network: Network) -> TorchEngine:
+def torch_engine(network: Network, precision: str = "auto") -> TorchEngine:
     """As `vitrim predict` makes it."""
-    return TorchEngine(fold_for_inference(network), "", None, "cpu", cpu_has_bf16())
+    if precision == "auto":
+        precision = "bf16" if cpu_has_bf16() else "float32"
+    return TorchEngine(fold_for_inference(network), "", None, "cpu", precision)
 
 
-def int8_engine(network: Network, image: np.ndarray) -> OnnxEngine:
+def engine_of(way: str, network: Network) -> TorchEngine:
+    """The engine of one of our ways in torch."""
+    return torch_engine(network, "int8" if way == "int8" else "auto")
+
+
+def onnx_engine(network: Network, image: np.ndarray) -> OnnxEngine:
     """As `vitrim export --int8` makes it, checked on `image`."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -182,7 +196,7 @@ def int8_engine(network: Network, image: np.ndarray) -> OnnxEngine:
         check = export_onnx(
             folder / "network", folder / "int8.onnx", study=study, data=folder / "image.nii", int8=True
         )["real slices"]
-        print(f"int8, {network.depth} blocks: {check.agreement:.3%} of labels as in float32", flush=True)
+        print(f"onnx int8, {network.depth} blocks: {check.agreement:.3%} of labels as in float32", flush=True)
         return OnnxEngine.open(folder / "int8.onnx")
 
 
@@ -307,7 +321,7 @@ def peak_memory(way: str, folder: Path, options: argparse.Namespace) -> float:
     network = vitrim.load_model(folder)
     if options.depth != network.depth:
         network = network.truncated(options.depth)
-    run = release_way(network) if way == "release" else vitrim_way(torch_engine(network), options.batch)
+    run = release_way(network) if way == "release" else vitrim_way(engine_of(way, network), options.batch)
     del network
     run(image)
     status = Path("/proc/self/status").read_text()  # not getrusage: there a process begins with its parent's peak

@@ -20,6 +20,7 @@ from vitrim.data.cases import Case, CaseSet
 from vitrim.data.preprocess import Preparation
 from vitrim.data.readers import load_volume
 from vitrim.inference.inputs import find_inputs
+from vitrim.precision import cpu_has_int8
 from vitrim.predict import predict_slices
 
 
@@ -221,6 +222,28 @@ def test_what_was_made_otherwise_is_neither_kept_nor_replaced_unasked(change, ch
     assert (tmp_path / "out/a.nii.gz").read_bytes() == before
     assert vitrim("predict", now, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
     assert (tmp_path / "out/a.nii.gz").read_bytes() != before
+
+
+@pytest.mark.skipif(not cpu_has_int8(), reason="the processor has no instructions for 8-bit integers")
+def test_in_8_bit_integers_nearly_all_labels_are_the_same_and_results_are_kept_apart(tmp_path, capsys):
+    checkpoint = write_checkpoint(tmp_path / "network", width=0.5)
+    image, out = write_image(tmp_path / "knee.nii.gz"), tmp_path / "out.nii.gz"
+    assert vitrim("predict", checkpoint, image, tmp_path / "float.nii.gz") == 0
+    assert vitrim("predict", checkpoint, image, out, "--precision", "int8") == 0
+    assert 0.95 < np.mean(voxels(out) == voxels(tmp_path / "float.nii.gz")) < 1
+    capsys.readouterr()
+    assert vitrim("predict", checkpoint, image, out, "--precision", "float32") == 2
+    assert "another precision" in capsys.readouterr().err
+
+
+def test_a_precision_that_is_not_to_be_had_is_refused(checkpoint, tmp_path, capsys):
+    image = write_image(tmp_path / "knee.nii.gz")
+    (tmp_path / "network.onnx").touch()
+    for network, precision, word in ((checkpoint, "fp4", "auto, float32, bf16, int8"),
+                                     (tmp_path / "network.onnx", "int8", "--int8")):  # fmt: skip
+        assert vitrim("predict", network, image, tmp_path / "out.nii.gz", "--precision", precision) == 2
+        assert word in capsys.readouterr().err
+    assert not (tmp_path / "out.nii.gz").exists()
 
 
 def test_an_imported_checkpoint_takes_its_preparation_from_a_study(tmp_path, capsys):

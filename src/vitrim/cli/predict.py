@@ -21,6 +21,9 @@ def predict(
     labels: Annotated[bool, typer.Option("--labels", help="Also write volumes.csv: ml of each structure.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Also draw a picture of each case.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Slices computed at a time.")] = 8,
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, bf16, or int8: on processors twice as fast, labels nearly the same.")
+    ] = "auto",
     study: Annotated[str | None, typer.Option(help=STUDY)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
@@ -42,6 +45,7 @@ def predict(
         Reporter(),
         study=data,
         batch_size=batch,
+        precision=precision,
         probabilities=probabilities,
         volumes=labels,
         draw=write_preview if preview else None,

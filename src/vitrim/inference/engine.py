@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from pydantic import ValidationError
@@ -14,6 +14,9 @@ from torch import Tensor
 from vitrim.config import DataConfig, explain
 from vitrim.data.readers import emidec, ibsr18, synapse
 from vitrim.errors import InputError
+
+Precision = Literal["auto", "float32", "bf16", "int8"]
+"""Of the products in a network: `auto` is bf16 where the hardware multiplies it, float32 elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,8 @@ class Engine(Protocol):
 
     identity: str
     """SHA-256 of the weights."""
+    precision: str
+    """In which it computes."""
     channels: int
     image_size: tuple[int, int]
     num_classes: int
@@ -59,18 +64,22 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(checkpoint: Path) -> Engine:
+def open_engine(checkpoint: Path, precision: str = "auto") -> Engine:
     """The engine for a checkpoint: the folder of a network, or a file that `vitrim export` wrote.
 
-    InputError where it is neither, or is damaged.
+    InputError where it is neither, or is damaged; also if this machine cannot compute in `precision` (a `Precision`).
     """
+    if precision not in get_args(Precision):
+        raise InputError(f"precision is one of {', '.join(get_args(Precision))}, not {precision}")
     if checkpoint.suffix == ".onnx":
+        if precision != "auto":
+            raise InputError(f"{checkpoint} has a precision of its own; export it again with --int8, or without")
         from vitrim.inference.onnx_engine import OnnxEngine
 
         return OnnxEngine.open(checkpoint)
     from vitrim.inference.torch_engine import TorchEngine
 
-    return TorchEngine.open(checkpoint)
+    return TorchEngine.open(checkpoint, precision)
 
 
 def stored_recipe(checkpoint: Path) -> Recipe | None:

@@ -25,6 +25,7 @@ def predict_files(
     *,
     study: DataConfig | None = None,
     batch_size: int = 8,
+    precision: str = "auto",
     probabilities: bool = False,
     volumes: bool = False,
     draw: Draw | None = None,
@@ -38,7 +39,7 @@ def predict_files(
 
     Raises InputError for anything that is wrong with these; where only some cases are, after all others are written.
     """
-    engine = open_engine(checkpoint)
+    engine = open_engine(checkpoint, precision)
     recipe = recipe_for(engine, checkpoint, study)
     inputs = find_inputs(source, engine.channels)
     single = is_nifti(out)

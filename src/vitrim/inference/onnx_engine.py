@@ -35,6 +35,7 @@ class OnnxEngine:
     image_size: tuple[int, int]
     num_classes: int
     recipe: Recipe | None
+    precision: str = "as exported"
 
     @classmethod
     def open(cls, path: Path) -> OnnxEngine:

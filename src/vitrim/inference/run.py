@@ -62,6 +62,7 @@ class Prediction:
         self._made_by = {
             "version": vitrim.__version__,
             "network": engine.identity,
+            "precision": engine.precision,
             "preparation": hashlib.sha256(settings.encode()).hexdigest(),
         }
 
@@ -154,7 +155,7 @@ class Prediction:
             if path == target.preview:
                 continue
             found = read_origin(path) or {}
-            other = [key for key in ("network", "image", "preparation") if found.get(key) != expected[key]]
+            other = [key for key in ("network", "precision", "image", "preparation") if found.get(key) != expected[key]]
             if other:
                 how = f"with another {' and '.join(other)}" if found else "by something else"
                 raise InputError(

@@ -14,38 +14,48 @@ from vitrim.files import sha256
 from vitrim.inference.engine import Recipe, stored_recipe
 from vitrim.models.checkpoint import load_model
 from vitrim.models.fold import fold_for_inference
+from vitrim.models.int8 import to_int8
 from vitrim.models.network import Network
 from vitrim.precision import cpu_has_bf16
 
 
 @dataclass
 class TorchEngine:
-    """A network in torch, on the GPU if there is one, in bf16 where the hardware has it."""
+    """A network in torch, on `device`, computing in `precision` (float32, bf16 or int8)."""
 
     network: Network
     identity: str
     recipe: Recipe | None
     device: str
-    bf16: bool
+    precision: str
 
     def __post_init__(self) -> None:
         config = self.network.config
         self.channels, self.image_size, self.num_classes = config.in_chans, config.image_size, config.num_classes
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.precision == "int8":
+            self.network = to_int8(self.network)
 
     @classmethod
-    def open(cls, checkpoint: Path) -> TorchEngine:
-        """Read the network in the folder `checkpoint` and fold it; InputError if there is none, or it is damaged."""
+    def open(cls, checkpoint: Path, precision: str = "auto") -> TorchEngine:
+        """Read the network in the folder `checkpoint` and fold it, for the GPU if there is one.
+
+        InputError if there is no network or it is damaged; also where int8 is asked for and is not to be had.
+        """
         network = fold_for_inference(load_model(checkpoint))
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
-        return cls(network, sha256(checkpoint / "model.safetensors"), stored_recipe(checkpoint), device, bf16)
+        if precision == "int8" and device == "cuda":
+            raise InputError("int8 is for processors, and this machine has a GPU; leave --precision out for bf16 on it")
+        if precision == "auto":
+            bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
+            precision = "bf16" if bf16 else "float32"
+        return cls(network, sha256(checkpoint / "model.safetensors"), stored_recipe(checkpoint), device, precision)
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Logits (B, K, H, W) of images (B, C, H, W), float32."""
         batch = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
         try:
-            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.bf16):
+            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
                 return self.network(batch)
         except torch.OutOfMemoryError as error:
             raise InputError(f"{len(images)} slices do not fit into the GPU's memory; lower --batch") from error

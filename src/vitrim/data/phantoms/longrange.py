@@ -6,9 +6,9 @@ the mark opposite is a needle instead: it points, as seen from the centre of the
 and so on; the last place has the plus or the cross.
 
 `balanced` scenes have as many of the one as of the other, among the discs and among all marks, so that counting all
-marks tells nothing; but who sees all marks but one can tell that one. In scenes that are not balanced every mark and needle
-is drawn by itself: what can be seen from a disc says nothing about the mark opposite, which is what a network without a
-transformer must not be able to guess. Counting all marks, or with needles the marks near by, tells something.
+marks tells nothing; but who sees all marks but one can tell that one. In scenes that are not balanced every mark and
+needle is drawn by itself: what can be seen from a disc says nothing about the mark opposite, which is what a network
+without a transformer must not be able to guess. Counting all marks, or with needles the marks near by, tells something.
 """
 
 from __future__ import annotations
@@ -104,9 +104,7 @@ def _independent(
     """
     shares = [opposite, *([int(n) for n in share] for share in np.array_split(free, hops - 1))] if hops > 1 else []
     marks: dict[int, Needle] = {
-        place: following[int(rng.integers(len(following)))]
-        for share, following in pairwise(shares)
-        for place in share
+        place: following[int(rng.integers(len(following)))] for share, following in pairwise(shares) for place in share
     }
     ends = shares[-1] if shares else [*opposite, *free]
     marks |= {place: -(1 + int(rng.integers(2))) for place in ends}

@@ -1,0 +1,116 @@
+"""A network for prediction on a CPU, most of whose products are of 8-bit integers.
+
+Weights are rounded once, with a scale for each output channel. What goes into a layer is rounded at every call, to 256
+steps between the least and the largest value in the batch. The products are added up in 32 bits and go on as float32.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from vitrim.errors import InputError
+from vitrim.models.network import Network
+from vitrim.precision import cpu_has_int8
+
+ENCODERS = ("stem", "cnn")
+"""The CNNs before or beside a transformer stay in float32: some 50 layers deep, they add up the rounding (in TransUNet
+Dice with the float32 labels falls to 0.963, with all that comes after to 0.997), and their maps are large and thin, so
+that rounding them takes the time that the products save."""
+
+FEWEST_CHANNELS = 32
+"""Convolutions of fewer channels, in or out, stay in float32: they see the image itself, or cost little."""
+
+
+def to_int8(network: Network) -> Network:
+    """Return a copy, for prediction on this CPU only, with linear layers and most convolutions in 8-bit integers.
+
+    `network` has been folded (`vitrim.models.fold`) and is in eval mode; it is not changed. The logits are near its
+    own, not equal to them, and depend a little on which images are in a batch together. InputError where the processor
+    multiplies 8-bit integers no faster than float32 (without VNNI they would even overflow).
+    """
+    if not cpu_has_int8():
+        raise InputError("this processor has no instructions for 8-bit integers (VNNI); take another precision")
+    rounded = copy.deepcopy(network)
+    for name, layer in list(rounded.named_modules()):
+        if type(layer) is nn.Linear:
+            rounded.set_submodule(name, Int8Linear(layer))
+        elif type(layer) is nn.Conv2d and name.split(".")[0] not in ENCODERS and _is_wide(layer):
+            rounded.set_submodule(name, Int8Conv2d(layer))
+    return rounded
+
+
+class Int8Linear(nn.Module):
+    """A linear layer: (..., in) float32 in, (..., out) float32 out."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        weight, self.scales = _rounded(layer.weight)
+        self.zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self.weight = torch.ops.onednn.qlinear_prepack(weight, None)
+        self.bias = layer.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The product, to rounding."""
+        steps, scale, zero = quantised(input)
+        return torch.ops.onednn.qlinear_pointwise(
+            steps, scale, zero, self.weight, self.scales, self.zeros, self.bias, 1.0, 0, torch.float32, "none", [], ""
+        )
+
+
+class Int8Conv2d(nn.Module):
+    """A convolution: (B, in, H, W) float32 in, (B, out, H', W') float32 out."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        assert not isinstance(layer.padding, str)
+        self.how = (list(layer.stride), list(layer.padding), list(layer.dilation), layer.groups)
+        weight, self.scales = _rounded(layer.weight)
+        self.zeros = torch.zeros(len(weight), dtype=torch.int32)
+        self.weight = torch.ops.onednn.qconv_prepack(weight, self.scales, 1.0, 0, *self.how, None)
+        self.bias = layer.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The convolution, to rounding."""
+        steps, scale, zero = quantised(input.contiguous(memory_format=torch.channels_last))
+        return torch.ops.onednn.qconv_pointwise(
+            *(steps, scale, zero, self.weight, self.scales, self.zeros, self.bias, *self.how),
+            *(1.0, 0, torch.float32, "none", [], ""),
+        )
+
+
+def quantised(values: Tensor) -> tuple[Tensor, float, int]:
+    """Steps (uint8, of the shape and layout of `values`), scale and zero: values = scale * (steps - zero).
+
+    Zero is a step of its own, so that padding stays exact. Values that are not finite give a scale that is not.
+    """
+    if not values.is_contiguous(memory_format=torch.channels_last if values.ndim == 4 else torch.contiguous_format):
+        values = values.contiguous()
+    steps = torch.empty_like(values, dtype=torch.uint8)
+    # over memory as it lies: torch's minimum and maximum are many times slower over channels_last
+    rows, out = _as_it_lies(values), _as_it_lies(steps)
+    low, high = (float(end) for end in torch.aminmax(rows))
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = (high - low) / 255 or 1.0
+    zero = round(-low / scale) if scale < float("inf") else 0
+    for row, into in zip(rows, out, strict=True):  # one image at a time stays in the cache
+        into.copy_((row * (1 / scale)).add_(zero + 0.5).clamp_(0, 255))
+    return steps, scale, zero
+
+
+def _as_it_lies(values: Tensor) -> Tensor:
+    """A view (B, n) of a contiguous or channels_last tensor in the order of its memory."""
+    return (values if values.is_contiguous() else values.permute(0, 2, 3, 1)).view(len(values), -1)
+
+
+def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights (out, ...) as int8, and the scale of each output channel (out,)."""
+    scales = (weight.detach().flatten(1).abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+    steps = (weight.detach() / scales.view(-1, *(1,) * (weight.ndim - 1))).round().to(torch.int8)
+    return steps, scales
+
+
+def _is_wide(layer: nn.Conv2d) -> bool:
+    return min(layer.in_channels, layer.out_channels) >= FEWEST_CHANNELS and layer.padding_mode == "zeros"
