@@ -112,6 +112,9 @@ class DataConfig(Strict):
     """Per volume and channel; `unit` takes the ends of `clip` to 0 and 1, as the public TransUNet code does."""
     crop: tuple[int, int] | None = None
     """Centre crop (pad where smaller) of each slice, in voxels."""
+    scaling: Literal["linear", "zoom"] = "linear"
+    """How slices come to `image_size`: `linear` (labels by the nearest neighbour), pixel centres aligned; or `zoom`, as
+    the public TransUNet code does it, by `scipy.ndimage.zoom` of order 3 (labels 0), the corners' pixels aligned."""
     classes: list[str] | None = None
     """Names of the foreground classes in the order of their label values; must agree with the data set's own."""
     validation: int | float = 0.2

@@ -39,6 +39,15 @@ def test_a_sound_data_set_has_no_problems_and_is_described(decathlon: Path) -> N
     assert "18, 10 of them" in text
 
 
+def test_the_ceiling_is_that_of_the_scaling_asked_for(decathlon: Path) -> None:
+    """Nothing is lost where labels are enlarged and brought back; a crop that cuts a structure away shows."""
+    zoom = CONFIG.model_copy(update={"scaling": "zoom"})
+    assert [case.ceiling for case in check(decathlon, zoom).cases] == [{"left": 1.0, "right": 1.0}] * 3
+    cut = check(decathlon, zoom.model_copy(update={"crop": (10, 6)})).cases[0].ceiling
+    assert cut is not None
+    assert cut["right"] < 1
+
+
 def test_every_problem_is_found_in_one_run(decathlon: Path, write: Write) -> None:
     def path(part: str, id: str) -> Path:
         return decathlon / part / f"{id}.nii.gz"

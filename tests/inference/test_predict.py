@@ -10,7 +10,9 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
+from scipy import ndimage
 
 import vitrim as package
 from tests.inference.conftest import AFFINE, write_checkpoint, write_image
@@ -72,6 +74,24 @@ def test_the_preparation_beside_the_checkpoint_is_followed(data, tmp_path):
     image = write_image(tmp_path / "in/a.nii.gz")
     assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out") == 0
     assert np.array_equal(voxels(tmp_path / "out/a.nii.gz"), expected_labels(checkpoint, image, **data))
+
+
+def test_scaled_as_the_public_transunet_code_does_it_the_label_map_is_that_codes(tmp_path):
+    data = {"axis": 2, "clip": (-200, 200), "normalize": "unit", "scaling": "zoom"}
+    checkpoint = write_checkpoint(tmp_path / "network", data=data)
+    image = write_image(tmp_path / "a.nii.gz")
+    assert vitrim("predict", checkpoint, image, tmp_path / "out.nii") == 0
+    network = package.load_model(checkpoint)
+    scaled = ((voxels(image).clip(-200, 200) + 200) / 400).astype(np.float32)
+    found = voxels(tmp_path / "out.nii")
+    for n in range(5):  # its utils.test_single_volume, slice by slice
+        taken = torch.from_numpy(ndimage.zoom(scaled[..., n], (32 / 20, 32 / 24), order=3))
+        with torch.no_grad():
+            out = torch.argmax(torch.softmax(network(taken[None, None]), dim=1), dim=1)[0].numpy()
+        expected = ndimage.zoom(out, (20 / 32, 24 / 32), order=0)
+        assert (found[..., n] == expected).mean() > 0.995  # a tie may fall to either side
+    other = expected_labels(checkpoint, image, **{**data, "scaling": "linear"})
+    assert (found == other).mean() < 0.99
 
 
 @pytest.mark.parametrize("shape", [(20, 24, 2), (2, 24, 20), (20, 24, 1), (20, 24, 5, 1), (20, 24)])

@@ -176,4 +176,8 @@ def import_(
     network = import_transunet(checkpoint, out, in_chans=channels)
     config = network.config
     typer.echo(f"TransUNet, {config.depth} blocks, {config.num_classes} classes, images of {config.image_size}")
+    typer.echo(
+        "how its images are prepared is not in the file: give it with --study, as examples/transunet-release.yaml does "
+        "(CT clipped to -125 to 275 HU, 0 to 1, scaling: zoom)"
+    )
     typer.echo(f"wrote {out / 'model.safetensors'}\nwrote {out / 'model.json'}")
