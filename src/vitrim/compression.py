@@ -152,8 +152,9 @@ def compress_checkpoint(
     """Make a smaller network of the one in the folder `checkpoint`, as `request` says, in the new folder `out`.
 
     With cases in `data` the depth can be decided, by attention or by accuracy, and the network trained on. The cases
-    that the checkpoint's study held out never take part. Accuracy is measured on cases that the checkpoint has not
-    seen, where `data` holds 5 of these, or on a fifth of its training cases, which are then left out of recovery.
+    that the checkpoint's study held out never take part. Accuracy is measured on those that it kept for tuning, where
+    `data` holds 5 of these; or else on 5 or more that the checkpoint has not seen; or else on a fifth of its training
+    cases, which are then left out of recovery.
 
     Returns what was done, and what it costs and saves (equations 4 and 5), as lines; compression.json and
     compression.md say it all. InputError where the request cannot be met; `out` appears whole or not at all.
@@ -216,13 +217,18 @@ def _divided(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Cases to learn and to measure on; none that the checkpoint's study held out."""
     split = beside.split or Split((), ())
-    usable = tuple(case.id for case in cases.labelled if case.id not in split.validation)
+    labelled = tuple(case.id for case in cases.labelled)
+    apart = tuple(case for case in labelled if case in split.tuning)
+    usable = tuple(case for case in labelled if case not in {*split.validation, *apart})
     if not usable:
         raise InputError(f"{cases.folder} holds no labelled case that the network's own study did not hold out")
     if request.tolerance is None and request.method != "effect":
         return usable, ()
+    if len(apart) >= MINIMUM_CASES:
+        reporter.say(f"accuracy is measured on {len(apart)} cases kept out of the full network's training")
+        return tuple(case for case in usable if case in split.train) or usable, apart
     seen = tuple(case for case in usable if case in split.train)
-    new = tuple(case for case in usable if case not in split.train)
+    new = (*apart, *(case for case in usable if case not in split.train))
     if split.train and seen and len(new) >= MINIMUM_CASES:
         return seen, new
     left = [case for case in cases.cases if case.id in usable]

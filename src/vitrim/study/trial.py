@@ -55,7 +55,12 @@ class Trial(Strict):
     @cached_property
     def key(self) -> str:
         """Name of the trial's folder; changes with all that decides the outcome, and with nothing else."""
-        without: dict[str, Any] = {"fold": True, "network": {"pretrained"}, "training": {"workers"}}
+        without: dict[str, Any] = {
+            "fold": True,
+            "network": {"pretrained"},
+            "training": {"workers"},
+            "split": {"tuning"},  # what it keeps out of `train` decides
+        }
         if self.start == "scratch":
             without |= {"start": True, "teacher": True}
         return f"{self.network.name}-{self.blocks}-{digest(self.model_dump(mode='json', exclude=without))}"
