@@ -10,9 +10,9 @@ of 512 x 512 x SLICES voxels, at full depth and truncated to 3 blocks.
 The labels of a random network are noise, in which two ways of scaling a slice never agree. So the decoder learns first,
 for STEPS steps on other phantoms, on top of a random stem and transformer (which cost as much as trained ones).
 `--network` keeps the weights, or takes those there. Printed are the Dice of each way with the phantom's own labels, the
-Dice of each with the release's labels, which are of other pixels (its scaling aligns corners, ours centres; it is
-cubic, ours linear), and the Dice of the two computations on the same scaled slices. `int8` is `vitrim predict
---precision int8`, where the processor has instructions for it; `onnx int8` the file of `vitrim export --int8`.
+Dice of each with the release's labels, which are of the same pixels (`scaling: zoom`), and the Dice of the two
+computations on the same scaled slices. `int8` is `vitrim predict --precision int8`, where the processor has
+instructions for it; `onnx int8` the file of `vitrim export --int8`.
 
 The ways take turns, slab by slab, so that a busy machine slows all; of each the best round counts. Peak memory is that
 of a process that does nothing else. The matrix rate is this machine's own, measured between the rounds.
@@ -56,16 +56,13 @@ from vitrim.precision import cpu_has_bf16, cpu_has_int8
 from vitrim.predict import segment_slices
 
 SPACING = (0.75, 0.75, 5.0)
-DATA = DataConfig(image_size=224, axis=2, clip=(-125, 275), normalize="none")
+DATA = DataConfig(image_size=224, axis=2, clip=(-125, 275), normalize="unit", scaling="zoom")
 NOISE = 0.5
 """Of the phantom's default: 9 Hounsfield units."""
 
 CLASSES = 9
 SLAB = 8
 """Slices between two turns."""
-
-MEAN, DEVIATION = -60.0, 90.0
-"""Of the clipped phantoms; fixed, so that both ways see the same intensities however the volume is cut."""
 
 Way = Callable[[np.ndarray], np.ndarray]
 """From a volume (X, Y, Z) of Hounsfield units to its labels."""
@@ -148,7 +145,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
 def computed(network: Network, way: str, image: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels of one slab's slices, all scaled as vitrim does: from the plain network one at a time, and from ours."""
     part = Volume(image[None, :, :, :SLAB], None, np.diag([*SPACING, 1]), SPACING)
-    images = (Preparation.from_config(DATA).apply(part).images - MEAN) / DEVIATION
+    images = Preparation.from_config(DATA).apply(part).images
     with torch.no_grad():
         plain = [network(torch.from_numpy(one)[None].float()).argmax(1).numpy() for one in images]
     return np.concatenate(plain), segment_slices(engine_of(way, network), images, batch)[0]
@@ -161,7 +158,7 @@ def release_way(network: Network) -> Way:
         block.attn.fused_attn = False
 
     def segment(part: np.ndarray) -> np.ndarray:
-        image = (part.clip(-125, 275) - MEAN) / DEVIATION
+        image = (part.clip(-125, 275) + 125) / 400
         labels = np.zeros(part.shape, np.uint8)
         for n in range(part.shape[2]):
             with torch.no_grad():
@@ -190,12 +187,10 @@ def onnx_engine(network: Network, image: np.ndarray) -> OnnxEngine:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         vitrim.save_model(network, folder / "network")
-        scaled = (image.clip(-125, 275) - MEAN) / DEVIATION
-        nib.save(nib.Nifti1Image(scaled.astype(np.float32), np.diag([*SPACING, 1])), folder / "image.nii")
-        study = DATA.model_copy(update={"clip": None})
-        check = export_onnx(
-            folder / "network", folder / "int8.onnx", study=study, data=folder / "image.nii", int8=True
-        )["real slices"]
+        nib.save(nib.Nifti1Image(image.astype(np.float32), np.diag([*SPACING, 1])), folder / "image.nii")
+        check = export_onnx(folder / "network", folder / "int8.onnx", study=DATA, data=folder / "image.nii", int8=True)[
+            "real slices"
+        ]
         print(f"onnx int8, {network.depth} blocks: {check.agreement:.3%} of labels as in float32", flush=True)
         return OnnxEngine.open(folder / "int8.onnx")
 
@@ -206,7 +201,7 @@ def vitrim_way(engine: Engine, batch: int) -> Way:
 
     def segment(part: np.ndarray) -> np.ndarray:
         prepared = preparation.apply(Volume(part[None], None, np.diag([*SPACING, 1]), SPACING))
-        labels, _ = segment_slices(engine, (prepared.images - MEAN) / DEVIATION, batch)
+        labels, _ = segment_slices(engine, prepared.images, batch)
         return restore(labels, prepared.record)
 
     return segment
@@ -222,8 +217,8 @@ def volume(number: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
 def train_decoder(folder: Path, steps: int) -> None:
     """Save a network whose decoder has learned the phantom's organs.
 
-    It learns from features of slices scaled in either way, and after 12 blocks or after 3, so that it is at home in all
-    that is compared. The features are computed once: stem and transformer stay as they are.
+    It learns from features after 12 blocks or after 3, so that it is at home in all that is compared. The features are
+    computed once: stem and transformer stay as they are.
     """
     torch.manual_seed(0)
     network = vitrim.create_model("transunet", num_classes=CLASSES, in_chans=1, stem="release").eval()
@@ -254,19 +249,16 @@ def train_decoder(folder: Path, steps: int) -> None:
 
 
 def training_slices(cases: int = 4, slices: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
-    """Slices of other phantoms, scaled in either way (n, 1, 224, 224), and their labels (n, 224, 224)."""
+    """Slices of other phantoms (n, 1, 224, 224), scaled as the release does, and their labels (n, 224, 224)."""
     preparation = Preparation.from_config(DATA)
     images, labels = [], []
     for number in range(1, cases + 1):
         image, label = volume(number, slices)
         prepared = preparation.apply(Volume(image[None], label, np.diag([*SPACING, 1]), SPACING))
         assert prepared.labels is not None
-        cubic = np.stack([zoom_in(image[:, :, n].clip(-125, 275)) for n in range(slices)])[:, None]
-        images += [prepared.images, cubic]
-        labels += [prepared.labels] * 2
-    return torch.from_numpy((np.concatenate(images) - MEAN) / DEVIATION).float(), torch.from_numpy(
-        np.concatenate(labels)
-    )
+        images.append(prepared.images)
+        labels.append(prepared.labels)
+    return torch.from_numpy(np.concatenate(images)).float(), torch.from_numpy(np.concatenate(labels))
 
 
 def features(network: TransUNet, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 
+import pandas as pd
 import pytest
 import torch
 
@@ -113,6 +114,25 @@ def test_accuracy_decides_by_bisection_beside_attention(trained, tiny_data_once,
     page = (tmp_path / "small/compression.md").read_text()
     for way in ("attention", "accuracy"):
         assert f"| by {way} | {account[f'by_{way}']['depth']} |" in page
+
+
+def test_cases_kept_for_tuning_decide_and_take_no_part_in_recovery(tmp_path, capsys):
+    """They come before others that the network has not seen, and stay the same for every later choice."""
+    names = [f"case_{n:03d}" for n in range(14)]
+    split = {"train": names[:5], "validation": names[5:7], "tuning": names[9:]}
+    trained = make_checkpoint(tmp_path / "tuned", split=split)
+    data = write_tiny_data(tmp_path / "more", cases=14)
+    options = ("--depth", "auto", "--tolerance", "99%", "--recover", "finetune", "--steps", 1, "--data", data)
+    assert vitrim("compress", trained, *options, "--out", tmp_path / "small") == 0
+    assert "accuracy is measured on 5 cases kept out of the full network's training" in capsys.readouterr().out
+    account = json.loads((tmp_path / "small/compression.json").read_text())
+    assert account["by_accuracy"]["cases"] == 5
+    decision = json.loads((tmp_path / "small/attention/decision.json").read_text())
+    assert set(decision["cases"]) == set(names[:5])
+    assert vitrim("evaluate", tmp_path / "small", "--cases", "tuning", "--data", data, "--out", tmp_path / "found") == 0
+    cases = pd.read_csv(tmp_path / "found/cases.csv")
+    assert set(cases["case"]) == set(names[9:])
+    assert set(cases["role"]) == {"tuning"}
 
 
 def test_accuracy_needs_enough_cases_and_says_so_before_anything_is_computed(tmp_path, capsys):

@@ -25,7 +25,7 @@ from vitrim.train import resolve
 MEASURES = ("dice", "hd95", "surface_dice")
 AVERAGE = "average"
 
-Which = Literal["auto", "validation", "train", "all"]
+Which = Literal["auto", "validation", "train", "tuning", "all"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _evaluated(
 
 def _chosen(cases: CaseSet, beside: Beside, which: Which, checkpoint: Path) -> tuple[str, ...]:
     roles = _roles(beside)
-    if which in ("validation", "train") and not roles:
+    if which in ("validation", "train", "tuning") and not roles:
         raise InputError(f"it is not known which cases {checkpoint} was trained on: evaluate all of them, --cases all")
     labelled = tuple(case.id for case in cases.labelled)
     if which == "auto":
@@ -182,6 +182,7 @@ def _roles(beside: Beside) -> dict[str, str]:
     return {
         **dict.fromkeys(beside.split.train, "train"),
         **dict.fromkeys(beside.split.validation, "validation"),
+        **dict.fromkeys(beside.split.tuning, "tuning"),
     }
 
 

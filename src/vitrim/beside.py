@@ -39,10 +39,11 @@ def read_beside(checkpoint: Path) -> Beside:
     """Read preparation.json and trial.json in the folder of a checkpoint; InputError if one is damaged."""
     recipe, trial = stored_recipe(checkpoint), stored_json(checkpoint / "trial.json")
     try:
+        split = trial["split"] if trial else {}
         return Beside(
             recipe.data if recipe else None,
             recipe.classes if recipe else None,
-            Split(tuple(trial["split"]["train"]), tuple(trial["split"]["validation"])) if trial else None,
+            Split(tuple(split["train"]), tuple(split["validation"]), tuple(split.get("tuning", ()))) if trial else None,
             TrainConfig.model_validate(trial["training"]) if trial else None,
         )
     except ValidationError as error:

@@ -19,29 +19,26 @@ from vitrim.attention.decision import Decision
 from vitrim.beside import Beside, cases_for, prepared_slices, read_beside
 from vitrim.choose import Choice, Method, choose_blocks
 from vitrim.config import AttentionConfig, DataConfig, TrainConfig
-from vitrim.data.cases import CaseSet
 from vitrim.data.slices import SliceDataset
-from vitrim.data.split import Split, split_cases
 from vitrim.errors import InputError
 from vitrim.evaluate import EvaluationData, evaluate
 from vitrim.files import replacing, write_json, write_text
 from vitrim.look import CaseImages, look_at, spread
-from vitrim.models.checkpoint import load_model, save_model
+from vitrim.models.checkpoint import load_model, write_model
 from vitrim.models.factory import build
 from vitrim.models.network import Network
 from vitrim.progress import Reporter, silent
 from vitrim.recovery import recover
 from vitrim.study.look import case_images, shown_slice
-from vitrim.study.statistics import MINIMUM_CASES, average_dice
+from vitrim.study.statistics import average_dice
 from vitrim.study.tables import write_table
 from vitrim.tolerance import Tolerated, smallest_depth
 from vitrim.train import Training, resolve, total_steps
+from vitrim.tuning import divide
 
 Recovery = Literal["none", "finetune", "distil"]
 BESIDE = ("preparation.json", "trial.json")
 """What may lie beside a checkpoint and holds for its truncated form too: how its data were prepared and split."""
-TUNING = 0.2
-"""Share of the training cases (5 at least) on which a depth is chosen by accuracy, where no others are given."""
 LOOK = AttentionConfig(cases=40, slices=8)
 
 
@@ -152,8 +149,9 @@ def compress_checkpoint(
     """Make a smaller network of the one in the folder `checkpoint`, as `request` says, in the new folder `out`.
 
     With cases in `data` the depth can be decided, by attention or by accuracy, and the network trained on. The cases
-    that the checkpoint's study held out never take part. Accuracy is measured on cases that the checkpoint has not
-    seen, where `data` holds 5 of these, or on a fifth of its training cases, which are then left out of recovery.
+    that the checkpoint's study held out never take part. Accuracy is measured on those that it kept for tuning, where
+    `data` holds 5 of these; or else on 5 or more that the checkpoint has not seen; or else on a fifth of its training
+    cases, which are then left out of recovery.
 
     Returns what was done, and what it costs and saves (equations 4 and 5), as lines; compression.json and
     compression.md say it all. InputError where the request cannot be met; `out` appears whole or not at all.
@@ -169,15 +167,13 @@ def compress_checkpoint(
         unfinished.mkdir()
         if data is not None:
             config, cases = cases_for(checkpoint, network, beside, data, layout)
-            work.train, work.tuning = _divided(cases, beside, request, reporter)
+            by_accuracy = request.tolerance is not None or request.method == "effect"
+            work.train, work.tuning = divide(cases, beside.split, by_accuracy, request.seed, reporter)
             ids = (*work.train, *work.tuning)
             work.data = stack.enter_context(prepared_slices(config, cases, ids, out, reporter))
         depth, decided, tolerated = _depth(work, checkpoint, unfinished)
         small, choice, training = work.smaller(depth)
-        save_model(small, unfinished / "network")
-        for part in (unfinished / "network").iterdir():
-            part.replace(unfinished / part.name)
-        (unfinished / "network").rmdir()
+        write_model(small, unfinished)
         for name in BESIDE:
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, unfinished / name)
@@ -209,27 +205,6 @@ def _training(beside: Beside, request: Request) -> TrainConfig | None:
         return beside.training
     base = beside.training or TrainConfig(steps=1)
     return base.model_copy(update={"epochs": request.epochs, "steps": request.steps, "device": "auto"})
-
-
-def _divided(
-    cases: CaseSet, beside: Beside, request: Request, reporter: Reporter
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Cases to learn and to measure on; none that the checkpoint's study held out."""
-    split = beside.split or Split((), ())
-    usable = tuple(case.id for case in cases.labelled if case.id not in split.validation)
-    if not usable:
-        raise InputError(f"{cases.folder} holds no labelled case that the network's own study did not hold out")
-    if request.tolerance is None and request.method != "effect":
-        return usable, ()
-    seen = tuple(case for case in usable if case in split.train)
-    new = tuple(case for case in usable if case not in split.train)
-    if split.train and seen and len(new) >= MINIMUM_CASES:
-        return seen, new
-    left = [case for case in cases.cases if case.id in usable]
-    rest = CaseSet(cases.layout, cases.folder, tuple(left), cases.classes, cases.label_values, cases.channels)
-    drawn = split_cases(rest, DataConfig(validation=max(MINIMUM_CASES, round(TUNING * len(left)))), request.seed)
-    reporter.say(f"note: accuracy is measured on {len(drawn.validation)} cases that the full network may have learned")
-    return drawn.train, drawn.validation
 
 
 def _depth(work: Work, checkpoint: Path, folder: Path) -> tuple[int, Decision | None, Tolerated | None]:

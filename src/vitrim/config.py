@@ -119,11 +119,14 @@ class DataConfig(Strict):
     """Names of the foreground classes in the order of their label values; must agree with the data set's own."""
     validation: int | float = 0.2
     """Held-out cases: a number, or a share of all."""
+    tuning: int | float = 0
+    """Cases of the others that are kept out of training too, for choices by accuracy (`vitrim compress --tolerance`): a
+    number, or a share of all."""
     train: int | None = Field(default=None, ge=1)
     """Training cases; all that are not held out by default."""
     split_file: Path | None = None
-    """JSON with the lists `train` and `validation` of case ids, in place of a drawn split; or nnU-Net's
-    splits_final.json, a list of such with `train` and `val`, of which `fold` is used."""
+    """JSON with the lists `train` and `validation` of case ids (and `tuning`, if there are any), in place of a drawn
+    split; or nnU-Net's splits_final.json, a list of such with `train` and `val`, of which `fold` is used."""
     folds: int | None = Field(default=None, ge=2)
     """Divide all cases into this many folds and hold out one, in place of `validation` and `train`."""
     fold: int = Field(default=0, ge=0)
@@ -140,6 +143,8 @@ class DataConfig(Strict):
     def _makes_sense(self) -> DataConfig:
         if not (self.validation >= 1 if isinstance(self.validation, int) else 0 < self.validation < 1):
             raise ValueError(f"validation {self.validation} is neither a number of cases nor a share between 0 and 1")
+        if not (self.tuning >= 0 if isinstance(self.tuning, int) else 0 <= self.tuning < 1):
+            raise ValueError(f"tuning {self.tuning} is neither a number of cases nor a share between 0 and 1")
         if self.fold >= (self.folds or 1) and not (self.split_file and self.folds is None):
             raise ValueError(f"fold {self.fold} is not one of {self.folds or 1}: folds count from 0")
         if self.normalize == "unit" and (self.clip is None or self.clip[0] >= self.clip[1]):

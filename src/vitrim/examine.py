@@ -137,9 +137,12 @@ def _volumes(
     data, case_set = cases_for(checkpoint, network, beside, folder, layout)
     split = beside.split or Split((), ())
     known = [case for case in case_set.ids if case in split.train]
-    cases = spread(known or [case for case in case_set.ids if case not in split.validation], config.cases)
+    kept = {*split.validation, *split.tuning}
+    cases = spread(known or [case for case in case_set.ids if case not in kept], config.cases)
     if not cases:
-        raise InputError(f"{folder} holds validation cases of {checkpoint} only; attention is measured on others")
+        raise InputError(
+            f"{folder} holds validation and tuning cases of {checkpoint} only; attention is measured on others"
+        )
     preparation = Preparation.from_config(data)
 
     def images(stage: Stage) -> Iterator[CaseImages]:

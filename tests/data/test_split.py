@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from vitrim.config import DataConfig
 from vitrim.data.cases import Case, CaseSet
@@ -123,6 +125,81 @@ def test_nnunets_list_of_folds_is_a_split_file(tmp_path: Path) -> None:
     assert split == Split(("case02",), ("case01",))
     with pytest.raises(InputError, match="there is no fold 2"):
         split_cases(cases(5), DataConfig(split_file=path, fold=2), seed=0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    patients=st.integers(8, 30),
+    visits=st.integers(1, 3),
+    tuning=st.integers(1, 3) | st.floats(0.01, 0.2),
+    folds=st.none() | st.integers(2, 5),
+    given_split=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_tuning_cases_are_taken_by_patient_from_those_that_are_not_held_out(
+    patients: int, visits: int, tuning: int | float, folds: int | None, given_split: bool, seed: int
+) -> None:
+    """However the others are divided, the held-out cases stay the same, and every case is on one side."""
+    case_set = cases(patients, visits=visits)
+    if given_split and folds is None:
+        marked = (replace(case, split="validation" if n < visits else "train") for n, case in enumerate(case_set.cases))
+        case_set = replace(case_set, cases=tuple(marked))
+    config = DataConfig(validation=0.2, folds=folds)
+    without = split_cases(case_set, config, seed)
+    split = split_cases(case_set, config.model_copy(update={"tuning": tuning}), seed)
+    assert split.validation == without.validation
+    assert without.tuning == ()
+    assert sorted(split.ids) == list(case_set.ids)
+    wanted = tuning if isinstance(tuning, int) else max(1, round(tuning * len(case_set.ids)))
+    assert wanted <= len(split.tuning) < wanted + visits
+    assert split.train
+    sides = [{case_set.case(id).patient for id in ids} for ids in (split.train, split.validation, split.tuning)]
+    assert sum(map(len, sides)) == patients
+
+
+def test_tuning_leaves_enough_to_train_on() -> None:
+    with pytest.raises(InputError, match="asked for 2 to validate, 8 to tune and at least 1 to train"):
+        split_cases(cases(10), DataConfig(validation=2, tuning=8), seed=0)
+    with pytest.raises(InputError, match="asked for 2 to validate, 3 to tune and 6 to train"):
+        split_cases(cases(10), DataConfig(validation=2, tuning=3, train=6), seed=0)
+    with pytest.raises(InputError, match="5 are not held out, asked for 5 to tune"):
+        split_cases(cases(10), DataConfig(folds=2, tuning=5), seed=0)
+
+
+def test_a_split_file_may_name_tuning_cases_which_come_before_a_draw(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    content = {"train": ["case03", "case01", "case04"], "validation": ["case00"]}
+    path.write_text(json.dumps({**content, "tuning": ["case02"]}), encoding="utf-8")
+    expected = Split(("case03", "case01", "case04"), ("case00",), ("case02",))
+    assert split_cases(cases(5), DataConfig(split_file=path), seed=0) == expected
+    assert split_cases(cases(5), DataConfig(split_file=path, tuning=2), seed=0) == expected
+    expected.save(path)
+    assert Split.load(path) == expected
+    path.write_text(json.dumps(content), encoding="utf-8")
+    drawn = split_cases(cases(5), DataConfig(split_file=path, tuning=1), seed=0)
+    assert (len(drawn.train), drawn.validation, len(drawn.tuning)) == (2, ("case00",), 1)
+
+
+def test_a_split_without_tuning_is_written_as_before(tmp_path: Path) -> None:
+    Split(("a",), ("b",)).save(tmp_path / "split.json")
+    assert json.loads((tmp_path / "split.json").read_text(encoding="utf-8")) == {"train": ["a"], "validation": ["b"]}
+
+
+@pytest.mark.parametrize(
+    ("tuning", "message"),
+    [
+        (["case02"], "'case02' twice"),
+        (["case03"], "'patient1' in training and in tuning"),
+        (["case99"], "'case99' which does not exist"),
+        ("case04", "not a split"),
+    ],
+)
+def test_tuning_cases_that_cannot_be_are_refused(tmp_path: Path, tuning: object, message: str) -> None:
+    path = tmp_path / "split.json"
+    content = {"train": ["case02"], "validation": ["case04"], "tuning": tuning}
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        split_cases(cases(5, visits=2), DataConfig(split_file=path), seed=0)
 
 
 def test_what_the_data_set_says_comes_before_a_draw() -> None:

@@ -266,6 +266,41 @@ def test_a_precision_that_is_not_to_be_had_is_refused(checkpoint, tmp_path, caps
     assert not (tmp_path / "out.nii.gz").exists()
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_with_a_replaced_label_map_goes_what_belonged_to_it(checkpoint, tmp_path):
+    for case in ("a", "a_probabilities"):  # a case may be called so
+        write_image(tmp_path / f"in/{case}.nii.gz", seed=len(case))
+    out = tmp_path / "out"
+    assert vitrim("predict", checkpoint, tmp_path / "in/a.nii.gz", out, "--probabilities", "--preview", "--labels") == 0
+    both = ["a.nii.gz", "a_preview.png", "a_probabilities.nii.gz"]
+    assert names(out) == [*both, "volumes.csv"]
+    assert vitrim("predict", checkpoint, tmp_path / "in/a.nii.gz", out, "--overwrite") == 0
+    assert names(out) == both, "the same network made them: they belong to the new label map too"
+    other = another_network(checkpoint, tmp_path)
+    (out / "notes.csv").write_text("mine")
+    assert vitrim("predict", other, tmp_path / "in/a.nii.gz", out, "--overwrite") == 0
+    assert names(out) == ["a.nii.gz", "notes.csv"]
+    assert vitrim("predict", other, tmp_path / "in", out) == 0
+    assert vitrim("predict", checkpoint, tmp_path / "in", out, "--overwrite") == 0
+    assert names(out) == ["a.nii.gz", "a_probabilities.nii.gz", "notes.csv"]
+    assert nib.load(out / "a_probabilities.nii.gz").shape == (20, 24, 5)
+
+
+def test_probabilities_without_their_label_map_are_not_taken_for_those_of_another(checkpoint, tmp_path, capsys):
+    image, out = write_image(tmp_path / "a.nii.gz"), tmp_path / "out"
+    assert vitrim("predict", checkpoint, image, out, "--probabilities") == 0
+    (out / "a.nii.gz").unlink()
+    other = another_network(checkpoint, tmp_path)
+    capsys.readouterr()
+    assert vitrim("predict", other, image, out) == 2
+    assert "a_probabilities.nii.gz exists and was made with another network" in capsys.readouterr().err
+    assert vitrim("predict", other, image, out, "--overwrite") == 0
+    assert names(out) == ["a.nii.gz"]
+
+
 def test_an_imported_checkpoint_takes_its_preparation_from_a_study(tmp_path, capsys):
     checkpoint = write_checkpoint(tmp_path / "network")
     (checkpoint / "preparation.json").unlink()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from tests.test_cli import vitrim
 
+from vitrim.config import load_study
 from vitrim.errors import InputError
 from vitrim.models.checkpoint import load_model
 from vitrim.models.factory import create_model
@@ -101,6 +104,16 @@ def test_an_imported_network_is_the_same_after_a_round_trip(small: Network, tmp_
     assert network.config == small.config
     images = torch.randn(1, 1, 64, 64)
     assert torch.equal(load_model(tmp_path / "ours")(images), small(images))
+
+
+def test_the_command_names_the_study_that_prepares_images_as_the_release_did(
+    small: Network, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = save(release_state(small), tmp_path / "release.pth")
+    assert vitrim("import", "transunet", path, tmp_path / "ours") == 0
+    (named,) = re.findall(r"examples/\S+\.yaml", capsys.readouterr().out)
+    data = load_study(str(Path(__file__).resolve().parents[2] / named)).data
+    assert (data.scaling, data.normalize, data.clip) == ("zoom", "unit", (-125, 275))
 
 
 def test_blocks_classes_width_and_image_size_follow_from_the_tensors(tmp_path: Path) -> None:

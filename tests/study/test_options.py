@@ -125,8 +125,8 @@ def trial(**changes) -> Trial:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"training": TrainConfig(steps=2, workers=3)}, {"fold": 4}],
-    ids=["loaders", "the number of the fold"],
+    [{"training": TrainConfig(steps=2, workers=3)}, {"fold": 4}, {"split": Split(("a",), ("b",), ("c",))}],
+    ids=["loaders", "the number of the fold", "cases that are kept out of it"],
 )
 def test_what_does_not_change_a_training_does_not_change_its_name(changes):
     assert trial(**changes).key == trial().key

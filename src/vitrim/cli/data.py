@@ -25,10 +25,12 @@ def data_check(
     """Read a data set once and say what is there, and everything that is wrong with it."""
     from vitrim.config import DataConfig, load_study
 
-    config = DataConfig() if layout == "decathlon" else load_study(layout).data
+    asked = None if layout == "decathlon" else load_study(layout)
+    config = asked.data if asked else DataConfig()
 
     from vitrim.data.check import check_cases
     from vitrim.data.readers import read_cases
+    from vitrim.data.split import counted, study_splits
     from vitrim.progress import Reporter
 
     reporter = Reporter()
@@ -37,6 +39,13 @@ def data_check(
         findings = check_cases(cases, config, progress=lambda done, total: stage.advance())
     for line in findings.summary():
         reporter.say(line)
+    divided = True
+    if asked is not None:
+        try:
+            reporter.say(f"split        {counted(study_splits(cases, asked))}")
+        except InputError as error:
+            findings.warnings.append(f"the study {asked.name} cannot divide these cases: {error}")
+            divided = False
     for kind, lines in (("error", findings.errors), ("warning", findings.warnings)):
         for line in lines:
             reporter.say(f"{kind}: {line}")
@@ -45,7 +54,7 @@ def data_check(
     if findings.errors:
         count = len(findings.errors)
         raise InputError(f"{folder}: {count} problem{'s' if count != 1 else ''} that a study would stop at")
-    reporter.say("no problem that a study would stop at")
+    reporter.say("no problem that a study would stop at" if divided else "no problem in the cases themselves")
 
 
 @data_app.command("phantom")

@@ -133,14 +133,14 @@ def evaluate(
     cases: Annotated[
         str,
         typer.Option(
-            metavar="auto|validation|train|all",
+            metavar="auto|validation|train|tuning|all",
             help="Which cases; auto: those that its training held out, all where that is not known.",
         ),
     ] = "auto",
     study: Annotated[str | None, typer.Option(help="Study whose data section says how to prepare the data.")] = None,
 ) -> None:
     """Dice, HD95 and surface Dice of a network, with intervals; and whether it is as good as another."""
-    known = ("auto", "validation", "train", "all")
+    known = ("auto", "validation", "train", "tuning", "all")
     if cases not in known:
         raise InputError(f"--cases is one of {', '.join(known)}, not {cases!r}")
 

@@ -1,16 +1,17 @@
-"""Which cases are for training and which are held out: by patient, drawn from a seed or given."""
+"""Which cases are for training, which are held out, which choose a depth: by patient, drawn from a seed or given."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
 
-from vitrim.config import DataConfig
+from vitrim.config import DataConfig, StudyConfig
 from vitrim.data.cases import CaseSet
 from vitrim.errors import InputError
 from vitrim.files import write_json
@@ -29,16 +30,33 @@ class Split:
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
+    tuning: tuple[str, ...] = ()
+    """Neither trained on nor held out for the end: a depth is chosen on these."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """All that take part."""
+        return (*self.train, *self.validation, *self.tuning)
+
+    def counts(self) -> str:
+        """How many of which kind, for a person."""
+        kinds = {"training": self.train, "tuning": self.tuning, "validation": self.validation}
+        *others, last = [f"{len(ids)} {kind}" for kind, ids in kinds.items() if ids]
+        return f"{', '.join(others)} and {last} cases"
+
+    def dump(self) -> dict[str, Any]:
+        """As JSON; without `tuning` where there is none."""
+        return {name: ids for name, ids in asdict(self).items() if ids or name != "tuning"}
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
-        write_json(path, asdict(self))
+        write_json(path, self.dump())
 
     @classmethod
     def load(cls, path: Path, fold: int = 0) -> Split:
         """Read JSON with the lists `train` and `validation`, or nnU-Net's list of folds with `train` and `val`.
 
-        InputError if the file holds anything else, or no such fold.
+        A list `tuning` may be there too. InputError if the file holds anything else, or no such fold.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -50,18 +68,44 @@ class Split:
             content = content[fold]
         if isinstance(content, dict):
             train, validation = content.get("train"), content.get("validation", content.get("val"))
-            if _are_ids(train) and _are_ids(validation):
-                return cls(tuple(train), tuple(validation))
+            tuning = content.get("tuning", [])
+            if _are_ids(train) and _are_ids(validation) and _are_ids(tuning):
+                return cls(tuple(train), tuple(validation), tuple(tuning))
         raise InputError(f"{path} is not a split: expected JSON with the lists `train` and `validation` of case ids")
 
 
 def split_cases(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
-    """Divide the labelled cases of `case_set` into training and validation.
+    """Divide the labelled cases of `case_set` into training, validation and, if the configuration says so, tuning.
 
     In this order: the split file of the configuration; its folds; what the data set itself says; a draw from `seed`.
-    Cases of one patient stay together. Raises InputError if there are too few cases, or if a given split names a case
-    twice, one that does not exist or has no label, or one patient on both sides.
+    Where these name no cases for tuning, they are drawn from the training cases. Cases of one patient stay together.
+    Raises InputError if there are too few cases, or if a given split names a case twice, one that does not exist or has
+    no label, or one patient on two sides.
     """
+    split = _divide(case_set, config, seed)
+    return split if split.tuning or not config.tuning else _with_tuning(split, case_set, config, seed)
+
+
+def study_splits(case_set: CaseSet, study: StudyConfig) -> dict[int, Split]:
+    """The study's folds by number, or its one split; whatever seeds it trains with, `seed` alone draws them."""
+    if study.folds is None:
+        return {study.data.fold: split_cases(case_set, study.data, study.seed)}
+    count = None if study.data.split_file is not None else study.folds
+    return {
+        fold: split_cases(case_set, study.data.model_copy(update={"folds": count, "fold": fold}), study.seed)
+        for fold in range(study.folds)
+    }
+
+
+def counted(splits: dict[int, Split]) -> str:
+    """How many cases take part, and as what, for a person."""
+    if len(splits) > 1:
+        return f"{len({id for split in splits.values() for id in split.ids})} cases in {len(splits)} folds"
+    return next(iter(splits.values())).counts()
+
+
+def _divide(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
+    """The same; without tuning cases unless a file names them or they have to be drawn before the training cases."""
     if config.split_file is not None:
         split = Split.load(config.split_file, config.fold)
         _check(split, case_set, str(config.split_file))
@@ -97,17 +141,39 @@ def _fold(case_set: CaseSet, folds: int, fold: int, seed: int) -> Split:
 def _draw(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
     groups = _patients(case_set)
     total = sum(len(ids) for ids in groups)
-    wanted = config.validation
-    held_out = wanted if isinstance(wanted, int) else max(1, round(wanted * total))
+    held_out, apart = _number(config.validation, total), _number(config.tuning, total)
     order = [groups[n] for n in np.random.default_rng(seed).permutation(len(groups))]
     validation = _take(order, held_out)
+    tuning = _take(order, apart)
     train = _take(order, total if config.train is None else config.train)
-    if len(validation) < held_out or not train or (config.train is not None and len(train) < config.train):
+    few = len(validation) < held_out or len(tuning) < apart or not train
+    if few or (config.train is not None and len(train) < config.train):
         raise InputError(
-            f"too few cases in {case_set.folder}: {total} with labels, asked for {held_out} to validate and"
-            f" {config.train or 'at least 1'} to train"
+            f"too few cases in {case_set.folder}: {total} with labels, asked for {held_out} to validate"
+            f"{f', {apart} to tune' if apart else ''} and {config.train or 'at least 1'} to train"
         )
-    return Split(tuple(sorted(train)), tuple(sorted(validation)))
+    return Split(tuple(sorted(train)), tuple(sorted(validation)), tuple(sorted(tuning)))
+
+
+def _with_tuning(split: Split, case_set: CaseSet, config: DataConfig, seed: int) -> Split:
+    """Move cases of a split from training to tuning, drawn by patient; the order of the others stays."""
+    wanted = _number(config.tuning, len(split.ids))
+    groups = _patients(case_set, split.train)
+    tuning = _take([groups[n] for n in np.random.default_rng(seed).permutation(len(groups))], wanted)
+    train = tuple(id for id in split.train if id not in tuning)
+    if len(tuning) < wanted or not train:
+        raise InputError(
+            f"too few cases in {case_set.folder}: {len(split.train)} are not held out, asked for {wanted} to tune and"
+            f" at least 1 to train"
+        )
+    return Split(train, split.validation, tuple(sorted(tuning)))
+
+
+def _number(wanted: int | float, total: int) -> int:
+    """Cases of a share of `total`, one at least; a number stays."""
+    if isinstance(wanted, int):
+        return wanted
+    return max(1, round(wanted * total)) if wanted else 0
 
 
 def _take(groups: list[tuple[str, ...]], count: int) -> list[str]:
@@ -118,11 +184,12 @@ def _take(groups: list[tuple[str, ...]], count: int) -> list[str]:
     return taken
 
 
-def _patients(case_set: CaseSet) -> list[tuple[str, ...]]:
-    """The ids of labelled cases, those of one patient together, in the order of the patients' names."""
+def _patients(case_set: CaseSet, among: tuple[str, ...] | None = None) -> list[tuple[str, ...]]:
+    """The ids of labelled cases (`among` these), one patient's together, in the order of the patients' names."""
     patients: dict[str, list[str]] = {}
     for case in case_set.labelled:
-        patients.setdefault(case.patient, []).append(case.id)
+        if among is None or case.id in among:
+            patients.setdefault(case.patient, []).append(case.id)
     return [tuple(ids) for _, ids in sorted(patients.items())]
 
 
@@ -131,12 +198,14 @@ def _check(split: Split, case_set: CaseSet, source: str) -> None:
     cases = {case.id: case for case in case_set.cases}
     if not split.train or not split.validation:
         raise InputError(f"{source}: the split needs at least one case in `train` and one in `validation`")
-    everything = [*split.train, *split.validation]
+    everything = split.ids
     _refuse((id for id in everything if id not in cases), f"{source} names the case", "which does not exist")
     _refuse((id for id in everything if everything.count(id) > 1), f"{source} names the case", "twice")
     _refuse((id for id in everything if not cases[id].labelled), f"{source} names the case", "which has no label")
-    leaks = {cases[id].patient for id in split.train} & {cases[id].patient for id in split.validation}
-    _refuse(sorted(leaks), f"{source} has the patient", "in training and in validation")
+    sides = {"training": split.train, "validation": split.validation, "tuning": split.tuning}
+    for (one, ids), (other, more) in combinations(sides.items(), 2):
+        leaks = {cases[id].patient for id in ids} & {cases[id].patient for id in more}
+        _refuse(sorted(leaks), f"{source} has the patient", f"in {one} and in {other}")
 
 
 def _refuse(found: Iterable[str], what: str, why: str) -> None:

@@ -177,7 +177,7 @@ class Zoom:
     """Scale each slice to rows × columns as the public TransUNet code does: `scipy.ndimage.zoom`, corners aligned.
 
     Images by cubic splines, labels by the nearest neighbour (order 3 and 0); probabilities bilinear. The last row or
-    column is 0 for the few pairs of sizes for which it is so in scipy.
+    column is 0 for those pairs of sizes for which it is so in scipy, 512 to 224 among them.
     """
 
     rows: int

@@ -11,7 +11,7 @@ from vitrim.errors import InputError
 from vitrim.files import replacing
 from vitrim.inference.engine import open_engine, recipe_for
 from vitrim.inference.inputs import Input, find_inputs, is_nifti, stem
-from vitrim.inference.run import Draw, Prediction, Target, check_writable
+from vitrim.inference.run import Draw, Prediction, Target, check_writable, companions
 from vitrim.progress import Reporter
 
 COLUMNS = ["case", "label", "structure", "voxels", "ml"]
@@ -35,7 +35,7 @@ def predict_files(
 
     Beside each label map go, if asked for, `NAME_probabilities.nii.gz` and `NAME_preview.png`; into the folder goes
     `volumes.csv` (`NAME_volumes.csv` beside a single file). See `vitrim.inference.run` for what is kept and what is
-    made anew.
+    made anew. With `overwrite`, what lay beside a label map that was made otherwise goes with it.
 
     Raises InputError for anything that is wrong with these; where only some cases are, after all others are written.
     """
@@ -54,9 +54,11 @@ def predict_files(
     made = not folder.exists()
     check_writable(folder)
     try:
+        table = folder / (f"{stem(out)}_volumes.csv" if single else "volumes.csv")
+        if overwrite and not volumes and _is_ours(table):
+            table.unlink()  # it would tell of label maps that are replaced
         summary = prediction.run(targets, reporter, overwrite)
         if volumes and summary.volumes:
-            table = folder / (f"{stem(out)}_volumes.csv" if single else "volumes.csv")
             rows = pd.DataFrame(summary.volumes, columns=COLUMNS).sort_values(["case", "label"])
             _write_table(rows, table)
             reporter.say(f"wrote {table}")
@@ -80,14 +82,16 @@ def _write_table(rows: pd.DataFrame, path: Path) -> None:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def _is_ours(table: Path) -> bool:
+    if not table.is_file():
+        return False
+    with table.open(encoding="utf-8", errors="replace") as stream:
+        return stream.readline().strip() == ",".join(COLUMNS)
+
+
 def _target(case: Input, labels: Path, probabilities: bool, draw: Draw | None) -> Target:
-    name = stem(labels)
-    return Target(
-        case,
-        labels,
-        labels.with_name(f"{name}_probabilities.nii.gz") if probabilities else None,
-        labels.with_name(f"{name}_preview.png") if draw else None,
-    )
+    beside, preview = companions(labels)
+    return Target(case, labels, beside if probabilities else None, preview if draw else None)
 
 
 def _spare_inputs(targets: list[Target]) -> None:

@@ -65,6 +65,11 @@ def read_origin(path: Path) -> Origin | None:
     return None
 
 
+def are_probabilities(path: Path) -> bool:
+    """Whether `write_probabilities` wrote this file; a label map of a case of such a name is none."""
+    return read_origin(path) is not None and nib.load(path).header.get_intent()[0] != "label"
+
+
 def millilitres(image: Any) -> float | None:
     """Volume of a voxel in ml; None where the header knows no spacing."""
     header = image.header

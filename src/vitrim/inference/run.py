@@ -19,8 +19,15 @@ from vitrim.data.preprocess import Preparation, Prepared, restore
 from vitrim.errors import InputError
 from vitrim.files import sha256
 from vitrim.inference.engine import Engine, Recipe
-from vitrim.inference.inputs import Input, Loaded, load_input
-from vitrim.inference.outputs import Origin, millilitres, read_origin, write_labels, write_probabilities
+from vitrim.inference.inputs import Input, Loaded, load_input, stem
+from vitrim.inference.outputs import (
+    Origin,
+    are_probabilities,
+    millilitres,
+    read_origin,
+    write_labels,
+    write_probabilities,
+)
 from vitrim.predict import segment_slices
 from vitrim.progress import Reporter
 
@@ -41,6 +48,12 @@ class Target:
     def wanted(self) -> list[Path]:
         """The files to be written."""
         return [path for path in (self.labels, self.probabilities, self.preview) if path is not None]
+
+
+def companions(labels: Path) -> tuple[Path, Path]:
+    """Where the probabilities and the preview go that belong to a label map."""
+    name = stem(labels)
+    return labels.with_name(f"{name}_probabilities.nii.gz"), labels.with_name(f"{name}_preview.png")
 
 
 @dataclass
@@ -122,6 +135,7 @@ class Prediction:
     ) -> list[dict[str, Any]]:
         """Take a prediction back to its grid and write it, the label map last: where it is, all is."""
         volume = restore(labels, prepared.record)
+        self._clear(target, origin)
         if target.probabilities is not None and chances is not None:
             maps = (restore(chance, prepared.record, outside=float(n == 0)) for n, chance in enumerate(chances))
             write_probabilities(target.probabilities, maps, len(chances), loaded.image, origin)
@@ -147,21 +161,42 @@ class Prediction:
     def _origin(self, case: Input) -> Origin:
         return {**self._made_by, "image": " ".join(sha256(file) for file in case.files)}
 
+    def _clear(self, target: Target, origin: Origin) -> None:
+        """Remove an earlier prediction of the case that was made otherwise, and all of ours that belongs to it.
+
+        What is written beside a label map, or is left there, then never belongs to another one.
+        """
+        probabilities, preview = companions(target.labels)
+        if _otherwise(read_origin(target.labels), origin):
+            target.labels.unlink()
+            preview.unlink(missing_ok=True)
+        if are_probabilities(probabilities) and _otherwise(read_origin(probabilities), origin):
+            probabilities.unlink()
+
     def _finished(self, target: Target) -> bool:
-        """Whether all that is wanted is there; InputError if something of it was made otherwise."""
+        """Whether all that is wanted is there; InputError if it, or what would stand beside it, was made otherwise."""
         there = [path for path in target.wanted if path.exists()]
-        expected = self._origin(target.case) if there else {}
-        for path in there:
+        beside = companions(target.labels)[0]
+        left = [beside] if beside not in there and are_probabilities(beside) else []
+        expected = self._origin(target.case) if there or left else {}
+        for path in (*there, *left):
             if path == target.preview:
                 continue
-            found = read_origin(path) or {}
-            other = [key for key in ("network", "precision", "image", "preparation") if found.get(key) != expected[key]]
-            if other:
+            found = read_origin(path)
+            other = _otherwise(found, expected)
+            if found is None or other:
                 how = f"with another {' and '.join(other)}" if found else "by something else"
                 raise InputError(
                     f"{path} exists and was made {how}; replace it with --overwrite, or choose another OUT"
                 )
         return there == target.wanted
+
+
+def _otherwise(found: Origin | None, expected: Origin) -> list[str]:
+    """In what the origin of one of our files differs from the expected one."""
+    if found is None:
+        return []
+    return [key for key in ("network", "precision", "image", "preparation") if found.get(key) != expected[key]]
 
 
 def check_writable(folder: Path) -> None:

@@ -30,19 +30,24 @@ def save_model(model: nn.Module, path: Path | str) -> None:
     The same weights give the same bytes. Of an adapted model (`vitrim.adapt`) the weights are kept and how many blocks
     it has left, not the code of the other library. InputError for any other module.
     """
-    if isinstance(model, Network):
-        described: dict[str, Any] = {"network": model.config.model_dump(mode="json")}
-    elif isinstance(model, Adapted):
-        described = {"adapted": _description_of(model)}
-    else:
+    if not isinstance(model, (Network, Adapted)):
         raise InputError(
             f"cannot save a {type(model).__name__}: save_model(vitrim.adapt(model), path) keeps its weights"
         )
     with replacing(Path(path)) as folder:
         folder.mkdir(parents=True)
-        save_file(_own_memory(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
-        about = {"format": FORMAT, "vitrim": __version__, **described, "initialised_from": model.initialised_from}
-        write_json(folder / "model.json", {**about, "sha256": sha256(folder / "model.safetensors")})
+        write_model(model, folder)
+
+
+def write_model(model: Network | Adapted, folder: Path) -> None:
+    """Write the files of `model` (see `save_model`) into a folder that is there, beside what it holds already."""
+    if isinstance(model, Network):
+        described: dict[str, Any] = {"network": model.config.model_dump(mode="json")}
+    else:
+        described = {"adapted": _description_of(model)}
+    save_file(_own_memory(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    about = {"format": FORMAT, "vitrim": __version__, **described, "initialised_from": model.initialised_from}
+    write_json(folder / "model.json", {**about, "sha256": sha256(folder / "model.safetensors")})
 
 
 @overload

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from vitrim.config import StudyConfig
@@ -12,11 +12,12 @@ from vitrim.data.phantom import make_phantom
 from vitrim.data.preprocess import Preparation
 from vitrim.data.readers import read_cases
 from vitrim.data.slices import SliceCache, SliceDataset
-from vitrim.data.split import Split, split_cases
+from vitrim.data.split import Split, counted, study_splits
 from vitrim.errors import InputError
 from vitrim.evaluate import EvaluationData
 from vitrim.files import write_json
 from vitrim.progress import Reporter
+from vitrim.study.statistics import MINIMUM_CASES
 from vitrim.train import check_batch
 
 
@@ -33,7 +34,7 @@ class Prepared:
         if len(splits) == 1:
             splits[0].save(path)
         else:
-            write_json(path, [asdict(split) for split in splits])
+            write_json(path, [split.dump() for split in splits])
 
 
 def prepare(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> Prepared:
@@ -49,9 +50,10 @@ def prepare(study: StudyConfig, source: Path | None, out: Path, reporter: Report
             reporter.say(f"making {study.data.phantom.cases} {study.data.phantom.kind} phantoms")
             make_phantom(study.data.phantom, source, study.data.layout)
     cases = read_cases(study.data, source)
-    splits = _splits(cases, study)
+    splits = study_splits(cases, study)
     preparation = Preparation.from_config(study.data)
-    ids = tuple(dict.fromkeys(id for split in splits.values() for id in (*split.train, *split.validation)))
+    ids = tuple(dict.fromkeys(id for split in splits.values() for id in split.ids))
+    used = tuple(dict.fromkeys(id for split in splits.values() for id in (*split.train, *split.validation)))
     with reporter.stage(f"check {len(ids)} cases", len(ids)) as stage:
         findings = check_cases(cases, study.data, ids, progress=lambda done, total: stage.advance())
     if findings.errors:
@@ -64,29 +66,19 @@ def prepare(study: StudyConfig, source: Path | None, out: Path, reporter: Report
     if len(splits) == 1 and (beside := beside_paper(findings, first)):
         reporter.say(f"  {beside}")
     findings.save(out / "data.json")
-    with reporter.stage(f"prepare {len(ids)} cases", len(ids)) as stage:
-        cache = SliceCache.build(cases, ids, preparation, out / "cache", progress=lambda done, total: stage.advance())
+    with reporter.stage(f"prepare {len(used)} cases", len(used)) as stage:
+        cache = SliceCache.build(cases, used, preparation, out / "cache", progress=lambda done, total: stage.advance())
     for split in splits.values():
         check_batch(study.training, train_slices(cache, split, study))
-    count = f"{len(first.train)} training and {len(first.validation)} validation cases"
-    reporter.say(f"{count if len(splits) == 1 else f'{len(ids)} cases in {len(splits)} folds'}, {_classes(cases)}")
+    reporter.say(f"{counted(splits)}, {_classes(cases)}")
+    if 0 < len(first.tuning) < MINIMUM_CASES:
+        reporter.say(f"  note: `vitrim compress` chooses by accuracy on {MINIMUM_CASES} tuning cases or more")
     return Prepared(EvaluationData(study.data, cases, cache, preparation), splits)
 
 
 def train_slices(cache: SliceCache, split: Split, study: StudyConfig) -> int:
     """Slices that take part in training."""
     return len(SliceDataset(cache, split.train, empty_slices=study.data.empty_slices))
-
-
-def _splits(cases: CaseSet, study: StudyConfig) -> dict[int, Split]:
-    """The study's folds by number, or its one split; whatever seeds it trains with, `seed` alone draws them."""
-    if study.folds is None:
-        return {study.data.fold: split_cases(cases, study.data, study.seed)}
-    count = None if study.data.split_file is not None else study.folds
-    return {
-        fold: split_cases(cases, study.data.model_copy(update={"folds": count, "fold": fold}), study.seed)
-        for fold in range(study.folds)
-    }
 
 
 def _classes(cases: CaseSet) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -24,7 +23,7 @@ def record_study(plan: Plan, results: Sequence[Result], out: Path, seconds: floa
     note(
         out,
         seeds=plan.study.all_seeds,
-        splits={str(fold): asdict(split) for fold, split in plan.prepared.splits.items()},
+        splits={str(fold): split.dump() for fold, split in plan.prepared.splits.items()},
         initialised_from=plan.origins,
         versions=versions(plan.study),
         wall_seconds=round(noted(out, "wall_seconds", 0.0) + seconds, 1),

@@ -20,7 +20,7 @@ from vitrim.data.split import Split
 from vitrim.evaluate import EvaluationData, evaluate
 from vitrim.files import replacing, write_json
 from vitrim.inference.engine import Recipe
-from vitrim.models.checkpoint import load_model, save_model
+from vitrim.models.checkpoint import load_model, write_model
 from vitrim.models.factory import build
 from vitrim.models.network import Network
 from vitrim.progress import Reporter, Stage
@@ -55,7 +55,12 @@ class Trial(Strict):
     @cached_property
     def key(self) -> str:
         """Name of the trial's folder; changes with all that decides the outcome, and with nothing else."""
-        without: dict[str, Any] = {"fold": True, "network": {"pretrained"}, "training": {"workers"}}
+        without: dict[str, Any] = {
+            "fold": True,
+            "network": {"pretrained"},
+            "training": {"workers"},
+            "split": {"tuning"},  # what it keeps out of `train` decides
+        }
         if self.start == "scratch":
             without |= {"start": True, "teacher": True}
         return f"{self.network.name}-{self.blocks}-{digest(self.model_dump(mode='json', exclude=without))}"
@@ -122,7 +127,7 @@ def run_trial(trial: Trial, data: EvaluationData, out: Path, reporter: Reporter,
     folder = out / "trials" / trial.key
     with replacing(folder) as part:
         part.mkdir()
-        save_model(network, part)
+        write_model(network, part)
         write_json(part / "preparation.json", Recipe(data.config, data.cases.classes).dump())
         write_json(part / "trial.json", trial.model_dump(mode="json"))
         cases.to_csv(part / "cases.csv", index=False, float_format="%.6f", lineterminator="\n")

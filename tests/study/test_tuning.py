@@ -1,0 +1,63 @@
+"""Cases that a study keeps apart, so that a depth can be chosen by accuracy afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tests.conftest import tiny_study
+from tests.test_cli import vitrim
+
+from vitrim.config import load_study
+from vitrim.data.split import Split
+from vitrim.progress import Reporter
+from vitrim.study.plan import Plan
+from vitrim.study.prepare import prepare
+
+
+def study_file(folder: Path, **data: object) -> Path:
+    return tiny_study(folder / "tiny.yaml", data={"image_size": 64, "validation": 2, **data})
+
+
+def test_a_study_keeps_tuning_cases_out_of_training_and_says_so(tiny_data_once, tmp_path, capsys):
+    study = load_study(str(study_file(tmp_path, tuning=2)))
+    prepared = prepare(study, tiny_data_once, tmp_path / "out", Reporter())
+    said = capsys.readouterr().out
+    assert "4 training, 2 tuning and 2 validation cases" in said
+    assert "on 5 tuning cases or more" in said
+    prepared.save_split(tmp_path / "split.json")
+    split = Split.load(tmp_path / "split.json")
+    assert set(prepared.data.cache.ids) == {*split.train, *split.validation}
+    plan = Plan(study, prepared, {"transunet": "random"})
+    stored = json.loads(plan.full(plan.places[0]).model_dump_json())
+    assert stored["split"] == json.loads((tmp_path / "split.json").read_text())
+    assert len(stored["split"]["tuning"]) == 2
+
+
+def test_a_damaged_tuning_case_stops_the_study(tiny_data_once, tmp_path, capsys):
+    data = Path(shutil.copytree(tiny_data_once, tmp_path / "data"))
+    file = study_file(tmp_path, tuning=2)
+    study = load_study(str(file))
+    (damaged, *_) = prepare(study, data, tmp_path / "before", Reporter()).splits[0].tuning
+    (data / "imagesTr" / f"{damaged}.nii.gz").write_bytes(b"broken")
+    assert vitrim("study", file, "--data", data, "--out", tmp_path / "out") == 2
+    assert damaged in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        ({"tuning": 2}, "split        4 training, 2 tuning and 2 validation cases"),
+        ({}, "split        6 training and 2 validation cases"),
+        ({"folds": 4}, "split        6 training and 2 validation cases"),
+        ({"tuning": 6}, "warning: the study tiny cannot divide these cases: too few cases"),
+    ],
+)
+def test_checking_data_for_a_study_counts_its_sides(data, words, tiny_data_once, tmp_path, capsys):
+    options = (study_file(tmp_path, **data), tiny_data_once, "--out", tmp_path / "found.json")
+    assert vitrim("data", "check", *options) == 0
+    said = capsys.readouterr().out
+    assert words in said
+    assert ("no problem that a study would stop at" in said) == ("cannot divide" not in words)
