@@ -48,8 +48,17 @@ def distance(shape: tuple[int, ...], places: int = PLACES) -> float:
     return float((across - DISC - MARK) * min(shape[-2:]) / 2)
 
 
-def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLACES, balanced: bool = True) -> Drawing:
+def draw(
+    rng: np.random.Generator,
+    grid: Grid,
+    hops: int = 1,
+    places: int = PLACES,
+    balanced: bool = True,
+    mixed: bool = False,
+) -> Drawing:
     """Draw one stack of scenes. InputError if there are too few places for that many hops, or an odd number."""
+    if mixed and balanced:
+        raise InputError("longrange: scenes with `mixed` hops are not balanced; set balanced to false")
     most = places // 2 - 1
     if places % 2 or most < 1:
         raise InputError(f"longrange needs an even number of places, 4 or more, not {places}")
@@ -60,7 +69,7 @@ def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLAC
     half = min(grid.shape[0] * grid.spacing[0], grid.shape[1] * grid.spacing[1]) / 2
     plane = grid.points[:2, :, :, 0] / np.float32(half)
     for number in range(grid.shape[2]):
-        discs, marks = _scene(rng, hops, places, balanced)
+        discs, marks = _scene(rng, hops, places, balanced, mixed)
         for place, index in discs.items():
             mask = np.hypot(*_from(plane, place, places)) < DISC
             image[mask, number], label[mask, number] = 150, index
@@ -71,7 +80,7 @@ def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLAC
 
 
 def _scene(
-    rng: np.random.Generator, hops: int, places: int = PLACES, balanced: bool = True
+    rng: np.random.Generator, hops: int, places: int = PLACES, balanced: bool = True, mixed: bool = False
 ) -> tuple[dict[int, int], dict[int, Needle]]:
     """Class of the disc at each place that has one, and the mark at every other place."""
     count = 4 if 4 * (hops + 1) <= places else 2
@@ -80,7 +89,7 @@ def _scene(
     opposite = [(place + places // 2) % places for place in taken]
     free = [int(n) for n in rng.permutation(places) if n not in taken and n not in opposite]
     if not balanced:
-        return _independent(rng, hops, taken, opposite, free)
+        return _independent(rng, hops, taken, opposite, free, mixed)
     discs = {place: 1 + n % 2 for n, place in enumerate(taken)}
     marks: dict[int, Needle] = {}
     for place, here in zip(taken, opposite, strict=True):
@@ -95,18 +104,21 @@ def _scene(
 
 
 def _independent(
-    rng: np.random.Generator, hops: int, taken: list[int], opposite: list[int], free: list[int]
+    rng: np.random.Generator, hops: int, taken: list[int], opposite: list[int], free: list[int], mixed: bool
 ) -> tuple[dict[int, int], dict[int, Needle]]:
     """A scene in which no mark says anything about another: every mark and every needle is drawn by itself.
 
     Needles point from the places opposite the discs into a first share of the free places, from there into the next
-    and so on, as many times as there are hops to go; the last share has the plus and cross marks.
+    and so on, as many times as there are hops to go; the last share has the plus and cross marks. In `mixed` scenes
+    every other needle, by chance, is a mark already.
     """
     shares = [opposite, *([int(n) for n in share] for share in np.array_split(free, hops - 1))] if hops > 1 else []
     marks: dict[int, Needle] = {
         place: following[int(rng.integers(len(following)))] for share, following in pairwise(shares) for place in share
     }
-    ends = shares[-1] if shares else [*opposite, *free]
+    ends = list(shares[-1]) if shares else [*opposite, *free]
+    if mixed:
+        ends += [place for place in marks if rng.integers(2)]
     marks |= {place: -(1 + int(rng.integers(2))) for place in ends}
     discs = {}
     for place, here in zip(taken, opposite, strict=True):
