@@ -180,6 +180,13 @@ class TrainConfig(Strict):
     workers: int = Field(default=0, ge=0)
     devices: int = Field(default=1, ge=1)
     """GPUs (or processes, on a CPU) of one machine that share one training; each takes its part of every batch."""
+    nodes: int = Field(default=1, ge=1)
+    """Machines that share one training, each with `devices`."""
+
+    @property
+    def processes(self) -> int:
+        """Processes that share one training, on all machines together."""
+        return self.nodes * self.devices
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainConfig:

@@ -2,27 +2,107 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed.nn.functional as distributed
 from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
 from vitrim.config import TrainConfig
+from vitrim.errors import InputError
+
+TIMEOUT = 600.0
+"""Seconds after which a machine that waits for another, to begin or at any step, gives up."""
 
 
-def devices(config: TrainConfig) -> dict[str, Any]:
-    """What Lightning's Trainer has to know about them."""
+@dataclass(frozen=True)
+class Meeting:
+    """Where the machines of one training meet, and which of them this one is."""
+
+    node: int
+    """Counted from 0; node 0 is the machine at `address`."""
+    address: str
+    port: int
+
+
+def meeting(nodes: int) -> Meeting:
+    """What the environment says: MASTER_ADDR, MASTER_PORT, and NODE_RANK, GROUP_RANK or SLURM_NODEID.
+
+    InputError where it does not, or where this machine is none of `nodes`.
+    """
+    node = next((name for name in ("NODE_RANK", "GROUP_RANK", "SLURM_NODEID") if name in os.environ), "NODE_RANK")
+    for name in ("MASTER_ADDR", "MASTER_PORT", node):
+        if not os.environ.get(name):
+            raise InputError(
+                f"{nodes} nodes need {name} in the environment: MASTER_ADDR and MASTER_PORT say where node 0 is, "
+                f"NODE_RANK (or GROUP_RANK, SLURM_NODEID) which node this is"
+            )
+    number = _number(node)
+    if number >= nodes:
+        raise InputError(f"{node} is {number}, but there are {nodes} nodes, counted from 0; set --nodes")
+    port = _number("MASTER_PORT")
+    if not 1 <= port < 65535:
+        raise InputError(f"MASTER_PORT is {port}; it and the next have to be ports: choose one from 1024 to 65534")
+    return Meeting(number, os.environ["MASTER_ADDR"], port)
+
+
+def _number(name: str) -> int:
+    text = os.environ[name]
+    if not (text.isascii() and text.isdigit()):
+        raise InputError(f"{name} is {text!r} in the environment, which is no number from 0 on")
+    return int(text)
+
+
+def devices(config: TrainConfig, place: Meeting | None = None) -> dict[str, Any]:
+    """What Lightning's Trainer has to know about them; of several machines, they meet at `place`.
+
+    By default that is where the environment says (`meeting`).
+    """
     # Processes are started here, also in a job of SLURM's, whose tasks Lightning would take for parts of the training.
-    here = LightningEnvironment()
-    if config.devices == 1:
-        return {"devices": 1, "plugins": [here]}
+    if config.processes == 1:
+        return {"devices": 1, "plugins": [LightningEnvironment()]}
+    here = LightningEnvironment() if config.nodes == 1 else _AtMeeting(place or meeting(config.nodes))
     # Spawned processes leave this one, which holds the study, alone.
+    strategy = DDPStrategy(start_method="spawn", timeout=timedelta(seconds=TIMEOUT))
     norms = _WholeBatchNorms(config.device == "gpu")
-    return {"devices": config.devices, "strategy": "ddp_spawn", "plugins": [here, norms]}
+    return {
+        "devices": config.devices,
+        "num_nodes": config.nodes,
+        "strategy": "ddp_spawn" if config.nodes == 1 else strategy,
+        "plugins": [here, norms],
+    }
+
+
+class _AtMeeting(LightningEnvironment):
+    """Takes from a `Meeting` what Lightning would take from the environment."""
+
+    def __init__(self, place: Meeting) -> None:
+        super().__init__()
+        self.place = place
+        # torchrun's word that it serves a store at the master's port; at the port of this meeting it does not.
+        os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        return False
+
+    @property
+    def main_address(self) -> str:
+        return self.place.address
+
+    @property
+    def main_port(self) -> int:
+        return self.place.port
+
+    def node_rank(self) -> int:
+        return self.place.node
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -97,16 +97,19 @@ def token_loss(tokens: Tensor, teacher: Tensor) -> Tensor:
 def tokens_after(blocks: list[nn.Module]) -> Iterator[dict[int, Tensor]]:
     """Give a dictionary that holds, after each forward pass, the tokens that each of `blocks` handed on."""
     tokens: dict[int, Tensor] = {}
-
-    def note(index: int) -> Callable[..., None]:
-        def hook(block: nn.Module, args: Any, output: Any) -> None:
-            tokens[index] = tokens_of(output)
-
-        return hook
-
-    hooks = [block.register_forward_hook(note(index)) for index, block in enumerate(blocks)]
+    hooks = [block.register_forward_hook(_Note(tokens, index)) for index, block in enumerate(blocks)]
     try:
         yield tokens
     finally:
         for hook in hooks:
             hook.remove()
+
+
+class _Note:
+    """A hook that keeps a block's tokens; no function, since it goes with its network into other processes."""
+
+    def __init__(self, tokens: dict[int, Tensor], index: int) -> None:
+        self.tokens, self.index = tokens, index
+
+    def __call__(self, block: nn.Module, args: Any, output: Any) -> None:
+        self.tokens[self.index] = tokens_of(output)

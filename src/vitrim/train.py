@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 from vitrim.config import TrainConfig
 from vitrim.data.batches import Batches, Shuffled
 from vitrim.data.slices import collate_slices
-from vitrim.devices import devices
+from vitrim.devices import Meeting, devices
 from vitrim.errors import InputError
 from vitrim.precision import cpu_has_bf16
 from vitrim.progress import Moment, Stage, Watch
@@ -71,6 +71,7 @@ def train(
     watch: Watch | None = None,
     logger: Logger | None = None,
     extra_loss: ExtraLoss | None = None,
+    place: Meeting | None = None,
 ) -> Training:
     """Train `network` in place on `data`, items {"image": (C, H, W), "label": (H, W)}, ending on the CPU in eval mode.
 
@@ -84,15 +85,19 @@ def train(
         watch: is told after every step where the training is; on several devices, in another process.
         logger: one of Lightning's; it is told the loss and the learning rate.
         extra_loss: a term that is added to the loss.
+        place: where the machines meet that share the training; by default the environment says it. Each of them calls
+            this function, with the same `state` on a file system that they share. Without one, `losses` is empty on
+            all but node 0.
     """
     slices = len(data)  # type: ignore[arg-type]
     check_batch(config, slices)
-    several = config.devices > 1
+    several = config.processes > 1
     if several and state is None:
         with tempfile.TemporaryDirectory() as folder:  # the other processes hand their losses back by this file
             return train(
-                network, data, config, seed, state=Path(folder) / "state", logger=logger, extra_loss=extra_loss
-            )
+                network, data, config, seed,
+                state=Path(folder) / "state", logger=logger, extra_loss=extra_loss, place=place,
+            )  # fmt: skip
     _quiet()
     pl.seed_everything(seed, workers=True, verbose=False)
     fitted = SegmentationTask(network.train(), config, total_steps(config, slices), extra_loss)
@@ -118,7 +123,7 @@ def train(
         enable_model_summary=False,
         use_distributed_sampler=False,  # `Batches` shares out the slices
         callbacks=callbacks,
-        **devices(config),
+        **devices(config, place),
     )
     begin = time.perf_counter()
     batches = _Batches(data, config, seed, done)
@@ -134,10 +139,16 @@ def check_batch(config: TrainConfig, slices: int) -> None:
     """Refuse (InputError) a batch that cannot be filled, or not be shared out evenly among the devices."""
     if slices < config.batch_size:
         raise InputError(f"{slices} training slices do not fill one batch of {config.batch_size}; lower batch_size")
-    if config.batch_size % config.devices:
+    check_shares(config)
+
+
+def check_shares(config: TrainConfig) -> None:
+    """Refuse (InputError) a batch that cannot be shared out evenly among the devices of all machines."""
+    if config.batch_size % config.processes:
+        where = f" of {config.nodes} nodes" if config.nodes > 1 else ""
         raise InputError(
-            f"training.batch_size {config.batch_size} cannot be shared out evenly among {config.devices} devices; "
-            f"make it a multiple of {config.devices}"
+            f"training.batch_size {config.batch_size} cannot be shared out evenly among {config.processes} devices"
+            f"{where}; make it a multiple of {config.processes}"
         )
 
 

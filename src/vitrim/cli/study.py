@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -36,6 +37,9 @@ def study(
         ),
     ] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="GPUs that share one training.")] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, help="Machines that share one training; start the same command on each.")
+    ] = None,
     logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
     ray: Annotated[
         bool, typer.Option("--ray", help="Do the trainings on a Ray cluster; on this machine's own.")
@@ -65,20 +69,32 @@ def study(
         changes["networks"] = _chosen(config, networks)
     if devices is not None:
         changes["training"]["devices"] = devices
+    if nodes is not None:
+        changes["training"]["nodes"] = nodes
     config = changed(config, **changes, **_start(init or []))
     folder = out or Path("runs") / config.name
     if status:
         _say_status(folder)
         return
 
+    if config.training.nodes > 1:  # torch would say in forty lines that another machine has gone; we do in one
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
     from vitrim.progress import Reporter
     from vitrim.report.build import write_report
     from vitrim.study.failures import failures
-    from vitrim.study.runner import run_study
+    from vitrim.study.runner import here, run_study
 
     reporter = Reporter()
+    cluster = ray_address or ("local" if ray else None)
+    place = here(config.training, cluster)
     try:
-        run_study(config, data, folder, reporter, logger=logger, ray=ray_address or ("local" if ray else None))
+        if place is not None and place.node > 0:
+            from vitrim.study.follow import follow
+
+            follow(place, config.training.nodes, folder, reporter)
+            return
+        run_study(config, data, folder, reporter, logger=logger, ray=cluster)
     except KeyboardInterrupt:
         typer.echo(f"vitrim: stopped; the same command goes on with what is in {folder}", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -34,7 +34,7 @@ class Failure:
             key,
             title,
             type(error).__name__,
-            _one_line(str(error)),
+            one_line(str(error)),
             "".join(traceback.format_exception(error)),
             socket.gethostname(),
             datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -45,7 +45,7 @@ class Failure:
         return f"{self.title}: {self.error}: {self.message}" if self.message else f"{self.title}: {self.error}"
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """An error's text; of one that came from another process with its traceback, the last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in lines):

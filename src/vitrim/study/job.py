@@ -10,6 +10,7 @@ from vitrim.config import AttentionConfig
 from vitrim.evaluate import EvaluationData
 from vitrim.progress import Reporter
 from vitrim.study.failures import Failure, forget, record
+from vitrim.study.lead import Lead
 from vitrim.study.look import look
 from vitrim.study.trial import Trial, finished, run_trial, title
 
@@ -40,6 +41,8 @@ class Worker:
     attention: AttentionConfig
     out: Path
     logger: str | None = None
+    lead: Lead | None = None
+    """Of several machines that share each training; this process is then the first one's."""
 
     def perform(self, job: Job, reporter: Reporter) -> Outcome:
         """Do a job, or find it done. An exception is recorded and returned; only an interrupt is raised."""
@@ -48,7 +51,7 @@ class Worker:
         begin = time.monotonic()
         new = finished(job.trial, self.out) is None
         try:
-            result = run_trial(job.trial, self.data, self.out, reporter, self.logger)
+            result = run_trial(job.trial, self.data, self.out, reporter, self.logger, self.lead)
             seconds = time.monotonic() - begin if new else None
             if job.look_folder is None:
                 return Outcome(seconds=seconds)

@@ -17,9 +17,9 @@ def record_study(plan: Plan, results: Sequence[Result], out: Path, seconds: floa
     training = plan.study.training
     trained = sum(float(result.cost["train_seconds"] or 0) for result in results)
     if training.device == "gpu":
-        cost = {"gpu_seconds": round(trained * training.devices, 1)}
+        cost = {"gpu_seconds": round(trained * training.processes, 1)}
     else:
-        cost = {"cpu_seconds": round(trained * training.devices * torch.get_num_threads(), 1)}
+        cost = {"cpu_seconds": round(trained * training.processes * torch.get_num_threads(), 1)}
     note(
         out,
         seeds=plan.study.all_seeds,

@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from vitrim.config import StudyConfig
+from vitrim.config import StudyConfig, TrainConfig
+from vitrim.devices import Meeting, meeting
 from vitrim.errors import InputError
 from vitrim.progress import Reporter
 from vitrim.study.control import reach_lines
 from vitrim.study.folder import begin, check_claim, claim, is_begun_only, remove_if_empty, sweep
 from vitrim.study.job import Job, Outcome, Worker
+from vitrim.study.lead import Lead, leading
 from vitrim.study.local import Local
 from vitrim.study.lock import locked
 from vitrim.study.loggers import make_logger
@@ -24,7 +26,7 @@ from vitrim.study.record import record_study
 from vitrim.study.results import Done, write_results
 from vitrim.study.status import Status, duration
 from vitrim.study.trial import finished, title
-from vitrim.train import resolve
+from vitrim.train import check_shares, resolve
 
 
 class Pool(Protocol):
@@ -50,7 +52,8 @@ def run_study(
 
     A folder that holds this same study is continued: finished trainings are kept, one that was killed goes on with its
     last epoch, one that failed is tried again. Trainings that fail are recorded in `failed/` and left out of the tables
-    (`vitrim.study.failures.failures(out)` reads the records).
+    (`vitrim.study.failures.failures(out)` reads the records). With `training.nodes` above 1 this is node 0 of several
+    machines; the others call `vitrim.study.follow.follow`.
 
     Args:
         logger: class name of one of Lightning's loggers, beside the history that is always written.
@@ -60,6 +63,36 @@ def run_study(
         InputError: for anything that is wrong with the configuration, the data or the folder, or if another process is
             running this study; a folder made by a call that finds its input wrong is removed.
     """
+    place = here(study.training, ray)
+    if place is not None and place.node > 0:
+        raise InputError(f"this is node {place.node}: node 0 runs the study, the others follow (vitrim.study.follow)")
+    with leading(place, study.training.nodes) as lead:
+        if place is not None:
+            reporter.say(
+                f"node 0 of {study.training.nodes}: the others find it at {place.address}, port {place.port + 1}"
+            )
+        return _run_study(study, source, out, reporter, logger, ray, lead)
+
+
+def here(training: TrainConfig, ray: str | None) -> Meeting | None:
+    """Which of the machines that share each training this is; None where there is one. InputError as `meeting`."""
+    if training.nodes == 1:
+        return None
+    if ray is not None:
+        raise InputError("--ray and --nodes exclude each other: Ray gives each training to one machine")
+    check_shares(training)
+    return meeting(training.nodes)
+
+
+def _run_study(
+    study: StudyConfig,
+    source: Path | None,
+    out: Path,
+    reporter: Reporter,
+    logger: str | None,
+    ray: str | None,
+    lead: Lead | None,
+) -> Path:
     make_logger(logger, out / "logs", "check")
     origins = check_networks(study)
     if ray is not None:
@@ -85,7 +118,7 @@ def run_study(
         plan = Plan(study, prepared, origins)
         for line in (*left_out(study), *reach_lines(study)):
             reporter.say(f"note: {line}")
-        worker = Worker(prepared.data, study.attention, out, logger)
+        worker = Worker(prepared.data, study.attention, out, logger, lead)
         done = _run(plan, out, reporter, lambda starting: _pool(ray, worker, study, reporter, starting))
         if done:
             with reporter.stage("tables and examples", 1):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 import torch
@@ -23,12 +24,15 @@ from vitrim.inference.engine import Recipe
 from vitrim.models.checkpoint import load_model, write_model
 from vitrim.models.factory import build
 from vitrim.models.network import Network
-from vitrim.progress import Reporter, Stage
+from vitrim.progress import Reporter
 from vitrim.recovery import recover
 from vitrim.study.folder import digest
 from vitrim.study.loggers import make_logger
 from vitrim.study.status import Beat
 from vitrim.train import Training, total_steps, train
+
+if TYPE_CHECKING:
+    from vitrim.study.lead import Lead
 
 
 class Trial(Strict):
@@ -55,10 +59,11 @@ class Trial(Strict):
     @cached_property
     def key(self) -> str:
         """Name of the trial's folder; changes with all that decides the outcome, and with nothing else."""
+        one = {"nodes"} if self.training.nodes == 1 else set()  # the name as it was when there was one machine only
         without: dict[str, Any] = {
             "fold": True,
             "network": {"pretrained"},
-            "training": {"workers"},
+            "training": {"workers", *one},
             "split": {"tuning"},  # what it keeps out of `train` decides
         }
         if self.start == "scratch":
@@ -108,19 +113,29 @@ def finished(trial: Trial, out: Path) -> Result | None:
     return Result(trial, folder) if folder.is_dir() else None
 
 
-def run_trial(trial: Trial, data: EvaluationData, out: Path, reporter: Reporter, logger: str | None = None) -> Result:
+def run_trial(
+    trial: Trial,
+    data: EvaluationData,
+    out: Path,
+    reporter: Reporter,
+    logger: str | None = None,
+    lead: Lead | None = None,
+) -> Result:
     """Train and evaluate, or return what is there; the trial's folder appears whole, once everything is written.
 
-    Until then `unfinished/` holds the state from which a training that was killed goes on.
+    Until then `unfinished/` holds the state from which a training that was killed goes on. With `lead`, the machines
+    that it leads share the training.
     """
     if (result := finished(trial, out)) is not None:
         reporter.say(f"  {title(trial)}: done before, kept")
         return result
-    unfinished = out / "unfinished" / trial.key
-    beat = Beat(unfinished, title(trial))
+    state = state_file(trial, out)
+    beat = Beat(state.parent, title(trial))
     slices = SliceDataset(data.cache, trial.split.train, empty_slices=trial.empty_slices)
-    with reporter.stage(f"train {title(trial)}", total_steps(trial.training, len(slices))) as stage:
-        network, training = _trained(trial, slices, out, stage, unfinished / "state.ckpt", beat, logger)
+    shared = lead.training(trial, data.cache, state) if lead else nullcontext()
+    with reporter.stage(f"train {title(trial)}", total_steps(trial.training, len(slices))) as stage, shared as place:
+        told = make_logger(logger, out / "logs", trial.key)
+        network, training = trained(trial, slices, out, stage=stage, watch=beat, logger=told, place=place)
     replace(beat, doing="evaluate")()
     with reporter.stage(f"evaluate {title(trial)}", len(trial.split.validation)) as stage:
         cases = evaluate(network, data, trial.split.validation, trial.training, stage)
@@ -135,20 +150,18 @@ def run_trial(trial: Trial, data: EvaluationData, out: Path, reporter: Reporter,
         history.to_csv(part / "history.csv", index=False, float_format="%.6f", lineterminator="\n")
         cost = measure_cost(network, data.cache.case(trial.split.validation[0]).images, trial.training)
         write_json(part / "cost.json", {"train_seconds": round(training.seconds, 2), **cost})
-    shutil.rmtree(unfinished, ignore_errors=True)
+    shutil.rmtree(state.parent, ignore_errors=True)
     return Result(trial, folder)
 
 
-def _trained(
-    trial: Trial, slices: SliceDataset, out: Path, stage: Stage, state: Path, beat: Beat, logger: str | None
-) -> tuple[Network, Training]:
-    """The trial's network, trained from what it starts from."""
-    options: dict[str, Any] = {
-        "stage": stage,
-        "state": state,
-        "watch": beat,
-        "logger": make_logger(logger, out / "logs", trial.key),
-    }
+def state_file(trial: Trial, out: Path) -> Path:
+    """Where the state of a training is kept until the trial is finished."""
+    return out / "unfinished" / trial.key / "state.ckpt"
+
+
+def trained(trial: Trial, slices: SliceDataset, out: Path, **options: Any) -> tuple[Network, Training]:
+    """The trial's network, trained from what it starts from; `options` go to `vitrim.train.train`."""
+    options["state"] = state_file(trial, out)
     if trial.teacher is None:
         network = initial(trial)
         return network, train(network, slices, trial.training, trial.seed, **options)
