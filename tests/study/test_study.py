@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from tests.conftest import tiny_study
+from tests.test_cli import vitrim as vitrim_command
 
 import vitrim
 from vitrim.config import load_study
@@ -94,3 +95,20 @@ def test_a_study_that_lost_a_trial_makes_that_one_again_and_ends_the_same(run, t
     run_study(load_study(str(run.parent / "tiny.yaml")), tiny_data_once, copy, Reporter())
     assert lost.is_dir()
     assert (copy / "results.csv").read_bytes() == before
+
+
+def test_a_network_trained_alone_is_the_studys(run, tiny_data_once, tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    study, out = tiny_study(tmp_path / "tiny.yaml"), tmp_path / "runs/small"
+    arguments = ("train", study, "--data", tiny_data_once, "--depth", 3, "--out", out)
+    assert vitrim_command(*arguments, "--network", "unetr2d") == 2
+    assert "no 'unetr2d'; it has transunet" in capsys.readouterr().err
+    assert vitrim_command(*arguments) == 0
+    assert "held-out cases" in capsys.readouterr().out
+    (trial,) = (run / "trials").glob("transunet-3-*")
+    assert {path.name for path in out.iterdir()} == {path.name for path in trial.iterdir()}
+    for name in ("model.safetensors", "cases.csv", "history.csv", "trial.json"):
+        assert (out / name).read_bytes() == (trial / name).read_bytes()
+    assert [path.name for path in out.parent.iterdir()] == ["small"]
+    assert vitrim_command(*arguments) == 2
+    assert "exists already" in capsys.readouterr().err

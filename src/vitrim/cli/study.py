@@ -115,6 +115,41 @@ def study(
         raise typer.Exit(FAILED)
 
 
+@app.command()
+def train(
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A preset, such as demo, or your own study.")],
+    out: Annotated[Path, typer.Option(help="Folder for the network, with all that the other commands need.")],
+    network: Annotated[str | None, typer.Option(help="Which of the study's networks; the first by default.")] = None,
+    depth: Annotated[int, typer.Option(min=0, help="Transformer blocks; 12 is the full network.")] = 12,
+    data: Annotated[Path | None, typer.Option(help="Folder with the data set.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the study's own.")] = None,
+    init: Annotated[str | None, typer.Option(help="Start: scratch, pretrained, or local weights.")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="GPUs that share the training.")] = None,
+    logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
+) -> None:
+    """Train one network of a study, and evaluate it. The same command again goes on with what was stopped."""
+    from vitrim.config import changed, load_study
+
+    config = load_study(source)
+    changes: dict[str, Any] = {"training": {} if devices is None else {"devices": devices}}
+    if seed is not None:
+        changes |= {"seed": seed, "seeds": None}
+    if init in ("inherit", "distil"):
+        raise InputError(f"--init {init} needs a trained full network: vitrim compress --recover does that")
+    config = changed(config, **changes, **_start([init] if init else []))
+
+    from vitrim.progress import Reporter
+    from vitrim.study.alone import train_alone
+
+    try:
+        lines = train_alone(config, network or next(iter(config.networks)), depth, data, out, Reporter(), logger)
+    except KeyboardInterrupt:
+        typer.echo("vitrim: stopped; the same command goes on", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    for line in lines:
+        typer.echo(line)
+
+
 def _chosen(config: StudyConfig, names: str) -> dict[str, Any]:
     """Some of the study's networks, in the study's order."""
     wanted = [name.strip() for name in names.split(",")]

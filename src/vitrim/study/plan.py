@@ -45,12 +45,12 @@ class Plan:
 
     def full(self, place: Place) -> Trial:
         """The trial of the full network."""
-        return self._trial(place, FULL_DEPTH)
+        return self.trial(place, FULL_DEPTH)
 
     def truncated(self, place: Place, decided: int) -> list[Trial]:
         """The trials of the truncated networks, deepest first: the decided depth and the fixed ones."""
         wanted = {decided, *self.fixed(place.network)} - {FULL_DEPTH}
-        return [self._trial(place, depth) for depth in sorted(wanted, reverse=True)]
+        return [self.trial(place, depth) for depth in sorted(wanted, reverse=True)]
 
     def fixed(self, network: NetworkName) -> list[int]:
         """Depths that are trained whatever the decision is; of the study's common ones, those that there are."""
@@ -65,7 +65,8 @@ class Plan:
         first = place.seed == self.study.all_seeds[0] and place.fold == next(iter(self.prepared.splits))
         return out / "networks" / (place.network if first else f"{place.network}-seed{place.seed}-fold{place.fold}")
 
-    def _trial(self, place: Place, blocks: int) -> Trial:
+    def trial(self, place: Place, blocks: int) -> Trial:
+        """The trial of a network with that many blocks."""
         study, split = self.study, self.prepared.splits[place.fold]
         cache = self.prepared.data.cache
         start = "scratch" if blocks == FULL_DEPTH else study.truncated_from

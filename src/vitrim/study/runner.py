@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -14,14 +12,13 @@ from vitrim.devices import Meeting, meeting
 from vitrim.errors import InputError
 from vitrim.progress import Reporter
 from vitrim.study.control import reach_lines
-from vitrim.study.folder import begin, check_claim, claim, is_begun_only, remove_if_empty, sweep
+from vitrim.study.folder import remove_if_empty
 from vitrim.study.job import Job, Outcome, Worker
 from vitrim.study.lead import Lead, leading
 from vitrim.study.local import Local
-from vitrim.study.lock import locked
 from vitrim.study.loggers import make_logger
+from vitrim.study.opening import opened
 from vitrim.study.plan import Place, Plan, absolute, check_networks, left_out
-from vitrim.study.prepare import prepare
 from vitrim.study.record import record_study
 from vitrim.study.results import Done, write_results
 from vitrim.study.status import Status, duration
@@ -104,16 +101,8 @@ def _run_study(
         study = study.model_copy(update={"training": resolve_there(study.training)})
     else:
         study = study.model_copy(update={"training": resolve(study.training)})
-    check_claim(out, study)
     began = time.monotonic()
-    with locked(out):
-        check_claim(out, study)  # another process may have been there meanwhile
-        sweep(out)
-        begin(out, study)
-        Status(out).write()  # who asks is told which process this is
-        with _removed_on_bad_input(out):
-            prepared = prepare(study, source, out, reporter)
-            claim(out, study, prepared.data.cache.fingerprint)
+    with opened(study, source, out, reporter) as prepared:
         prepared.save_split(out / "split.json")
         plan = Plan(study, prepared, origins)
         for line in (*left_out(study), *reach_lines(study)):
@@ -192,14 +181,3 @@ def _run(plan: Plan, out: Path, reporter: Reporter, make: Callable[[Callable[[Jo
                 done.append(Done(place, result, depth))
     order = plan.places
     return sorted(done, key=lambda each: order.index(each.place))
-
-
-@contextmanager
-def _removed_on_bad_input(out: Path) -> Iterator[None]:
-    """Leave nothing half-written behind when the input turns out to be unusable."""
-    try:
-        yield
-    except InputError:
-        if is_begun_only(out):
-            shutil.rmtree(out, ignore_errors=True)
-        raise
