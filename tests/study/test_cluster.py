@@ -82,7 +82,7 @@ def test_a_cluster_gives_the_same_bytes_as_one_process(tiny_data_once, tmp_path)
 
 def test_a_cluster_that_is_not_there_is_refused_in_one_line(tiny_data_once, tmp_path, capsys):
     file = tiny_study(tmp_path / "tiny.yaml")
-    assert vitrim("study", file, "--data", tiny_data_once, "--ray-address", "localhost:1", "--out", tmp_path / "o") == 2
+    assert vitrim("study", file, "--data", tiny_data_once, "--ray", "localhost:1", "--out", tmp_path / "o") == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("vitrim: no Ray cluster at localhost:1")
     assert len(error.splitlines()) == 1

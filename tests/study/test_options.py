@@ -206,3 +206,27 @@ def test_a_missing_logger_library_is_named(monkeypatch):
     monkeypatch.setattr(loggers, "TensorBoardLogger", Absent)
     with pytest.raises(InputError, match="tensorboard"):
         make_logger("TensorBoardLogger", Path("logs"), "key")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ray"),
+    [
+        (["--ray", "demo"], "local"),
+        (["demo", "--ray"], "local"),
+        (["demo", "--ray", "--seed", "3"], "local"),
+        (["demo", "--ray", "auto"], "auto"),
+        (["demo", "--ray", "10.0.0.1:6379"], "10.0.0.1:6379"),
+        (["demo", "--ray=head:6379"], "head:6379"),
+        (["demo"], None),
+    ],
+)
+def test_an_address_may_follow_ray_or_not(arguments, ray, tmp_path, monkeypatch):
+    asked = []
+
+    def run_study(study, source, out, reporter, **options):
+        asked.append((study.name, options["ray"]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitrim.study.runner.run_study", run_study)
+    assert vitrim("study", *arguments, "--out", tmp_path / "out") == 130
+    assert asked == [("demo", ray)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from vitrim.cli.root import app
 from vitrim.errors import InputError
@@ -18,7 +21,23 @@ FAILED, INTERRUPTED = 1, 130
 """Exit status where trainings failed, and where the user stopped it."""
 
 
-@app.command()
+ADDRESS = re.compile(r"auto|local|[^\s:/]+:\d+")
+"""What may follow `--ray`; anything else there is the command's next argument."""
+
+
+class _StudyCommand(TyperCommand):
+    """Typer has no option whose value may be left out: `--ray` alone is completed to `--ray local`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        whole: list[str] = []
+        for arg, following in zip_longest(args, args[1:], fillvalue=""):
+            whole.append(arg)
+            if arg == "--ray" and not ADDRESS.fullmatch(following):
+                whole.append("local")
+        return super().parse_args(ctx, whole)
+
+
+@app.command(cls=_StudyCommand)
 def study(
     source: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A preset, such as demo, or your own study.")],
     data: Annotated[Path | None, typer.Option(help="Folder with the data set.")] = None,
@@ -42,10 +61,11 @@ def study(
     ] = None,
     logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
     ray: Annotated[
-        bool, typer.Option("--ray", help="Do the trainings on a Ray cluster; on this machine's own.")
-    ] = False,
-    ray_address: Annotated[
-        str | None, typer.Option(help="--ray on the cluster at this address; auto finds it.")
+        str | None,
+        typer.Option(
+            metavar="[ADDRESS]",
+            help="Do the trainings on a Ray cluster: this machine's, one at HOST:PORT, or (auto) a running one.",
+        ),
     ] = None,
     status: Annotated[bool, typer.Option("--status", help="Only say where the running study is.")] = False,
 ) -> None:
@@ -86,15 +106,14 @@ def study(
     from vitrim.study.runner import here, run_study
 
     reporter = Reporter()
-    cluster = ray_address or ("local" if ray else None)
-    place = here(config.training, cluster)
+    place = here(config.training, ray)
     try:
         if place is not None and place.node > 0:
             from vitrim.study.follow import follow
 
             follow(place, config.training.nodes, folder, reporter)
             return
-        run_study(config, data, folder, reporter, logger=logger, ray=cluster)
+        run_study(config, data, folder, reporter, logger=logger, ray=ray)
     except KeyboardInterrupt:
         typer.echo(f"vitrim: stopped; the same command goes on with what is in {folder}", err=True)
         raise typer.Exit(INTERRUPTED) from None
