@@ -122,6 +122,7 @@ def test_one_node_leaves_the_name_of_a_trial_as_it_was_and_two_change_it():
         "teacher": True,
         "network": {"pretrained"},
         "training": {"workers", "nodes"},
+        "split": {"tuning"},
     }
     name = f"unetr2d-12-{digest(trial(nodes=1).model_dump(mode='json', exclude=without))}"
     assert trial(nodes=1).key == name
