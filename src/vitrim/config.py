@@ -86,8 +86,6 @@ class PhantomConfig(Strict):
     """`longrange` only: an even number of places for objects and marks."""
     balanced: bool = True
     """`longrange` only: as many of the one class as of the other in each scene; else each is drawn by itself."""
-    mixed: bool = False
-    """`longrange` only, not balanced: any mark on the way may be the last; an object is 1 to `hops` marks away."""
     noise: float = Field(default=1.0, ge=0)
     """Factor on the noise; 0 draws without."""
     bias_field: float = Field(default=0.0, ge=0, lt=1)

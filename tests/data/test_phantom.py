@@ -168,6 +168,22 @@ def test_following_the_marks_gives_the_class_and_counting_gives_nothing(hops: in
         assert len(discs) + len(marks) == places
 
 
+@pytest.mark.parametrize(("hops", "places"), [(1, 4), (2, 4), (2, 6), (3, 12), (6, 12)])
+def test_where_marks_are_drawn_one_by_one_those_beside_the_way_tell_nothing(hops: int, places: int) -> None:
+    rng = np.random.default_rng(0)
+    same = []
+    for _ in range(400):
+        discs, marks = longrange._scene(rng, hops, places, balanced=False)
+        assert len(discs) + len(marks) == places
+        for place, index in discs.items():
+            here, way = (place + places // 2) % places, 0
+            while marks[here] >= 0:
+                here, way = marks[here], way + 1
+            assert (marks[here], way) == (-index, hops - 1)
+            same += [mark == -index for other, mark in marks.items() if mark < 0 and other != here]
+    assert abs(np.mean(same) - 0.5) < 4 * 0.5 / np.sqrt(len(same))
+
+
 def test_discs_look_alike_whatever_their_class(tmp_path: Path) -> None:
     found = volumes(make(tmp_path / "set", "longrange", cases=20))
     values = [np.concatenate([v.image[0][labels(v) == n] for v in found]) for n in (1, 2)]

@@ -67,7 +67,7 @@ def draw_phantom(config: PhantomConfig, number: int, shape: tuple[int, int, int]
     kind = KINDS[config.kind]
     grid = Grid.over(shape, spacing)
     rng = np.random.default_rng([config.seed, number])
-    control = {"hops": config.hops, "places": config.places, "balanced": config.balanced, "mixed": config.mixed}
+    control = {"hops": config.hops, "places": config.places, "balanced": config.balanced}
     options = control if config.kind == "longrange" else {}
     drawing = kind.draw(rng, grid, **options)
     if config.classes is not None:

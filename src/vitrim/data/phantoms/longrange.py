@@ -48,19 +48,10 @@ def distance(shape: tuple[int, ...], places: int = PLACES) -> float:
     return float((across - DISC - MARK) * min(shape[-2:]) / 2)
 
 
-def draw(
-    rng: np.random.Generator,
-    grid: Grid,
-    hops: int = 1,
-    places: int = PLACES,
-    balanced: bool = True,
-    mixed: bool = False,
-) -> Drawing:
+def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLACES, balanced: bool = True) -> Drawing:
     """Draw one stack of scenes. InputError if there are too few places for that many hops, or an odd number."""
-    if mixed and balanced:
-        raise InputError("longrange: scenes with `mixed` hops are not balanced; set balanced to false")
-    most = places // 2 - 1
-    if places % 2 or most < 1:
+    most = places // 2 - balanced  # where nothing has to be balanced, there can be a single disc
+    if places % 2 or places < 4:
         raise InputError(f"longrange needs an even number of places, 4 or more, not {places}")
     if not 1 <= hops <= most:
         raise InputError(f"longrange has {places} places: hops can be 1 to {most}, not {hops}")
@@ -69,7 +60,7 @@ def draw(
     half = min(grid.shape[0] * grid.spacing[0], grid.shape[1] * grid.spacing[1]) / 2
     plane = grid.points[:2, :, :, 0] / np.float32(half)
     for number in range(grid.shape[2]):
-        discs, marks = _scene(rng, hops, places, balanced, mixed)
+        discs, marks = _scene(rng, hops, places, balanced)
         for place, index in discs.items():
             mask = np.hypot(*_from(plane, place, places)) < DISC
             image[mask, number], label[mask, number] = 150, index
@@ -80,16 +71,16 @@ def draw(
 
 
 def _scene(
-    rng: np.random.Generator, hops: int, places: int = PLACES, balanced: bool = True, mixed: bool = False
+    rng: np.random.Generator, hops: int, places: int = PLACES, balanced: bool = True
 ) -> tuple[dict[int, int], dict[int, Needle]]:
     """Class of the disc at each place that has one, and the mark at every other place."""
-    count = 4 if 4 * (hops + 1) <= places else 2
+    count = 4 if 4 * (hops + 1) <= places else 2 if 2 * (hops + 1) <= places else 1
     sides = rng.permutation(places // 2)[:count]
     taken = [int(side) + places // 2 * int(rng.integers(2)) for side in sides]
     opposite = [(place + places // 2) % places for place in taken]
     free = [int(n) for n in rng.permutation(places) if n not in taken and n not in opposite]
     if not balanced:
-        return _independent(rng, hops, taken, opposite, free, mixed)
+        return _independent(rng, hops, taken, opposite, free)
     discs = {place: 1 + n % 2 for n, place in enumerate(taken)}
     marks: dict[int, Needle] = {}
     for place, here in zip(taken, opposite, strict=True):
@@ -104,21 +95,18 @@ def _scene(
 
 
 def _independent(
-    rng: np.random.Generator, hops: int, taken: list[int], opposite: list[int], free: list[int], mixed: bool
+    rng: np.random.Generator, hops: int, taken: list[int], opposite: list[int], free: list[int]
 ) -> tuple[dict[int, int], dict[int, Needle]]:
     """A scene in which no mark says anything about another: every mark and every needle is drawn by itself.
 
     Needles point from the places opposite the discs into a first share of the free places, from there into the next
-    and so on, as many times as there are hops to go; the last share has the plus and cross marks. In `mixed` scenes
-    every other needle, by chance, is a mark already.
+    and so on, as many times as there are hops to go; the last share has the plus and cross marks.
     """
     shares = [opposite, *([int(n) for n in share] for share in np.array_split(free, hops - 1))] if hops > 1 else []
     marks: dict[int, Needle] = {
         place: following[int(rng.integers(len(following)))] for share, following in pairwise(shares) for place in share
     }
-    ends = list(shares[-1]) if shares else [*opposite, *free]
-    if mixed:
-        ends += [place for place in marks if rng.integers(2)]
+    ends = shares[-1] if shares else [*opposite, *free]
     marks |= {place: -(1 + int(rng.integers(2))) for place in ends}
     discs = {}
     for place, here in zip(taken, opposite, strict=True):
