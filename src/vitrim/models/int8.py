@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrim.errors import InputError
+from vitrim.models.layers import UpConvs, double_by_interpolation
 from vitrim.models.network import Network
 from vitrim.precision import cpu_has_int8
 
@@ -39,6 +40,9 @@ def to_int8(network: Network) -> Network:
             rounded.set_submodule(name, Int8Linear(layer))
         elif type(layer) is nn.Conv2d and name.split(".")[0] not in ENCODERS and _is_wide(layer):
             rounded.set_submodule(name, Int8Conv2d(layer))
+    for name, stage in list(rounded.named_modules()):
+        if type(stage) is UpConvs and isinstance(_layers(stage)[0], Int8Conv2d):
+            rounded.set_submodule(name, Int8UpConvs(stage))
     return rounded
 
 
@@ -74,11 +78,40 @@ class Int8Conv2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution, to rounding."""
-        steps, scale, zero = quantised(input.contiguous(memory_format=torch.channels_last))
+        return self.of_steps(*quantised(input.contiguous(memory_format=torch.channels_last)))
+
+    def of_steps(self, steps: Tensor, scale: float, zero: int) -> Tensor:
+        """The convolution of the values scale * (steps - zero)."""
         return torch.ops.onednn.qconv_pointwise(
             *(steps, scale, zero, self.weight, self.scales, self.zeros, self.bias, *self.how),
             *(1.0, 0, torch.float32, "none", [], ""),
         )
+
+
+class Int8UpConvs(nn.Module):
+    """`UpConvs` whose first convolution is an `Int8Conv2d`; what goes into it is at its full size only as steps.
+
+    Interpolation makes no value beyond those there are, so that the range is known before it.
+    """
+
+    def __init__(self, stage: UpConvs) -> None:
+        super().__init__()
+        first, *others = _layers(stage)
+        assert isinstance(first, Int8Conv2d)
+        self.first, self.others = first, nn.Sequential(*others)
+
+    def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
+        """As of `UpConvs`, to rounding."""
+        count, below, height, width = input.shape
+        size = (count, below + (0 if skip is None else skip.shape[1]), 2 * height, 2 * width)
+        steps = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
+        parts = [part.contiguous(memory_format=torch.channels_last) for part in (input, skip) if part is not None]
+        scale, zero = _scale(parts)
+        for n in range(count):  # one image at a time stays in the cache
+            _round_into(steps[n, :below], double_by_interpolation(parts[0][n : n + 1])[0], scale, zero)
+            if skip is not None:
+                _round_into(steps[n, below:], parts[1][n], scale, zero)
+        return self.others(self.first.of_steps(steps, scale, zero))
 
 
 def quantised(values: Tensor) -> tuple[Tensor, float, int]:
@@ -89,20 +122,33 @@ def quantised(values: Tensor) -> tuple[Tensor, float, int]:
     if not values.is_contiguous(memory_format=torch.channels_last if values.ndim == 4 else torch.contiguous_format):
         values = values.contiguous()
     steps = torch.empty_like(values, dtype=torch.uint8)
-    # over memory as it lies: torch's minimum and maximum are many times slower over channels_last
-    rows, out = _as_it_lies(values), _as_it_lies(steps)
-    low, high = (float(end) for end in torch.aminmax(rows))
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = (high - low) / 255 or 1.0
-    zero = round(-low / scale) if scale < float("inf") else 0
-    for row, into in zip(rows, out, strict=True):  # one image at a time stays in the cache
-        into.copy_((row * (1 / scale)).add_(zero + 0.5).clamp_(0, 255))
+    scale, zero = _scale([values])
+    for one, into in zip(values, steps, strict=True):  # one image at a time stays in the cache
+        _round_into(into, one, scale, zero)
     return steps, scale, zero
+
+
+def _scale(tensors: list[Tensor]) -> tuple[float, int]:
+    """What 256 steps from the least to the greatest value in any of the tensors are apart, and which step is zero."""
+    # over memory as it lies: torch's minimum and maximum are many times slower over channels_last
+    lows, highs = zip(*(torch.aminmax(_as_it_lies(tensor)) for tensor in tensors), strict=True)
+    low, high = float(torch.stack(lows).min().clamp(max=0)), float(torch.stack(highs).max().clamp(min=0))
+    scale = max((high - low) / 255, torch.finfo(torch.float32).tiny)  # NaN stays NaN
+    return scale, round(-low / scale) if scale < float("inf") else 0
+
+
+def _round_into(steps: Tensor, values: Tensor, scale: float, zero: int) -> None:
+    """Write the steps of `values` into `steps`, of the same shape."""
+    steps.copy_((values * (1 / scale)).add_(zero + 0.5).clamp_(0, 255))
 
 
 def _as_it_lies(values: Tensor) -> Tensor:
     """A view (B, n) of a contiguous or channels_last tensor in the order of its memory."""
     return (values if values.is_contiguous() else values.permute(0, 2, 3, 1)).view(len(values), -1)
+
+
+def _layers(stage: UpConvs) -> list[nn.Module]:
+    return [layer for part in stage for layer in part.children()]
 
 
 def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:

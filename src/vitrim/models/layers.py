@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from timm.layers import make_divisible
 from torch import nn
+from torch.nn import functional as F
 
 
 def scaled(channels: int, width: float) -> int:
@@ -36,6 +37,20 @@ class TwoConvs(nn.Sequential):
             ConvNormAct(in_channels, out_channels, bias),
             ConvNormAct(out_channels, out_channels, bias),
         )
+
+
+class UpConvs(TwoConvs):
+    """Twice the height and width by bilinear interpolation, the skip of that size beside it, and two convolutions."""
+
+    def forward(self, input: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
+        """From (B, C, H, W) and a skip (B, S, 2H, 2W) to (B, out, 2H, 2W); `in_channels` is C + S."""
+        larger = double_by_interpolation(input)
+        return super().forward(larger if skip is None else torch.cat((larger, skip), dim=1))
+
+
+def double_by_interpolation(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, C, H, W) with twice the height and width, bilinear, the corners' pixels aligned."""
+    return F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 def double_size(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from vitrim.config import NetworkConfig
-from vitrim.models.layers import ConvNormAct, TwoConvs, init_convolutions, scaled
+from vitrim.models.layers import ConvNormAct, UpConvs, init_convolutions, scaled
 from vitrim.models.network import Network
 from vitrim.models.stems import ResNetStem
 from vitrim.models.vit import SIZES, ViT
@@ -30,7 +29,7 @@ class TransUNet(Network):
         widths = [scaled(channels, config.width) for channels in (512, 256, 128, 64, 16)]
         self.bottleneck = ConvNormAct(size.dim, widths[0], bias=False)
         self.decoder = nn.ModuleList(
-            TwoConvs(below + skip, out, bias=False)
+            UpConvs(below + skip, out, bias=False)
             for below, skip, out in zip(widths[:-1], (eighth, quarter, half, 0), widths[1:], strict=True)
         )
         self.head = nn.Conv2d(widths[-1], config.num_classes, 3, padding=1)
@@ -43,6 +42,5 @@ class TransUNet(Network):
         tokens, _ = self.vit(sixteenth, taps=())
         x = self.bottleneck(tokens)  # (B, 512, H/16, W/16)
         for convs, skip in zip(self.decoder, (eighth, quarter, half, None), strict=True):
-            x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
-            x = convs(x if skip is None else torch.cat((x, skip), dim=1))
+            x = convs(x, skip)
         return self.head(x)
