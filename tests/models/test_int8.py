@@ -13,7 +13,8 @@ from torch import nn
 from vitrim.errors import InputError
 from vitrim.models import int8
 from vitrim.models.fold import fold_for_inference
-from vitrim.models.int8 import Int8Conv2d, Int8Linear, quantised, to_int8
+from vitrim.models.int8 import Int8Conv2d, Int8Linear, Int8UpConvs, quantised, to_int8
+from vitrim.models.layers import UpConvs
 from vitrim.precision import cpu_has_int8
 from vitrim.predict import predict_slices
 
@@ -54,6 +55,18 @@ def test_a_convolution_of_whole_steps_is_exact(kernel: int, shift: float) -> Non
     values[0, 0, 0, :2] = torch.tensor([0.0, 255 / 16]) - shift
     with torch.inference_mode():
         torch.testing.assert_close(Int8Conv2d(layer)(values), layer(values), rtol=1e-4, atol=1e-3)
+
+
+@needs_vnni
+@pytest.mark.parametrize("skips", [24, 0])
+def test_a_stage_of_the_decoder_is_that_of_the_joined_float_map(skips: int) -> None:
+    torch.manual_seed(0)
+    stage = UpConvs(40 + skips, 32).eval()
+    stage[0][0] = Int8Conv2d(stage[0][0])
+    below = torch.randn(3, 40, 5, 6)
+    skip = 3 * torch.randn(3, skips, 10, 12) if skips else None
+    with torch.inference_mode():
+        torch.testing.assert_close(Int8UpConvs(stage)(below, skip), stage(below, skip), rtol=0, atol=0.03)
 
 
 @needs_vnni
