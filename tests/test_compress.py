@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import vitrim as package
+import vitrim.compression as vitrim_compression
 from tests.conftest import write_tiny_data
 from tests.test_cli import vitrim
 from tests.test_evaluate_command import make_checkpoint
@@ -116,14 +117,20 @@ def test_accuracy_decides_by_bisection_beside_attention(trained, tiny_data_once,
         assert f"| by {way} | {account[f'by_{way}']['depth']} |" in page
 
 
-def test_cases_kept_for_tuning_decide_and_take_no_part_in_recovery(tmp_path, capsys):
+def test_cases_kept_for_tuning_decide_and_take_no_part_in_recovery(tmp_path, capsys, monkeypatch):
     """They come before others that the network has not seen, and stay the same for every later choice."""
     names = [f"case_{n:03d}" for n in range(14)]
     split = {"train": names[:5], "validation": names[5:7], "tuning": names[9:]}
     trained = make_checkpoint(tmp_path / "tuned", split=split)
     data = write_tiny_data(tmp_path / "more", cases=14)
     options = ("--depth", "auto", "--tolerance", "99%", "--recover", "finetune", "--steps", 1, "--data", data)
+    learned, real = [], vitrim_compression.recover
+    monkeypatch.setattr(
+        vitrim_compression, "recover", lambda net, slices, *a, **k: learned.append(slices) or real(net, slices, *a, **k)
+    )
     assert vitrim("compress", trained, *options, "--out", tmp_path / "small") == 0
+    assert learned
+    assert {case for slices in learned for case, _ in slices.index} == set(names[:5])
     assert "accuracy is measured on 5 cases kept out of the full network's training" in capsys.readouterr().out
     account = json.loads((tmp_path / "small/compression.json").read_text())
     assert account["by_accuracy"]["cases"] == 5
@@ -133,6 +140,17 @@ def test_cases_kept_for_tuning_decide_and_take_no_part_in_recovery(tmp_path, cap
     cases = pd.read_csv(tmp_path / "found/cases.csv")
     assert set(cases["case"]) == set(names[9:])
     assert set(cases["role"]) == {"tuning"}
+
+
+def test_a_network_trained_on_more_machines_is_recovered_on_one(tiny_data_once, tmp_path):
+    names = [f"case_{n:03d}" for n in range(8)]
+    trained = make_checkpoint(tmp_path / "large", split={"train": names[:5], "validation": names[5:]})
+    trial = json.loads((trained / "trial.json").read_text())
+    trial["training"] |= {"device": "gpu", "devices": 4, "nodes": 2}
+    (trained / "trial.json").write_text(json.dumps(trial))
+    options = ("--depth", 3, "--recover", "finetune", "--data", tiny_data_once, "--out", tmp_path / "small")
+    assert vitrim("compress", trained, *options) == 0
+    assert package.load_model(tmp_path / "small").depth == 3
 
 
 def test_accuracy_needs_enough_cases_and_says_so_before_anything_is_computed(tmp_path, capsys):

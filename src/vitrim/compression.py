@@ -197,14 +197,15 @@ def compress_checkpoint(
 
 
 def _training(beside: Beside, request: Request) -> TrainConfig | None:
+    here = {"device": "auto", "devices": 1, "nodes": 1}  # the full network may come from a larger machine
+    if request.recovery != "none" and not (request.epochs is None and request.steps is None):
+        base = beside.training or TrainConfig(steps=1)
+        return base.model_copy(update={"epochs": request.epochs, "steps": request.steps, **here})
+    if beside.training is not None:
+        return beside.training.model_copy(update=here)
     if request.recovery == "none":
-        return beside.training
-    if request.epochs is None and request.steps is None:
-        if beside.training is None:
-            raise InputError("it is not known how this network was trained: say how long to train on, with --epochs")
-        return beside.training
-    base = beside.training or TrainConfig(steps=1)
-    return base.model_copy(update={"epochs": request.epochs, "steps": request.steps, "device": "auto"})
+        return None
+    raise InputError("it is not known how this network was trained: say how long to train on, with --epochs")
 
 
 def _depth(work: Work, checkpoint: Path, folder: Path) -> tuple[int, Decision | None, Tolerated | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -252,8 +253,9 @@ def test_in_8_bit_integers_nearly_all_labels_are_the_same_and_results_are_kept_a
     assert vitrim("predict", checkpoint, image, out, "--precision", "int8") == 0
     assert 0.95 < np.mean(voxels(out) == voxels(tmp_path / "float.nii.gz")) < 1
     capsys.readouterr()
-    assert vitrim("predict", checkpoint, image, out, "--precision", "float32") == 2
-    assert "another precision" in capsys.readouterr().err
+    for others in (("--precision", "float32"), ("--precision", "int8", "--batch", 3)):
+        assert vitrim("predict", checkpoint, image, out, *others) == 2
+        assert "another precision" in capsys.readouterr().err
 
 
 def test_a_precision_that_is_not_to_be_had_is_refused(checkpoint, tmp_path, capsys):
@@ -299,6 +301,33 @@ def test_probabilities_without_their_label_map_are_not_taken_for_those_of_anothe
     assert "a_probabilities.nii.gz exists and was made with another network" in capsys.readouterr().err
     assert vitrim("predict", other, image, out, "--overwrite") == 0
     assert names(out) == ["a.nii.gz"]
+
+
+def test_a_preview_and_a_table_without_label_maps_are_not_taken_for_those_of_another(checkpoint, tmp_path):
+    image, out = write_image(tmp_path / "a.nii.gz"), tmp_path / "out"
+    assert vitrim("predict", checkpoint, image, out, "--preview", "--labels") == 0
+    (out / "a.nii.gz").unlink()
+    assert vitrim("predict", another_network(checkpoint, tmp_path), image, out) == 0
+    assert names(out) == ["a.nii.gz"]
+
+
+def test_a_table_goes_before_the_label_maps_that_it_tells_of(checkpoint, tmp_path, monkeypatch):
+    """Stopped half way, nothing of the network before is left to be read as of this one."""
+    for case in "ab":
+        write_image(tmp_path / f"in/{case}.nii.gz", seed=ord(case))
+    arguments = ("predict", another_network(checkpoint, tmp_path), tmp_path / "in", tmp_path / "out", "--labels")
+    assert vitrim("predict", checkpoint, *arguments[2:]) == 0
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitrim.inference.run.segment_slices", stopped)
+    with contextlib.suppress(KeyboardInterrupt):
+        vitrim(*arguments, "--overwrite")
+    assert not (tmp_path / "out/volumes.csv").exists()
+    monkeypatch.undo()
+    assert vitrim(*arguments, "--overwrite") == 0
+    assert (tmp_path / "out/volumes.csv").exists()
 
 
 def test_an_imported_checkpoint_takes_its_preparation_from_a_study(tmp_path, capsys):

@@ -39,7 +39,14 @@ def test_the_logits_are_near_the_networks_own(form: str) -> None:
     assert 0 < spread(found - expected) < 0.1 * float(expected.std())
     assert torch.equal(again, expected), "the network itself was changed"
     left = [name for name, m in rounded.vit.named_modules() if type(m) is nn.Linear]
-    assert left == []
+    wide = [
+        name
+        for name, m in rounded.named_modules()
+        if type(m) is nn.Conv2d and name.split(".")[0] not in int8.ENCODERS and min(m.weight.shape[:2]) >= 32
+    ]
+    assert left == wide == []
+    assert any(isinstance(m, Int8Conv2d) for m in rounded.modules())
+    assert any(isinstance(m, Int8UpConvs) for m in rounded.modules()) == form.startswith("TransUNet")
 
 
 @needs_vnni

@@ -15,7 +15,11 @@ import vitrim
 from vitrim.config import load_study
 from vitrim.progress import Reporter
 from vitrim.report.build import write_report
+from vitrim.study.alone import train_alone
+from vitrim.study.opening import opened
+from vitrim.study.plan import Plan
 from vitrim.study.runner import run_study
+from vitrim.study.trial import Trial
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +116,25 @@ def test_a_network_trained_alone_is_the_studys(run, tiny_data_once, tmp_path, ca
     assert [path.name for path in out.parent.iterdir()] == ["small"]
     assert vitrim_command(*arguments) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", [{"seeds": [3, 4]}, {"data": {"image_size": 64, "folds": 3}}])
+def test_a_network_trained_alone_is_judged_on_the_cases_of_the_studys_first(
+    changes, tiny_data_once, tmp_path, monkeypatch
+):
+    """With the first of the seeds, on the first fold: nothing that the study holds out there is learned."""
+    study = load_study(str(tiny_study(tmp_path / "tiny.yaml", **changes)))
+    with opened(study, tiny_data_once, tmp_path / "whole", Reporter()) as prepared:
+        plan = Plan(study, prepared, {"transunet": "random"})
+        expected = plan.trial(plan.places[0], 3)
+    train_alone(study, "transunet", 3, tiny_data_once, tmp_path / "out", Reporter())
+    found = Trial.model_validate_json((tmp_path / "out/trial.json").read_text())
+    assert found.split == expected.split
+    assert (found.seed, found.fold) == (expected.seed, expected.fold)
+
+
+def test_a_network_that_begins_with_the_trained_full_one_is_not_trained_alone(tiny_data_once, tmp_path, capsys):
+    study, out = tiny_study(tmp_path / "tiny.yaml", truncated_from="inherit"), tmp_path / "small"
+    assert vitrim_command("train", study, "--data", tiny_data_once, "--depth", 3, "--out", out) == 2
+    assert "vitrim compress" in capsys.readouterr().err
+    assert not out.exists()

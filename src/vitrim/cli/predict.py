@@ -22,7 +22,8 @@ def predict(
     preview: Annotated[bool, typer.Option("--preview", help="Also draw a picture of each case.")] = False,
     batch: Annotated[int, typer.Option(min=1, help="Slices computed at a time.")] = 8,
     precision: Annotated[
-        str, typer.Option(help="auto, float32, bf16, or int8: on processors twice as fast, labels nearly the same.")
+        str,
+        typer.Option(help="auto, float32, bf16, or int8: faster on processors without bf16, labels nearly the same."),
     ] = "auto",
     study: Annotated[str | None, typer.Option(help=STUDY)] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,

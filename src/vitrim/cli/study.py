@@ -21,8 +21,8 @@ FAILED, INTERRUPTED = 1, 130
 """Exit status where trainings failed, and where the user stopped it."""
 
 
-ADDRESS = re.compile(r"auto|local|[^\s:/]+:\d+")
-"""What may follow `--ray`; anything else there is the command's next argument."""
+ADDRESS = re.compile(r"auto|local|(ray://)?([^\s:/]+|\[[0-9a-f:]+\]):\d+")
+"""What may follow `--ray`; anything else there is the command's next argument (`--ray=` takes all)."""
 
 
 class _StudyCommand(TyperCommand):
@@ -153,8 +153,6 @@ def train(
     changes: dict[str, Any] = {"training": {} if devices is None else {"devices": devices}}
     if seed is not None:
         changes |= {"seed": seed, "seeds": None}
-    if init in ("inherit", "distil"):
-        raise InputError(f"--init {init} needs a trained full network: vitrim compress --recover does that")
     config = changed(config, **changes, **_start([init] if init else []))
 
     from vitrim.progress import Reporter

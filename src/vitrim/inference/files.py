@@ -55,8 +55,8 @@ def predict_files(
     check_writable(folder)
     try:
         table = folder / (f"{stem(out)}_volumes.csv" if single else "volumes.csv")
-        if overwrite and not volumes and _is_ours(table):
-            table.unlink()  # it would tell of label maps that are replaced
+        if _is_ours(table) and (overwrite or not any(target.labels.exists() for target in targets)):
+            table.unlink()  # it would tell of label maps that are replaced, or are no more
         summary = prediction.run(targets, reporter, overwrite)
         if volumes and summary.volumes:
             rows = pd.DataFrame(summary.volumes, columns=COLUMNS).sort_values(["case", "label"])

@@ -75,7 +75,8 @@ class Prediction:
         self._made_by = {
             "version": vitrim.__version__,
             "network": engine.identity,
-            "precision": engine.precision,
+            # the scales of int8 are those of a batch
+            "precision": engine.precision if engine.precision != "int8" else f"int8, {batch_size} slices at a time",
             "preparation": hashlib.sha256(settings.encode()).hexdigest(),
         }
 
@@ -167,8 +168,8 @@ class Prediction:
         What is written beside a label map, or is left there, then never belongs to another one.
         """
         probabilities, preview = companions(target.labels)
-        if _otherwise(read_origin(target.labels), origin):
-            target.labels.unlink()
+        if not target.labels.exists() or _otherwise(read_origin(target.labels), origin):
+            target.labels.unlink(missing_ok=True)
             preview.unlink(missing_ok=True)
         if are_probabilities(probabilities) and _otherwise(read_origin(probabilities), origin):
             probabilities.unlink()
@@ -186,6 +187,8 @@ class Prediction:
             other = _otherwise(found, expected)
             if found is None or other:
                 how = f"with another {' and '.join(other)}" if found else "by something else"
+                if found and not found.keys() >= expected.keys():
+                    how = f"by vitrim {found.get('version', 'of unknown version')}, which does not say all that counts"
                 raise InputError(
                     f"{path} exists and was made {how}; replace it with --overwrite, or choose another OUT"
                 )

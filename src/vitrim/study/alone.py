@@ -39,16 +39,13 @@ def train_alone(
         raise InputError(f"the study {study.name} has no {network!r}; it has {', '.join(study.networks)}")
     if study.training.nodes > 1:
         raise InputError("one network is trained on one machine: set training.nodes to 1")
+    if study.truncated_from != "scratch" and depth < FULL_DEPTH:
+        raise InputError(
+            f"a truncated network of this study ({study.truncated_from}) needs the trained full one: "
+            "train that with --depth 12, then take vitrim compress --recover"
+        )
     only = study.networks[network]
-    study = study.model_copy(
-        update={
-            "networks": {network: only},
-            "truncated_from": "scratch",
-            "training": resolve(study.training),
-            "seed": study.all_seeds[0],
-            **dict.fromkeys(("seeds", "folds", "depths")),
-        }
-    )
+    study = study.model_copy(update={"networks": {network: only}, "training": resolve(study.training), "depths": None})
     shallowest = NETWORKS[network].shallowest
     if not shallowest <= depth <= FULL_DEPTH:
         raise InputError(f"{network} has {shallowest} to {FULL_DEPTH} blocks, not {depth}")

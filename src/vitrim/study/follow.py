@@ -37,7 +37,10 @@ def follow(here: Meeting, nodes: int, out: Path, reporter: Reporter) -> None:
     try:
         store = _connect(here, where)
         if store.add(f"node/{here.node}", 1) > 1:
-            raise InputError(f"another process is node {here.node} already; each machine has a node rank of its own")
+            raise InputError(
+                f"node {here.node} has joined before: each machine needs a node rank of its own; if that process died, "
+                "stop node 0 and begin all again"
+            )
         try:
             while (said := _next(store, number + 1)) is not None:
                 number += 1
