@@ -172,7 +172,7 @@ def test_no_two_processes_are_the_same_node(lead, place, tmp_path):
     wait_for(lambda: lead.store.check(["node/1"]))
     second = Follower(place, tmp_path)
     second.join(10)
-    assert "another process is node 1" in second.error
+    assert "node 1 has joined before" in second.error
     assert first.is_alive()
 
 
