@@ -12,6 +12,7 @@ from torch import Tensor
 from vitrim.errors import InputError
 from vitrim.files import sha256
 from vitrim.inference.engine import Recipe, stored_recipe
+from vitrim.models.by_image import large_maps_by_image
 from vitrim.models.checkpoint import load_model
 from vitrim.models.fold import fold_for_inference
 from vitrim.models.int8 import to_int8
@@ -33,6 +34,8 @@ class TorchEngine:
         config = self.network.config
         self.channels, self.image_size, self.num_classes = config.in_chans, config.image_size, config.num_classes
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device == "cpu":
+            large_maps_by_image(self.network)
         if self.precision == "int8":
             self.network = to_int8(self.network)
 
