@@ -1,4 +1,4 @@
-"""A network for prediction on a CPU that takes a batch apart where its maps are large, so that they stay in the cache."""
+"""A network for prediction on a CPU that takes a batch apart where maps are large, so that they stay in the cache."""
 
 from __future__ import annotations
 
