@@ -120,6 +120,7 @@ def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(place):
         [sys.executable, "-c", "from vitrim.cli import main; main()", "study", place / "tiny.yaml",
          "--data", place / "data", "--out", place / "stopped"],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also where the tests run in the background
     )  # fmt: skip
     wait_for(lambda: list(place.glob("stopped/unfinished/*/state.ckpt")))
     process.send_signal(signal.SIGINT)
