@@ -47,17 +47,23 @@ def test_a_damaged_tuning_case_stops_the_study(tiny_data_once, tmp_path, capsys)
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "words", "status"),
     [
-        ({"tuning": 2}, "split        4 training, 2 tuning and 2 validation cases"),
-        ({}, "split        6 training and 2 validation cases"),
-        ({"folds": 4}, "split        6 training and 2 validation cases"),
-        ({"tuning": 6}, "warning: the study tiny cannot divide these cases: too few cases"),
+        ({"tuning": 2}, "split        4 training, 2 tuning and 2 validation cases", 0),
+        ({}, "split        6 training and 2 validation cases", 0),
+        ({"folds": 4}, "split        6 training and 2 validation cases", 0),
+        ({"tuning": 6}, "error: the study tiny cannot divide these cases: too few cases", 2),
     ],
 )
-def test_checking_data_for_a_study_counts_its_sides(data, words, tiny_data_once, tmp_path, capsys):
+def test_checking_data_for_a_study_counts_its_sides(data, words, status, tiny_data_once, tmp_path, capsys):
     options = (study_file(tmp_path, **data), tiny_data_once, "--out", tmp_path / "found.json")
-    assert vitrim("data", "check", *options) == 0
+    assert vitrim("data", "check", *options) == status
     said = capsys.readouterr().out
     assert words in said
-    assert ("no problem that a study would stop at" in said) == ("cannot divide" not in words)
+    assert ("no problem that a study would stop at" in said) == (status == 0)
+
+
+def test_a_preset_may_stand_for_its_layout_alone(tmp_path, capsys):
+    assert vitrim("data", "phantom", "brain", tmp_path / "data", "--layout", "ibsr18", "--cases", 2) == 0
+    assert vitrim("data", "check", "ibsr18", tmp_path / "data", "--out", tmp_path / "found.json") == 0
+    assert "warning: the study ibsr18 cannot divide these cases" in capsys.readouterr().out

@@ -23,7 +23,7 @@ def data_check(
     out: Annotated[Path, typer.Option(help="Where to write what was found, as JSON.")] = Path("data-check.json"),
 ) -> None:
     """Read a data set once and say what is there, and everything that is wrong with it."""
-    from vitrim.config import DataConfig, load_study
+    from vitrim.config import DataConfig, load_study, presets
 
     asked = None if layout == "decathlon" else load_study(layout)
     config = asked.data if asked else DataConfig()
@@ -44,7 +44,9 @@ def data_check(
         try:
             reporter.say(f"split        {counted(study_splits(cases, asked))}")
         except InputError as error:
-            findings.warnings.append(f"the study {asked.name} cannot divide these cases: {error}")
+            # a preset's name may stand for its layout alone; a file of one's own is meant to be run
+            blamed = findings.warnings if layout in presets() else findings.errors
+            blamed.append(f"the study {asked.name} cannot divide these cases: {error}")
             divided = False
     for kind, lines in (("error", findings.errors), ("warning", findings.warnings)):
         for line in lines:
