@@ -94,7 +94,11 @@ def test_a_truncated_gzip_is_refused(decathlon: Path) -> None:
     refused(decathlon, r"cannot read .*case_0")
 
 
-@pytest.mark.parametrize("content", [b"", b"dear doctor, here are your data", gzip.compress(b"dear doctor" * 100)])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"dear doctor, here are your data", gzip.compress(b"dear doctor" * 100)],
+    ids=["nothing", "text", "zipped text"],
+)
 def test_text_that_calls_itself_an_image_is_refused(decathlon: Path, content: bytes) -> None:
     (decathlon / "imagesTr" / "case_0.nii.gz").write_bytes(content)
     refused(decathlon, r"cannot read .*case_0")
