@@ -79,7 +79,7 @@ def export_onnx(
         optional(package)
     network = load_model(checkpoint)
     digest = sha256(checkpoint / "model.safetensors")
-    engine = TorchEngine(copy.deepcopy(network), digest, stored_recipe(checkpoint), "cpu", "float32")  # changes it
+    engine = TorchEngine(copy.deepcopy(network), digest, stored_recipe(checkpoint), "cpu", "float32")
     recipe = recipe_for(engine, checkpoint, study) if study or engine.recipe or data else None
     slices = {} if int8 else {"random slices": _random_slices(engine)}
     if data is not None and recipe is not None:

@@ -22,7 +22,10 @@ from vitrim.precision import cpu_has_bf16
 
 @dataclass
 class TorchEngine:
-    """A network in torch, on `device`, computing in `precision` (float32, bf16 or int8)."""
+    """A network in torch, on `device`, computing in `precision` (float32, bf16 or int8).
+
+    `network` is in eval mode and becomes the engine's own, which changes it.
+    """
 
     network: Network
     identity: str

@@ -138,7 +138,7 @@ def _scale(tensors: list[Tensor], least_zero: int = 0) -> tuple[float, int]:
     low, high = float(torch.stack(lows).min().clamp(max=0)), float(torch.stack(highs).max().clamp(min=0))
     low = min(low, -high * least_zero / (255 - least_zero))
     scale = max((high - low) / 255, torch.finfo(torch.float32).tiny)  # NaN stays NaN
-    return scale, round(-low / scale) if scale < float("inf") else 0
+    return scale, max(least_zero, round(-low / scale)) if scale < float("inf") else 0
 
 
 def _round_into(steps: Tensor, values: Tensor, scale: float, zero: int) -> None:
