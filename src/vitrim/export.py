@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import json
 import logging
@@ -79,7 +78,7 @@ def export_onnx(
         optional(package)
     network = load_model(checkpoint)
     digest = sha256(checkpoint / "model.safetensors")
-    engine = TorchEngine(copy.deepcopy(network), digest, stored_recipe(checkpoint), "cpu", "float32")
+    engine = TorchEngine(network, digest, stored_recipe(checkpoint), "cpu", "float32")
     recipe = recipe_for(engine, checkpoint, study) if study or engine.recipe or data else None
     slices = {} if int8 else {"random slices": _random_slices(engine)}
     if data is not None and recipe is not None:

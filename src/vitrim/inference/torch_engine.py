@@ -22,10 +22,7 @@ from vitrim.precision import cpu_has_bf16
 
 @dataclass
 class TorchEngine:
-    """A network in torch, on `device`, computing in `precision` (float32, bf16 or int8).
-
-    `network` is in eval mode and becomes the engine's own, which changes it.
-    """
+    """A network in torch, in eval mode, on `device`, computing in `precision` (float32, bf16 or int8)."""
 
     network: Network
     identity: str
@@ -38,7 +35,7 @@ class TorchEngine:
         self.channels, self.image_size, self.num_classes = config.in_chans, config.image_size, config.num_classes
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device == "cpu":
-            large_maps_by_image(self.network)
+            self.network = large_maps_by_image(self.network)
         if self.precision == "int8":
             self.network = to_int8(self.network)
 

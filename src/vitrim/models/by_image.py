@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from timm.models.resnetv2 import ResNetStage
@@ -17,30 +19,26 @@ PARTS = (ResNetStage, TwoConvs, UpBlocks)
 
 
 def large_maps_by_image(network: Network) -> Network:
-    """Let each part of `network` (in eval mode, changed in place) run image by image whose map outweighs its weights.
+    """Return a copy of `network`, which is in eval mode: each part whose map outweighs its weights runs image by image.
 
     Other parts run on the batch, since to read their weights again for each image would cost more. The logits are the
-    same, to rounding, and less memory is needed.
+    same, to rounding, and less memory is needed. The two networks share their weights.
     """
+    apart = copy.deepcopy(network, {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())})
+    parts = {name: part for name, part in apart.named_modules() if isinstance(part, PARTS)}
     sizes: dict[str, int] = {}
 
-    def note(name: str) -> Any:
-        def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            sizes[name] = output[0].numel()
+    def note(name: str, _: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        sizes[name] = output[0].numel()
 
-        return after
-
-    parts = {name: part for name, part in network.named_modules() if isinstance(part, PARTS)}
-    hooks = [part.register_forward_hook(note(name)) for name, part in parts.items()]
-    try:
-        run(network, network.example)
-    finally:
-        for hook in hooks:
-            hook.remove()
+    with ExitStack() as hooks:
+        for name, part in parts.items():
+            hooks.enter_context(part.register_forward_hook(partial(note, name)))
+        run(apart, apart.example)
     for name, size in sizes.items():
         if size > sum(parameter.numel() for parameter in parts[name].parameters()) > 0:
-            network.set_submodule(name, ByImage(parts[name]))
-    return network
+            apart.set_submodule(name, ByImage(parts[name]))
+    return apart
 
 
 class ByImage(nn.Module):
