@@ -25,7 +25,7 @@ from timm.utils import AttentionExtract
 from torch import Tensor, nn
 
 from vitrim.attention.measures import MEASURES
-from vitrim.attention.profile import profile_attention
+from vitrim.attention.profiling import profile_attention
 
 TARGETS = {"globality": 1.15, "all but proximity correlation": 1.35}
 

@@ -19,11 +19,12 @@ from pathlib import Path
 import torch
 from torch.utils.data import DataLoader
 
-from vitrim.config import DataConfig, PhantomConfig
-from vitrim.data.phantom import make_phantom
-from vitrim.data.preprocess import Preparation
-from vitrim.data.readers import load_volume, read_cases
-from vitrim.data.slices import SliceCache, SliceDataset, collate_slices
+from vitrim.config.schema import DataConfig, PhantomConfig
+from vitrim.data.cache import SliceCache, SliceDataset, collate_slices
+from vitrim.data.phantoms.make import write_phantom
+from vitrim.data.preprocessing import Preprocessing
+from vitrim.data.readers import read_cases
+from vitrim.data.volumes import load_volume
 
 
 def main() -> None:
@@ -43,8 +44,8 @@ def main() -> None:
 def _measure(folder: Path, options: argparse.Namespace) -> None:
     config = DataConfig(image_size=options.size, clip=(-125, 275))
     phantom = PhantomConfig(kind="abdomen", cases=max(2, options.cases), shape=(512, 512, options.slices))
-    case_set = read_cases(config, make_phantom(phantom, folder / "data"))
-    preparation = Preparation.from_config(config)
+    case_set = read_cases(config, write_phantom(phantom, folder / "data"))
+    preparation = Preprocessing.from_config(config)
     total = len(case_set.cases) * options.slices
 
     def prepare_all() -> None:

@@ -20,7 +20,7 @@ from playwright.sync_api import sync_playwright
 from tests.report.conftest import QUIET, Opened
 from tests.report.synthetic_run import make_run
 
-from vitrim.report.build import write_report
+from vitrim.commands.report import write_report
 
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
 

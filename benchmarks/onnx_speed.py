@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 import vitrim
-from vitrim.export import export_onnx
+from vitrim.commands.export import export
 from vitrim.inference.engine import Engine
 from vitrim.inference.onnx_engine import OnnxEngine
 from vitrim.inference.torch_engine import TorchEngine
@@ -39,7 +39,7 @@ def main() -> None:
         for depth in options.depths:
             folder = Path(temporary) / str(depth)
             vitrim.save_model(full.truncated(depth), folder)
-            check = export_onnx(folder, folder.with_suffix(".onnx"))["random slices"]
+            check = export(folder, folder.with_suffix(".onnx"))["random slices"]
             print(f"{depth} blocks: exported, logits within {check.error:.1e} of torch's", flush=True)
             engines["torch", depth] = TorchEngine.open(folder)
             engines["onnx", depth] = OnnxEngine.open(folder.with_suffix(".onnx"))

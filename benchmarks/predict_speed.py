@@ -40,20 +40,20 @@ from monai.losses import DiceCELoss
 from scipy import ndimage
 
 import vitrim
-from vitrim.config import DataConfig, PhantomConfig
+from vitrim.commands.export import export
+from vitrim.config.schema import DataConfig, PhantomConfig
 from vitrim.data.cases import Volume
-from vitrim.data.phantom import draw_phantom
-from vitrim.data.preprocess import Preparation, restore
-from vitrim.export import export_onnx
+from vitrim.data.phantoms.make import draw_phantom
+from vitrim.data.preprocessing import Preprocessing, restore
+from vitrim.evaluation.segment import segment_slices
+from vitrim.hardware import cpu_has_bf16, cpu_has_int8
 from vitrim.inference.engine import Engine
+from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.onnx_engine import OnnxEngine
 from vitrim.inference.torch_engine import TorchEngine
 from vitrim.models.describe import count_macs
-from vitrim.models.fold import fold_for_inference
 from vitrim.models.network import Network
 from vitrim.models.transunet import TransUNet
-from vitrim.precision import cpu_has_bf16, cpu_has_int8
-from vitrim.predict import segment_slices
 
 SPACING = (0.75, 0.75, 5.0)
 DATA = DataConfig(image_size=224, axis=2, clip=(-125, 275), normalize="unit", scaling="zoom")
@@ -145,7 +145,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
 def computed(network: Network, way: str, image: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """Labels of one slab's slices, all scaled as vitrim does: from the plain network one at a time, and from ours."""
     part = Volume(image[None, :, :, :SLAB], None, np.diag([*SPACING, 1]), SPACING)
-    images = Preparation.from_config(DATA).apply(part).images
+    images = Preprocessing.from_config(DATA).apply(part).images
     with torch.no_grad():
         plain = [network(torch.from_numpy(one)[None].float()).argmax(1).numpy() for one in images]
     return np.concatenate(plain), segment_slices(engine_of(way, network), images, batch)[0]
@@ -188,7 +188,7 @@ def onnx_engine(network: Network, image: np.ndarray) -> OnnxEngine:
         folder = Path(temporary)
         vitrim.save_model(network, folder / "network")
         nib.save(nib.Nifti1Image(image.astype(np.float32), np.diag([*SPACING, 1])), folder / "image.nii")
-        check = export_onnx(folder / "network", folder / "int8.onnx", study=DATA, data=folder / "image.nii", int8=True)[
+        check = export(folder / "network", folder / "int8.onnx", study=DATA, data=folder / "image.nii", int8=True)[
             "real slices"
         ]
         print(f"onnx int8, {network.depth} blocks: {check.agreement:.3%} of labels as in float32", flush=True)
@@ -197,7 +197,7 @@ def onnx_engine(network: Network, image: np.ndarray) -> OnnxEngine:
 
 def vitrim_way(engine: Engine, batch: int) -> Way:
     """What `vitrim predict` computes, in an array instead of a file."""
-    preparation = Preparation.from_config(DATA)
+    preparation = Preprocessing.from_config(DATA)
 
     def segment(part: np.ndarray) -> np.ndarray:
         prepared = preparation.apply(Volume(part[None], None, np.diag([*SPACING, 1]), SPACING))
@@ -250,7 +250,7 @@ def train_decoder(folder: Path, steps: int) -> None:
 
 def training_slices(cases: int = 4, slices: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
     """Slices of other phantoms (n, 1, 224, 224), scaled as the release does, and their labels (n, 224, 224)."""
-    preparation = Preparation.from_config(DATA)
+    preparation = Preprocessing.from_config(DATA)
     images, labels = [], []
     for number in range(1, cases + 1):
         image, label = volume(number, slices)

@@ -17,11 +17,12 @@ from itertools import pairwise
 import torch
 from torch.utils.data import Dataset
 
-from vitrim.config import StudyConfig, load_study
+from vitrim.config.reading import load_study
+from vitrim.config.schema import StudyConfig
+from vitrim.hardware import resolved
 from vitrim.models.factory import build
-from vitrim.progress import Moment
-from vitrim.study.plan import FULL_DEPTH, fixed_depths, network_config
-from vitrim.train import resolve, total_steps, train
+from vitrim.studies.plan import FULL_DEPTH, fixed_depths, network_config
+from vitrim.training.loop import total_steps, train_network
 
 
 class Noise(Dataset):
@@ -49,7 +50,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     study = load_study(options.study)
-    study = study.model_copy(update={"training": resolve(study.training), "pretrained": False})
+    study = study.model_copy(update={"training": resolved(study.training), "pretrained": False})
     steps = total_steps(study.training, options.slices)
     device = torch.cuda.get_device_name() if study.training.device == "gpu" else f"{options.threads} CPU threads"
     print(
@@ -70,14 +71,14 @@ def step_seconds(study: StudyConfig, name: str, depth: int, classes: int, steps:
     network = build(network_config(study, name, classes, channels=1)).truncated(depth)  # type: ignore[arg-type]
     ends: list[float] = []
 
-    def watch(moment: Moment) -> None:
+    def watch(moment: TrainingProgress) -> None:
         if study.training.device == "gpu":
             torch.cuda.synchronize()
         ends.append(time.perf_counter())
 
     config = study.training.model_copy(update={"steps": steps + 1, "epochs": None})
     data = Noise(config.batch_size * (steps + 1), study.data.image_size, classes)
-    train(network, data, config, 0, watch=watch)
+    train_network(network, data, config, 0, watch=watch)
     return min(after - before for before, after in pairwise(ends))
 
 

@@ -1,10 +1,55 @@
-"""The one exception that a user is meant to read."""
+"""The errors that a user is meant to read: one base class, and one subclass for each kind of input."""
 
 from __future__ import annotations
 
 
 class InputError(Exception):
-    """Something that came in from outside cannot be used.
+    """Input from outside vitrim cannot be used.
 
-    The message is one line: what is wrong, where, and what to do. The command line prints it and exits with status 2.
+    The message is one line that says what is wrong, where, and what to do. The command line prints the message and
+    exits with status 2. Catch this class to handle every kind of bad input; catch a subclass to tell them apart.
+
+    Example:
+        >>> import vitrim
+        >>> try:
+        ...     vitrim.create_model("transunet", num_classes=1)
+        ... except vitrim.InputError as error:
+        ...     print(type(error).__name__)
+        ConfigurationError
+    """
+
+
+class ConfigurationError(InputError):
+    """A configuration, an option or an argument has a value that is not possible.
+
+    Example:
+        >>> import vitrim
+        >>> issubclass(vitrim.ConfigurationError, vitrim.InputError)
+        True
+    """
+
+
+class DataError(InputError):
+    """A data set, a case, an image or a label map cannot be used.
+
+    Example:
+        >>> import vitrim
+        >>> try:
+        ...     vitrim.check_data("decathlon", "no/such/folder")
+        ... except vitrim.DataError as error:
+        ...     print(error)
+        no such data folder: no/such/folder
+    """
+
+
+class WeightsError(InputError):
+    """A checkpoint, a file of weights or a decision about a network cannot be used.
+
+    Example:
+        >>> import vitrim
+        >>> try:
+        ...     vitrim.load_model("no/such/checkpoint")
+        ... except vitrim.WeightsError as error:
+        ...     print(error)
+        no network in no/such/checkpoint: model.json is missing
     """

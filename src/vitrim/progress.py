@@ -14,7 +14,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 @dataclass(frozen=True)
-class Moment:
+class TrainingProgress:
     """Where a training is: steps done of how many, the epoch that the last one belongs to, and its loss."""
 
     step: int
@@ -28,7 +28,7 @@ class Moment:
         return f"epoch {self.epoch} of {self.epochs}  loss {self.loss:.3f}"
 
 
-Watch = Callable[[Moment], None]
+Watch = Callable[[TrainingProgress], None]
 """Is told where a training is."""
 
 

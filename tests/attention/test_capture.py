@@ -285,7 +285,7 @@ def test_a_reducer_takes_each_call_and_only_its_result_is_kept() -> None:
 
 def test_parts_together_are_the_whole_without_the_tokens_before(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit in (1, 4 * N * N * 3, 4 * N * N * HEADS, 2**20):  # one head at a time to all at once
-        monkeypatch.setattr("vitrim.attention.weights.PART_BYTES", {"cpu": limit})
+        monkeypatch.setattr("vitrim.attention.softmax.PART_BYTES", {"cpu": limit})
         whole, together = [], torch.zeros(B, HEADS, N - 2, N - 2)
 
         def reduce(call: AttentionCall, whole: list[Tensor] = whole, together: Tensor = together) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitrim.attention.decided import FALLS_BACK, FEW_CASES, NO_INTERVAL, NOT_CERTAIN, NOT_REACHED, UNIFORM
-from vitrim.attention.decision import Decision, decide_depth
-from vitrim.attention.profile import AttentionProfile
+from vitrim.attention.decision import FALLS_BACK, FEW_CASES, NO_INTERVAL, NOT_CERTAIN, NOT_REACHED, UNIFORM
+from vitrim.attention.profiling import AttentionProfile
+from vitrim.attention.rule import Decision, decide_depth
 from vitrim.errors import InputError
 
 

@@ -10,11 +10,20 @@ import torch
 from matplotlib.figure import Figure
 
 from tests.attention.planted import PlantedViT, noise, planted
-from vitrim.attention.decision import decide_depth
-from vitrim.attention.drawn import write_map_figures, write_profile_figures
-from vitrim.attention.figures import draw_decision, draw_image, draw_measure, draw_mosaic, draw_query, figure, mosaic
+from vitrim.attention.figures import (
+    draw_decision,
+    draw_image,
+    draw_measure,
+    draw_mosaic,
+    draw_query,
+    figure,
+    mosaic,
+    write_map_figures,
+    write_profile_figures,
+)
 from vitrim.attention.maps import raw_maps
-from vitrim.attention.profile import AttentionProfile, profile_attention
+from vitrim.attention.profiling import AttentionProfile, profile_attention
+from vitrim.attention.rule import decide_depth
 from vitrim.errors import InputError
 
 MEASURES = ["globality", "entropy", "distance_patches", "rollout_globality"]

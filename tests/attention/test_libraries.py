@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrim.attention.capture import capture_attention
-from vitrim.attention.profile import profile_attention
+from vitrim.attention.profiling import profile_attention
 from vitrim.errors import InputError
 
 SIZE = 64

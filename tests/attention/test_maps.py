@@ -9,7 +9,7 @@ import torch
 
 from tests.attention.planted import noise, planted
 from vitrim.attention.capture import capture_attention
-from vitrim.attention.maps import raw_maps, rollout_maps, tokens_of
+from vitrim.attention.maps import raw_maps, roll_out, tokens_of
 from vitrim.errors import InputError
 
 
@@ -39,7 +39,7 @@ def test_tokens_before_the_patches_are_dropped_and_rows_renormalised() -> None:
 
 
 def test_rollout_maps_spread_block_by_block() -> None:
-    maps = rollout_maps(planted(3, depth=4), noise(1))
+    maps = roll_out(planted(3, depth=4), noise(1))
     reach = [np.count_nonzero(found[0] > 1e-3) for found in maps.values()]
     assert list(maps) == [1, 2, 3, 4]
     assert reach == sorted(reach)

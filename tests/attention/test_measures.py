@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from vitrim.attention.grid import distances, mean_distance, neighbours
 from vitrim.attention.measures import (
     MEASURES,
     checked_measures,
@@ -25,6 +24,7 @@ from vitrim.attention.measures import (
     rollout,
     sampled_queries,
 )
+from vitrim.attention.tokens import distances, mean_distance, neighbours
 from vitrim.errors import InputError
 
 GRIDS = [(4, 4), (2, 5), (5, 3), (1, 6)]

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.attention.planted import PlantedViT, checkerboards, halves, noise, planted
-from vitrim.attention.decided import FALLS_BACK, NOT_REACHED, UNIFORM
-from vitrim.attention.decision import decide_depth
-from vitrim.attention.profile import profile_attention
+from vitrim.attention.decision import FALLS_BACK, NOT_REACHED, UNIFORM
+from vitrim.attention.profiling import profile_attention
+from vitrim.attention.rule import decide_depth
 
 MEASURES = ["globality", "self_share", "entropy"]
 

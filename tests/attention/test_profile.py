@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from tests.attention.planted import PlantedViT, noise, planted
 from vitrim.attention.capture import capture_attention
 from vitrim.attention.measures import MEASURES, globality, measure_maps, rollout
-from vitrim.attention.profile import AttentionProfile, profile_attention
-from vitrim.attention.weights import DotProduct
+from vitrim.attention.profiling import AttentionProfile, profile_attention
+from vitrim.attention.softmax import DotProduct
 from vitrim.errors import InputError
 
 
@@ -214,7 +214,7 @@ def test_no_map_outlives_its_reduction(model: PlantedViT, monkeypatch: pytest.Mo
         return weights
 
     monkeypatch.setattr(DotProduct, "compute", watched)
-    monkeypatch.setattr("vitrim.attention.weights.PART_BYTES", {"cpu": 4 * 64 * 64})
+    monkeypatch.setattr("vitrim.attention.softmax.PART_BYTES", {"cpu": 4 * 64 * 64})
     found = profile_attention(model, noise(6), batch_size=2)
     np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
     assert len(made) == 6 * 3 * 4  # images, blocks, heads: one map at a time

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vitrim.config import DataConfig, PhantomConfig
+from vitrim.config.schema import DataConfig, PhantomConfig
 from vitrim.data.check import Findings, beside_paper, check_cases
-from vitrim.data.phantom import make_phantom
+from vitrim.data.phantoms.make import write_phantom
 from vitrim.data.readers import read_cases
 from vitrim.data.split import Split
 
@@ -130,7 +130,7 @@ def test_a_label_set_with_more_classes_than_the_configuration_is_never_silent(de
 def test_a_slice_of_the_release_that_is_damaged_does_not_hide_the_rest(tmp_path: Path) -> None:
     config = DataConfig(layout="synapse", image_size=32)
     phantom = PhantomConfig(kind="abdomen", cases=3, shape=(32, 32, 3))
-    folder = make_phantom(phantom, tmp_path / "set", "synapse")
+    folder = write_phantom(phantom, tmp_path / "set", "synapse")
     (folder / "train_npz" / "case0001_slice001.npz").write_bytes(b"broken")
     findings = check(folder, config)
     assert len([line for line in findings.errors if "cannot read" in line]) == 1
@@ -139,7 +139,7 @@ def test_a_slice_of_the_release_that_is_damaged_does_not_hide_the_rest(tmp_path:
 
 def test_slices_are_counted_beside_the_papers(tmp_path: Path) -> None:
     config = DataConfig(layout="ibsr18", axis="through-plane", image_size=32)
-    folder = make_phantom(PhantomConfig(kind="brain", cases=3, shape=(24, 12, 24)), tmp_path / "set", "ibsr18")
+    folder = write_phantom(PhantomConfig(kind="brain", cases=3, shape=(24, 12, 24)), tmp_path / "set", "ibsr18")
     findings = check(folder, config)
     line = beside_paper(findings, Split(("IBSR_01", "IBSR_02"), ("IBSR_03",)))
     assert line == (

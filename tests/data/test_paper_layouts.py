@@ -10,11 +10,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from vitrim.config import DataConfig, load_study
-from vitrim.data.preprocess import Preparation
-from vitrim.data.readers import load_volume, read_cases
+from vitrim.config.reading import load_study
+from vitrim.config.schema import DataConfig
+from vitrim.data.preprocessing import Preprocessing
+from vitrim.data.readers import read_cases
 from vitrim.data.readers.synapse import ORGANS
 from vitrim.data.split import split_cases
+from vitrim.data.volumes import load_volume
 from vitrim.errors import InputError
 
 Write = Callable[..., Path]
@@ -65,7 +67,7 @@ def test_ibsr_as_analyze_takes_its_axes_as_they_are(tmp_path: Path) -> None:
     case_set = read_cases(IBSR, tmp_path)
     volume = load_volume(case_set.cases[0], case_set)
     assert volume.spacing == pytest.approx((0.94, 1.5, 0.94))
-    assert len(Preparation.from_config(IBSR).apply(volume).images) == 8
+    assert len(Preprocessing.from_config(IBSR).apply(volume).images) == 8
 
 
 def test_ibsr_prefers_the_stripped_brain(tmp_path: Path, write: Write) -> None:
@@ -100,7 +102,7 @@ def test_ibsr_is_cut_across_its_thick_side_whatever_the_header_calls_it(tmp_path
     for end, array in (("ana_strip", BRAIN.astype(np.int16)), ("segTRI_ana", BRAIN)):
         nib.save(nib.Nifti1Image(array, affine), tmp_path / "IBSR_01" / f"IBSR_01_{end}.nii.gz")
     case_set = read_cases(IBSR, tmp_path)
-    prepared = Preparation.from_config(IBSR).apply(load_volume(case_set.cases[0], case_set))
+    prepared = Preprocessing.from_config(IBSR).apply(load_volume(case_set.cases[0], case_set))
     assert len(prepared.images) == 8
 
 
@@ -164,9 +166,9 @@ def test_slices_of_the_release_are_stacked_and_shown_as_they_are_stored(tmp_path
     for id, slices in (("case0005", 3), ("case0001", 4)):
         volume = load_volume(case_set.case(id), case_set)
         assert volume.spacing is None
-        prepared = Preparation.from_config(DataConfig(image_size=16, crop=(6, 5))).apply(volume)
+        prepared = Preprocessing.from_config(DataConfig(image_size=16, crop=(6, 5))).apply(volume)
         assert prepared.pixel_spacing is None
-        plain = Preparation(Preparation.from_config(SYNAPSE).steps[:1]).apply(volume)
+        plain = Preprocessing(Preprocessing.from_config(SYNAPSE).steps[:1]).apply(volume)
         assert plain.images.shape == (slices, 1, 6, 5)
         assert plain.images[0, 0, 0, 1] == pytest.approx(1 / 29)
         assert plain.labels is not None
@@ -197,7 +199,7 @@ def test_the_real_ct_has_its_organs_on_their_sides(shared: Path) -> None:
     """Where the release's label order and our display are right, the liver is on the left of the picture."""
     case_set = read_cases(DataConfig(), shared / "data" / "totalseg_example_ct")
     assert tuple(case_set.classes.values())[1:] == ORGANS
-    prepared = Preparation.from_config(DataConfig(clip=(-125, 275))).apply(load_volume(case_set.cases[0], case_set))
+    prepared = Preprocessing.from_config(DataConfig(clip=(-125, 275))).apply(load_volume(case_set.cases[0], case_set))
     assert prepared.labels is not None
     rows, columns = {}, {}
     for index, name in case_set.classes.items():

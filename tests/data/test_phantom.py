@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from vitrim.config import DataConfig, PhantomConfig
+from vitrim.config.schema import DataConfig, PhantomConfig
 from vitrim.data.cases import Volume
-from vitrim.data.phantom import make_phantom
 from vitrim.data.phantoms import longrange
-from vitrim.data.preprocess import Preparation
-from vitrim.data.readers import load_volume, read_cases
+from vitrim.data.phantoms.make import write_phantom
+from vitrim.data.preprocessing import Preprocessing
+from vitrim.data.readers import read_cases
+from vitrim.data.volumes import load_volume
 from vitrim.errors import InputError
 
 SMALL = {"brain": (48, 24, 48), "cardiac": (64, 64, 4), "abdomen": (64, 64, 6), "longrange": (64, 64, 3)}
@@ -23,7 +24,7 @@ SMALL = {"brain": (48, 24, 48), "cardiac": (64, 64, 4), "abdomen": (64, 64, 6), 
 
 def make(folder: Path, kind: str = "abdomen", layout: str = "decathlon", **changes: Any) -> Path:
     """Write a small phantom, three cases unless told otherwise."""
-    return make_phantom(PhantomConfig(**{"kind": kind, "cases": 3, "shape": SMALL[kind], **changes}), folder, layout)
+    return write_phantom(PhantomConfig(**{"kind": kind, "cases": 3, "shape": SMALL[kind], **changes}), folder, layout)
 
 
 def volumes(folder: Path, layout: str = "decathlon") -> list[Volume]:
@@ -63,7 +64,7 @@ def test_every_kind_is_read_back_in_its_layouts(tmp_path: Path, kind: str, layou
 def test_the_release_and_the_raw_form_of_an_abdomen_hold_the_same_organs(tmp_path: Path) -> None:
     release = volumes(make(tmp_path / "release", layout="synapse"), "synapse")
     raw = volumes(make(tmp_path / "raw", layout="synapse-raw"), "synapse")
-    preparation = Preparation.from_config(DataConfig(image_size=64, clip=(-125, 275)))
+    preparation = Preprocessing.from_config(DataConfig(image_size=64, clip=(-125, 275)))
     for one, other in zip(release, raw, strict=True):
         assert one.spacing is None
         assert other.spacing is not None
@@ -76,7 +77,7 @@ def test_the_release_and_the_raw_form_of_an_abdomen_hold_the_same_organs(tmp_pat
 def test_an_odd_orientation_is_the_same_patient(tmp_path: Path, orientation: str) -> None:
     plain = volumes(make(tmp_path / "plain", "brain"))
     turned = volumes(make(tmp_path / "turned", "brain", orientation=orientation))
-    preparation = Preparation.from_config(DataConfig(image_size=48, axis="coronal"))
+    preparation = Preprocessing.from_config(DataConfig(image_size=48, axis="coronal"))
     for one, other in zip(plain, turned, strict=True):
         assert nib.aff2axcodes(other.affine) == tuple(orientation)
         np.testing.assert_array_equal(preparation.apply(one).images, preparation.apply(other).images)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitrim.config import DataConfig
+from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
 from vitrim.data.split import Split, split_cases
 from vitrim.errors import InputError

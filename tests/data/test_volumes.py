@@ -11,9 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from vitrim.config import DataConfig
+from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Volume
-from vitrim.data.readers import load_volume, read_cases
+from vitrim.data.readers import read_cases
+from vitrim.data.volumes import load_volume
 from vitrim.errors import InputError
 
 Write = Callable[..., Path]

@@ -7,8 +7,8 @@ import torch
 
 from vitrim.errors import InputError
 from vitrim.models.factory import create_model
+from vitrim.models.layers import kept_taps
 from vitrim.models.network import Network
-from vitrim.models.taps import kept_taps
 
 
 def meta(name: str, **choices: object) -> Network:
@@ -29,18 +29,18 @@ def test_the_first_tap_at_or_beyond_the_depth_moves_to_it() -> None:
 def test_unetr_at_depth_7_has_7_in_the_place_of_9() -> None:
     network = meta("unetr2d", depth=7)
     assert network.taps == (3, 6, 7)
-    assert network.roles == {2: 3, 4: 6, 8: 7}
+    assert network.tap_of_scale == {2: 3, 4: 6, 8: 7}
 
 
 def test_in_cats_the_last_block_kept_feeds_one_sixteenth_and_a_tap_may_coincide_with_it() -> None:
-    assert meta("cats2d").roles == {2: 3, 4: 6, 8: 9, 16: 12}
-    assert meta("cats2d", depth=7).roles == {2: 3, 4: 6, 8: 7, 16: 7}
-    assert meta("cats2d", depth=3).roles == {2: 3, 16: 3}
-    assert meta("cats2d", depth=0).roles == {}
+    assert meta("cats2d").tap_of_scale == {2: 3, 4: 6, 8: 9, 16: 12}
+    assert meta("cats2d", depth=7).tap_of_scale == {2: 3, 4: 6, 8: 7, 16: 7}
+    assert meta("cats2d", depth=3).tap_of_scale == {2: 3, 16: 3}
+    assert meta("cats2d", depth=0).tap_of_scale == {}
 
 
 def test_transunet_takes_the_last_block_alone() -> None:
-    assert meta("transunet", depth=5).roles == {16: 5}
+    assert meta("transunet", depth=5).tap_of_scale == {16: 5}
 
 
 def test_taps_can_be_chosen() -> None:

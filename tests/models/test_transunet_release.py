@@ -11,14 +11,15 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
-from tests.test_cli import vitrim
 
-from vitrim.config import load_study
+from tests.support import vitrim
+from vitrim.commands.import_transunet import import_transunet
+from vitrim.config.reading import load_study
 from vitrim.errors import InputError
 from vitrim.models.checkpoint import load_model
 from vitrim.models.factory import create_model
 from vitrim.models.network import Network
-from vitrim.models.transunet_release import _release_names, import_transunet
+from vitrim.models.transunet_release import _release_names
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(

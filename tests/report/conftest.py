@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.report.synthetic_run import make_run
-from vitrim.report.build import write_report
+from vitrim.commands.report import write_report
 
 HOSTILE = ("<script>alert(1)</script>", 'a|b & $c_d$ "e"', "NA", "aorta")
 """Class names that a data set may well have, and that must stay text."""

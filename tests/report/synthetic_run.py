@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vitrim.attention.decided import FEW_CASES, NO_INTERVAL, UNIFORM, BlockValue, Decision
+from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, UNIFORM, BlockValue, Decision
 
 
 def attention(grid: tuple[int, int], reach: float, rng: np.random.Generator, noise: float = 0.6) -> np.ndarray:
@@ -181,7 +181,7 @@ def write_explorer_file(
     folder: Path, network: str, depths: list[int], grid: tuple[int, int], heads: int, examples: dict[str, np.ndarray],
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
-    """explorer.npz as `vitrim.study.explorer.write_explorer` writes it, from attention that nobody computed."""
+    """explorer.npz as `vitrim.studies.snapshots.write_explorer` writes it, from attention that nobody computed."""
     arrays = {name: examples[name] for name in ("case", "slice", "image", "reference")} | {"grid": np.array(grid)}
     for depth in depths:
         arrays[f"prediction_{depth}"] = examples[f"prediction_{network}_{depth}"]

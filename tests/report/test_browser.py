@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import HOSTILE, Opened
-from vitrim.attention.decided import Decision
+from vitrim.attention.decision import Decision
 
 GRID = (8, 8)
 EXACT_TO = 0.06

@@ -12,8 +12,8 @@ import pytest
 
 from tests.report.conftest import HOSTILE
 from tests.report.synthetic_run import make_run
+from vitrim.commands.report import write_report
 from vitrim.errors import InputError
-from vitrim.report.build import write_report
 
 
 class Parsed(HTMLParser):
@@ -125,7 +125,7 @@ def test_the_page_is_html_without_parse_errors(study: str, request: pytest.Fixtu
 def test_the_page_stays_under_its_limit(monkeypatch: pytest.MonkeyPatch, copy: Path) -> None:
     write_report(copy)
     limit = (copy / "report.html").stat().st_size
-    monkeypatch.setattr("vitrim.report.page.LIMIT", limit)
+    monkeypatch.setattr("vitrim.report.html_page.LIMIT", limit)
     write_report(copy)
     assert (copy / "report.html").stat().st_size <= limit
     assert "left out for size" in html(copy)

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 from tests.report.synthetic_run import attention
-from vitrim.attention.maps import raw_maps
+from vitrim.attention.maps import raw_maps, roll_out
 from vitrim.attention.measures import linear_measures
-from vitrim.compress import truncate
 from vitrim.errors import InputError
 from vitrim.models.factory import create_model
+from vitrim.models.network import truncate
 from vitrim.report.explorer import embed, read_explorer
-from vitrim.report.page import explorer_page
-from vitrim.report.quantise import globality, loss, pack, rolled_out, unpack
-from vitrim.study.explorer import write_explorer
+from vitrim.report.html_page import explorer_page
+from vitrim.report.quantise import loss, pack, row_globality, unpack
+from vitrim.studies.snapshots import write_explorer
 
 RNG = np.random.default_rng(0)
 
@@ -61,13 +61,13 @@ def test_an_odd_number_of_patches_is_packed_too() -> None:
 def test_globality_is_that_of_the_attention_room() -> None:
     exact = maps(2, grid=(4, 6))
     expected = linear_measures(torch.from_numpy(exact), ("globality",), (4, 6))[..., 0].numpy()
-    assert globality(exact, (4, 6)).mean(axis=-1) == pytest.approx(expected, rel=1e-5)
+    assert row_globality(exact, (4, 6)).mean(axis=-1) == pytest.approx(expected, rel=1e-5)
 
 
 def test_rollout_multiplies_what_every_block_passes_on() -> None:
     one = maps(1, grid=(3, 3))
     step = [(block + np.eye(9)) / 2 for block in one]
-    assert rolled_out(one)[2] == pytest.approx(step[2] @ step[1] @ step[0], abs=1e-6)
+    assert roll_out(one)[2] == pytest.approx(step[2] @ step[1] @ step[0], abs=1e-6)
 
 
 @pytest.fixture(scope="module")

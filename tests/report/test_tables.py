@@ -12,9 +12,10 @@ import pytest
 
 from tests.report.conftest import HOSTILE
 from tests.report.synthetic_run import make_run
-from vitrim.report.build import latex_tables, write_report
+from vitrim.commands.report import write_report
+from vitrim.report.build import latex_tables
 from vitrim.report.paper import comparison, paper_tables
-from vitrim.report.rules import rules_table
+from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run, read_run
 from vitrim.report.tables import Cell, Column, Table, latex, markdown, results_table, tex_escape
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from vitrim.attention.weights import Weights, dot_product, parts, written
+from vitrim.attention.softmax import Weights, dot_product, parts, written
 from vitrim.errors import InputError
 
 SOFTMAX = (F.softmax, torch.softmax, torch.Tensor.softmax, torch.special.softmax)

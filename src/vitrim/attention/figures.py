@@ -1,4 +1,6 @@
-"""Figures of attention, fit for a paper's column: each function draws into one matplotlib axis, and returns it.
+"""Figures of attention, fit for a paper's column, drawn from what was stored.
+
+The functions `draw_...` draw into one matplotlib axis and return it; those named `write_...` write .png and .pdf files.
 
 Colours are those of Okabe & Ito (2008) and matplotlib's cividis, which colour-blind readers can tell apart.
 """
@@ -18,11 +20,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from vitrim.attention.decision import Decision, mean_interval
+from vitrim.attention.decision import Decision
+from vitrim.attention.maps import StoredMaps, mosaic, mosaic_top, roll_out
 from vitrim.attention.measures import MEASURES
-from vitrim.attention.record import AttentionProfile
+from vitrim.attention.profile import AttentionProfile
 from vitrim.errors import InputError
 from vitrim.files import replacing
+from vitrim.metrics.statistics import mean_interval
 
 COLUMN = 3.4
 """Width of a paper's column in inches."""
@@ -69,7 +73,7 @@ def draw_measure(
             axis.plot(blocks, by_head, ".", color=GREY, markersize=3, label=label, zorder=1)
     values = profile.of(measure)
     known = values[~np.isnan(values).any(axis=1)]  # mm: cases with a spacing
-    ends = mean_interval(known[..., None], seed=seed)
+    ends = mean_interval(known, seed=seed)
     if ends is not None:
         axis.fill_between(blocks, *ends, color=BLUE, alpha=0.25, linewidth=0, zorder=2)
     axis.plot(blocks, known.mean(axis=0), "o-", color=BLUE, markersize=3, linewidth=1.2, label="head average", zorder=3)
@@ -106,34 +110,20 @@ def draw_decision(decision: Decision, axis: Axes) -> Axes:
 
 
 def _by_block(axis: Axes, measure: str) -> Axes:
-    unit = MEASURES[measure].unit
     axis.set_xlabel("block")
-    axis.set_ylabel(MEASURES[measure].title + (f" ({unit})" if unit in ("patches", "pixels", "mm") else ""))
+    axis.set_ylabel(MEASURES[measure].label)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if measure != "proximity_correlation":
-        axis.set_ylim(bottom=0)
+    if MEASURES[measure].low is not None:
+        axis.set_ylim(bottom=MEASURES[measure].low)
     axis.legend(frameon=False)
     return axis
-
-
-def mosaic(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """The N maps (N, N) of one block laid out where their queries lie: (h · (h + 1) − 1, w · (w + 1) − 1), NaN between.
-
-    The paper's figures 4 and 5: tile (r, c) is the h × w map of what the patch at row r, column c attends to.
-    """
-    rows, columns = grid
-    if maps.shape != (rows * columns, rows * columns):
-        raise InputError(f"maps of shape {maps.shape} are not over a grid of {rows}×{columns}")
-    tiles = np.full((rows, rows + 1, columns, columns + 1), np.nan)
-    tiles[:, :rows, :, :columns] = maps.reshape(rows, columns, rows, columns).transpose(0, 2, 1, 3)
-    return tiles.reshape(rows * (rows + 1), columns * (columns + 1))[:-1, :-1]
 
 
 def draw_mosaic(
     maps: np.ndarray, grid: tuple[int, int], axis: Axes, *, title: str = "", top: float | None = None
 ) -> Axes:
     """The mosaic of one block; the colour scale ends at `top` (by default the 99.5th percentile, at least 2 / N)."""
-    top = max(float(np.quantile(maps, 0.995)), 2 / len(maps)) if top is None else top
+    top = mosaic_top(maps) if top is None else top
     axis.imshow(mosaic(maps, grid), cmap=MAPS, vmin=0, vmax=top, interpolation="nearest")
     return _bare(axis, title)
 
@@ -188,3 +178,75 @@ def _bare(axis: Axes, title: str) -> Axes:
     for spine in axis.spines.values():
         spine.set_visible(False)
     return axis
+
+
+def write_profile_figures(
+    profile: AttentionProfile, decision: Decision, folder: Path, *, untrained: AttentionProfile | None = None
+) -> list[Path]:
+    """Write decision, and each measure of the profile under its own name, into `folder`; gives the paths written.
+
+    Of the three units of distance mm is drawn where it is known, patches otherwise.
+    """
+    written = []
+    distances = [name for name in ("distance_mm", "distance_patches", "distance_pixels") if name in profile.measures]
+    for name in MEASURES:
+        if name not in profile.measures or name in distances[1:]:
+            continue
+        before = untrained if untrained is not None and name in untrained.measures else None
+        with figure(folder / name) as drawn:
+            draw_measure(profile, name, drawn.subplots(), untrained=before, seed=decision.seed)
+        written += _paths(folder / name)
+    with figure(folder / "decision") as drawn:
+        draw_decision(decision, drawn.subplots())
+    return written + _paths(folder / "decision")
+
+
+def write_map_figures(
+    stored: StoredMaps, folder: Path, *, query: tuple[int, int] | None = None, columns: int = 6
+) -> list[Path]:
+    """Write maps (the mosaics of the blocks to show, with the image), query and query_rollout of one slice.
+
+    `query` is the row and column of the patch that is followed through all blocks, by its attention (query) and by its
+    rollout; the middle by default. Gives the paths written.
+    """
+    maps, grid = dict(zip(stored.blocks, stored.maps, strict=True)), stored.grid
+    chosen = [block for block in stored.shown if block in maps]
+    with figure(folder / "maps", width=2 * COLUMN, height=2 * COLUMN / (1 + len(chosen)) + 0.25) as drawn:
+        first, *rest = drawn.subplots(1, 1 + len(chosen), squeeze=False)[0]
+        draw_image(stored.image, first, title="image")
+        for axis, block in zip(rest, chosen, strict=True):
+            draw_mosaic(maps[block], grid, axis, title=f"block {block}")
+    written = _paths(folder / "maps")
+    if stored.blocks != tuple(range(1, len(stored.blocks) + 1)):
+        return written  # a patch cannot be followed where blocks are missing
+    patch = query or (grid[0] // 2, grid[1] // 2)
+    height, width = stored.image.shape
+    tall = 2 * COLUMN / columns * (1.2 * height / width) * -(-len(maps) // columns)
+    rolled = dict(zip(stored.blocks, roll_out(stored.maps), strict=True))
+    for name, over in (("query", maps), ("query_rollout", rolled)):
+        with figure(folder / name, width=2 * COLUMN, height=tall) as drawn:
+            draw_query(stored.image, over, grid, patch, drawn.subplots(), columns=columns)
+        written += _paths(folder / name)
+    return written
+
+
+def write_figures(folder: Path) -> list[Path]:
+    """Draw what `vitrim.attention.analysis.analyse_network` stored in `folder`, into its folder `figures`.
+
+    Gives the paths written; nothing where no profile and decision are stored.
+    """
+    if not (folder / "profile.json").is_file() or not (folder / "decision.json").is_file():
+        return []
+    profile, decision = AttentionProfile.load(folder), Decision.load(folder / "decision.json")
+    before = folder / "untrained"
+    untrained = AttentionProfile.load(before) if (before / "profile.json").is_file() else None
+    stored = StoredMaps.load(folder / "maps.npz")
+    with replacing(folder / "figures") as unfinished:
+        written = write_profile_figures(profile, decision, unfinished, untrained=untrained)
+        if stored is not None:
+            written += write_map_figures(stored, unfinished)
+    return [folder / "figures" / path.name for path in written]
+
+
+def _paths(stem: Path) -> list[Path]:
+    return [stem.with_suffix(".png"), stem.with_suffix(".pdf")]

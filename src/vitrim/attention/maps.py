@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from vitrim.attention.capture import AttentionCall
+from vitrim.attention.forward import as_written, run_captured
 from vitrim.attention.measures import rollout
-from vitrim.attention.running import as_written, run_captured
 from vitrim.attention.tokens import Tokens, check_call, check_layers, find_tokens, own_attention
 from vitrim.errors import InputError
+from vitrim.files import read_arrays, write_arrays
 
 
 def raw_maps(
@@ -45,25 +49,82 @@ def raw_maps(
     return maps
 
 
-def rollout_maps(
-    model: nn.Module,
-    image: Tensor,
-    *,
-    grid: tuple[int, int] | None = None,
-    prefix_tokens: int | None = None,
-    layers: str | Sequence[str] | None = None,
-) -> dict[int, np.ndarray]:
-    """Attention rollout of one image (1, C, H, W) after each block, (N, N) float32 (Abnar & Zuidema 2020)."""
-    maps: dict[int, np.ndarray] = {}
-    rolled: Tensor | None = None
+def roll_out(maps: np.ndarray) -> np.ndarray:
+    """Attention rollout up to each block, of head-averaged attention (B, N, N) float32 (Abnar & Zuidema 2020)."""
+    steps: list[Tensor] = []
+    for block in torch.from_numpy(maps):
+        steps.append(rollout(block, steps[-1] if steps else None))
+    return torch.stack(steps).numpy()
 
-    def take(block: int, weights: Tensor) -> None:
-        nonlocal rolled
-        rolled = rollout(weights.mean(dim=0), rolled)
-        maps[block] = rolled.float().cpu().numpy()
 
-    _run(model, image, take, grid, prefix_tokens, layers)
-    return maps
+def mosaic(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The N maps (N, N) of one block laid out where their queries lie: (h · (h + 1) − 1, w · (w + 1) − 1), NaN between.
+
+    The paper's figures 4 and 5: tile (r, c) is the h × w map of what the patch at row r, column c attends to.
+    """
+    rows, columns = grid
+    if maps.shape != (rows * columns, rows * columns):
+        raise InputError(f"maps of shape {maps.shape} are not over a grid of {rows}×{columns}")
+    tiles = np.full((rows, rows + 1, columns, columns + 1), np.nan, np.float32)
+    tiles[:, :rows, :, :columns] = maps.reshape(rows, columns, rows, columns).transpose(0, 2, 1, 3)
+    return tiles.reshape(rows * (rows + 1), columns * (columns + 1))[:-1, :-1]
+
+
+def mosaic_top(maps: np.ndarray) -> float:
+    """Upper end of a mosaic's colour scale: the 99.5th percentile, at least twice uniform attention (2 / N)."""
+    return max(float(np.quantile(maps, 0.995)), 2 / maps.shape[-1])
+
+
+@dataclass(frozen=True)
+class StoredMaps:
+    """Head-averaged attention of one slice in every block, as `maps.npz` holds it."""
+
+    case: str
+    slice: int
+    image: np.ndarray
+    """(H, W)"""
+    grid: tuple[int, int]
+    blocks: tuple[int, ...]
+    """Blocks, from 1, whose maps are here."""
+    maps: np.ndarray
+    """(B, N, N) float32, one map a block"""
+    shown: tuple[int, ...]
+    """Blocks whose mosaics are drawn (paper, figures 4 and 5)."""
+
+    def save(self, path: Path) -> None:
+        """Write the file `path`, whole or not at all."""
+        arrays = {
+            "case": np.array(self.case),
+            "slice": np.array(self.slice),
+            "image": self.image,
+            "grid": np.array(self.grid),
+            "blocks": np.array(self.blocks),
+            "maps": self.maps,
+            "shown": np.array(self.shown, dtype=np.int64),
+        }
+        write_arrays(path, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> StoredMaps | None:
+        """Read what `save` wrote; None if there is no such file. InputError if it holds something else."""
+        stored = read_arrays(path)
+        if stored is None:
+            return None
+        try:
+            rows, columns = (int(n) for n in stored["grid"])
+            blocks = tuple(int(block) for block in stored["blocks"])
+            return cls(
+                case=str(stored["case"]),
+                slice=int(stored["slice"]),
+                image=stored["image"],
+                grid=(rows, columns),
+                blocks=blocks,
+                maps=stored["maps"].astype(np.float32),
+                # vitrim 0.1.0 stored no other blocks than those to show
+                shown=tuple(int(block) for block in stored["shown"]) if "shown" in stored else blocks,
+            )
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"{path} does not hold attention maps: {error!r}") from error
 
 
 def tokens_of(

@@ -7,50 +7,67 @@ Dosovitskiy et al. 2021 (figure 7) and Raghu et al. 2021; rollout Abnar & Zuidem
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vitrim.attention.grid import distances, mean_distance, neighbours
+from vitrim.attention.tokens import distances, mean_distance, neighbours
 from vitrim.errors import InputError
-
-
-@dataclass(frozen=True)
-class Measure:
-    """What a measure is called on an axis, and how it moves."""
-
-    name: str
-    title: str
-    unit: str
-    falls: bool = False
-    """Whether it falls, rather than rises, as attention becomes global."""
-
-
-MEASURES = {
-    measure.name: measure
-    for measure in (
-        Measure("globality", "globality", "of uniform attention"),
-        Measure("distance_patches", "attention distance", "patches"),
-        Measure("distance_pixels", "attention distance", "pixels"),
-        Measure("distance_mm", "attention distance", "mm"),
-        Measure("self_share", "share of the patch itself", "", falls=True),
-        Measure("neighbourhood_share", "share of the 8 neighbours", "", falls=True),
-        Measure("proximity_correlation", "correlation with proximity", "Spearman", falls=True),
-        Measure("entropy", "entropy", "of uniform attention"),
-        Measure("query_dependence", "query dependence", "of log N"),
-        Measure("rollout_globality", "globality of the rollout", "of uniform attention"),
-    )
-}
-"""Every measure by the name that it has in `profile.csv`, in the order of the columns."""
 
 Step = tuple[float, float]
 """From one place to the next along rows and along columns: a patch in pixels, or a pixel in mm."""
 
-LINEAR = ("globality", "distance_patches", "distance_pixels", "distance_mm", "self_share", "neighbourhood_share")
+
+@dataclass(frozen=True)
+class MapBatch:
+    """Attention maps, and what is needed to measure them."""
+
+    weights: Tensor
+    """(..., N, N); rows sum to 1"""
+    grid: tuple[int, int]
+    queries: int | None
+    """Queries that the proximity correlation looks at; all if None."""
+
+    @cached_property
+    def entropies(self) -> Tensor:
+        """Entropy of each map (...)."""
+        return entropy(self.weights)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of attention: what it is called, how it reads, how it moves, and how it is computed."""
+
+    name: str
+    """In tables and configurations."""
+    title: str
+    """In sentences and on axes."""
+    unit: str
+    reading: str
+    """One sentence for a person who looks at the measure by block."""
+    falls: bool = False
+    """Whether it falls, rather than rises, as attention becomes global."""
+    low: float | None = 0.0
+    """Lower end of its axis; None if it is not fixed."""
+    high: float | None = None
+    linear: Callable[[tuple[int, int], Step], Tensor] | None = None
+    """Measures that are linear in the weights: (N, N), what the weight from query i to key j counts."""
+    compute: Callable[[MapBatch], Tensor] | None = None
+    """All others: a value for each map, (...). None for the rollout, which is built up from block to block."""
+
+    @property
+    def is_distance(self) -> bool:
+        """Whether it is a length, in patches, pixels or mm."""
+        return self.unit in ("patches", "pixels", "mm")
+
+    @property
+    def label(self) -> str:
+        """Title with the unit of a length, for an axis or a heading."""
+        return f"{self.title} ({self.unit})" if self.is_distance else self.title
 
 
 def checked_measures(names: Sequence[str] | None) -> tuple[str, ...]:
@@ -66,16 +83,9 @@ def _table(
     names: tuple[str, ...], grid: tuple[int, int], patch: Step, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """(N, N, len(names)): what a weight from query i to key j adds to each measure that is linear in the weights."""
-    d = distances(grid)
-    tables = {
-        "globality": lambda: d / mean_distance(grid),
-        "distance_patches": lambda: d,
-        "distance_pixels": lambda: distances(grid, patch),
-        "distance_mm": lambda: torch.full_like(d, math.nan),
-        "self_share": lambda: torch.eye(len(d), dtype=d.dtype),
-        "neighbourhood_share": lambda: neighbours(grid),
-    }
-    return torch.stack([tables[name]() / len(d) for name in names], dim=-1).to(device, dtype)
+    tables = [MEASURES[name].linear for name in names]
+    columns = [table(grid, patch) for table in tables if table is not None]
+    return (torch.stack(columns, dim=-1) / len(columns[0])).to(device, dtype)
 
 
 @lru_cache(maxsize=2)
@@ -101,7 +111,7 @@ def linear_measures(
     patch: Step = (1.0, 1.0),
     spacing: Step | None = None,
 ) -> Tensor:
-    """Measures out of LINEAR, means over queries: (..., N, N) to (..., len(names)), in one pass.
+    """Linear measures, means over queries: (..., N, N) to (..., len(names)), in one pass.
 
     `patch`: pixels from one patch to the next (rows, columns); `spacing`: mm from one pixel to the next; without it
     distance_mm is NaN.
@@ -204,15 +214,99 @@ def measure_maps(
 ) -> Tensor:
     """All of `names` but the rollout for each map: (..., N, N) to (..., len(names)), NaN in the rollout's place."""
     values = weights.new_full((*weights.shape[:-2], len(names)), math.nan)
-    linear = [name for name in names if name in LINEAR]
+    linear = [name for name in names if MEASURES[name].linear is not None]
     if linear:
         values[..., [names.index(name) for name in linear]] = linear_measures(weights, linear, grid, patch, spacing)
-    if "entropy" in names or "query_dependence" in names:
-        spread = entropy(weights)
-        if "entropy" in names:
-            values[..., names.index("entropy")] = spread
-        if "query_dependence" in names:
-            values[..., names.index("query_dependence")] = query_dependence(weights, spread)
-    if "proximity_correlation" in names:
-        values[..., names.index("proximity_correlation")] = proximity_correlation(weights, grid, queries)
+    maps = MapBatch(weights, grid, queries)
+    for place, name in enumerate(names):
+        compute = MEASURES[name].compute
+        if compute is not None:
+            values[..., place] = compute(maps)
     return values
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        Measure(
+            "globality",
+            "globality",
+            "of uniform attention",
+            "0: each patch attends only to itself. 1: it attends as far as uniform attention does.",
+            high=1.1,
+            linear=lambda grid, patch: distances(grid) / mean_distance(grid),
+        ),
+        Measure(
+            "rollout_globality",
+            "globality of the rollout",
+            "of uniform attention",
+            "How far information can have travelled after so many blocks (attention rollout).",
+            high=1.1,
+        ),
+        Measure(
+            "entropy",
+            "entropy",
+            "of uniform attention",
+            "Spread of the attention. 1: every patch gives the same weight to all patches.",
+            high=1.1,
+            compute=lambda maps: maps.entropies,
+        ),
+        Measure(
+            "self_share",
+            "share of the patch itself",
+            "",
+            "Share of the attention that a patch pays to itself.",
+            falls=True,
+            linear=lambda grid, patch: torch.eye(grid[0] * grid[1], dtype=torch.float64),
+        ),
+        Measure(
+            "neighbourhood_share",
+            "share of the 8 neighbours",
+            "",
+            "Share of the attention for the 8 patches around. A high share is like a convolution.",
+            falls=True,
+            linear=lambda grid, patch: neighbours(grid),
+        ),
+        Measure(
+            "proximity_correlation",
+            "correlation with proximity",
+            "Spearman",
+            "Near 0: attention does not depend on distance.",
+            falls=True,
+            low=None,
+            compute=lambda maps: proximity_correlation(maps.weights, maps.grid, maps.queries),
+        ),
+        Measure(
+            "query_dependence",
+            "query dependence",
+            "of log N",
+            "0: every patch attends to the same places, which is pooling.",
+            compute=lambda maps: query_dependence(maps.weights, maps.entropies),
+        ),
+        Measure(
+            "distance_mm",
+            "attention distance",
+            "mm",
+            "Mean distance between a patch and what it attends to.",
+            linear=lambda grid, patch: torch.full_like(distances(grid), math.nan),  # each case has its own spacing
+        ),
+        Measure(
+            "distance_patches",
+            "attention distance",
+            "patches",
+            "Mean distance between a patch and what it attends to.",
+            linear=lambda grid, patch: distances(grid),
+        ),
+        Measure(
+            "distance_pixels",
+            "attention distance",
+            "pixels",
+            "Mean distance between a patch and what it attends to.",
+            linear=lambda grid, patch: distances(grid, patch),
+        ),
+    )
+}
+"""Every measure by its name, in the order of tables and figures. A new measure is a new row here, with its function.
+
+A measure that a user may choose to decide the depth is also named in `vitrim.config.names.DecidingMeasure`.
+"""

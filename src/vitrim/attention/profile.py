@@ -1,158 +1,139 @@
-"""Attention of a model over many images, measured while batches stream through and never kept."""
+"""What was measured of a model's attention: per case, block and head, as a table and as two files."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+import pandas as pd
 
-from vitrim.attention.measures import checked_measures
-from vitrim.attention.record import AttentionProfile
-from vitrim.attention.reduce import BatchReducer
-from vitrim.attention.running import as_written, batches, run_captured
-from vitrim.attention.tokens import Tokens, check_layers, find_tokens, own_attention
+from vitrim.attention.measures import MEASURES
 from vitrim.errors import InputError
+from vitrim.files import replacing, write_json
 
-__all__ = ["AttentionProfile", "profile_attention"]
+FORMAT = "vitrim attention profile 1"
 
 
-def profile_attention(
-    model: nn.Module,
-    images: Any,
-    *,
-    grid: tuple[int, int] | None = None,
-    prefix_tokens: int | None = None,
-    cases: Sequence[str] | None = None,
-    spacing: tuple[float, float] | None = None,
-    patch: float | tuple[float, float] | None = None,
-    measures: Sequence[str] | None = None,
-    layers: str | Sequence[str] | None = None,
-    batch_size: int = 8,
-    queries: int = 32,
-    progress: Callable[[int], None] | None = None,
-) -> AttentionProfile:
-    """Measure where each block and head of `model` attends, over any number of images, in constant memory.
+@dataclass(frozen=True)
+class AttentionProfile:
+    """Measures of attention per case, block and head; a case is the mean over its slices."""
 
-    Blocks are the attention layers of `model.blocks`, or else all attention layers in the order in which they run;
-    attention of a few queries to all tokens (pooling, decoders) is left out.
+    cases: tuple[str, ...]
+    slices: tuple[int, ...]
+    """Slices looked at in each case."""
+    layers: tuple[str, ...]
+    """Name of the attention layer of each block; blocks count from 1."""
+    heads: tuple[int, ...]
+    """Heads of each block; heads count from 1."""
+    measures: tuple[str, ...]
+    values: np.ndarray
+    """(cases, blocks, 1 + heads, measures) float64; entry 0 of the third axis is the head-averaged attention. NaN where
+    a measure does not exist: the rollout of a single head, mm where the spacing is unknown."""
+    grid: tuple[int, int]
+    prefix_tokens: int
+    patch: tuple[float, float]
+    """Pixels from one patch to the next, along rows and columns."""
+    queries: int
+    """Queries that the proximity correlation looked at, of h · w."""
 
-    Args:
-        model: any network whose attention `capture_attention` sees; it runs in eval mode, and its mode is put back.
-        images: a tensor (B, C, H, W), each image a case; or an iterable of (case id, images (S, C, H, W), pixel spacing
-            (row_mm, column_mm) or None), S slices of one case; or a loader of tensors, of dictionaries with "image", or
-            of tuples that begin with the images, each image a case.
-        grid: token grid (h, w); by default what the model says of itself, or what fits the image.
-        prefix_tokens: class and register tokens before the patches, dropped; by default what the grid leaves over.
-        cases: ids for the images of a tensor or loader; images with the same id are slices of one case.
-        spacing: mm from one pixel of the image to the next (rows, columns), where `images` does not say.
-        patch: pixels from one patch to the next; by default the image's size over the grid.
-        measures: names out of `MEASURES`; all by default.
-        layers: names or patterns ("encoder.*.attn") of the attention layers that count as blocks.
-        queries: how many queries the proximity correlation looks at.
-        progress: called with the number of images done, after each batch.
+    @property
+    def blocks(self) -> int:
+        return len(self.layers)
 
-    Raises:
-        InputError: if nothing was captured, the tokens fit no grid, attention is windowed, hierarchical or to other
-            tokens than the image's, it is not finite, or the model cannot take the images.
-    """
-    model, names = as_written(model), checked_measures(measures)
-    sums = _Sums(names)
-    wanted = own_attention(model, layers)
-    describe = partial(find_tokens, model=model, grid=grid, prefix_tokens=prefix_tokens, patch=patch)
-    tokens: Tokens | None = None
-    for case_ids, batch, mm in batches(images, cases, spacing, batch_size):
-        reducer = BatchReducer(
-            len(batch),
-            (int(batch.shape[-2]), int(batch.shape[-1])),
-            names,
-            wanted=wanted,
-            describe=describe,
-            tokens=tokens,
-            spacing=mm,
-            queries=queries,
+    def of(self, measure: str, head: int | str = "mean") -> np.ndarray:
+        """One measure of the head-averaged attention or of one head (from 1): (cases, blocks) float64.
+
+        Raises:
+            InputError: if the profile does not hold the measure or the head.
+        """
+        if measure not in self.measures:
+            raise InputError(f"the profile does not hold {measure!r}; it holds {', '.join(self.measures)}")
+        if head != "mean" and not (isinstance(head, int) and 1 <= head <= max(self.heads)):
+            raise InputError(f"no such head: {head!r}; there are 'mean' and 1 to {max(self.heads)}")
+        return self.values[:, :, 0 if head == "mean" else int(head), self.measures.index(measure)]
+
+    def table(self) -> pd.DataFrame:
+        """Columns case, block, head (a number or "mean"), measure, value; what does not exist has no row."""
+        names: list[int | str] = ["mean", *range(1, max(self.heads) + 1)]
+        case, block, head, measure = (axis.ravel() for axis in np.indices(self.values.shape))
+        there = ~np.isnan(self.values.ravel())
+        return pd.DataFrame(
+            {
+                "case": np.array(self.cases, dtype=object)[case],
+                "block": block + 1,
+                "head": np.array(names, dtype=object)[head],
+                "measure": np.array(self.measures, dtype=object)[measure],
+                "value": self.values.ravel(),
+            }
+        )[there].reset_index(drop=True)
+
+    def save(self, folder: Path) -> None:
+        """Write `profile.json` (what was measured, on what, and the means over cases) and `profile.csv` (the table)."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(folder / "profile.csv") as temporary:
+            self.table().to_csv(temporary, index=False)
+        means = np.array([[_mean_or_none(self.of(m)[:, b]) for m in self.measures] for b in range(self.blocks)])
+        write_json(
+            folder / "profile.json",
+            {
+                "format": FORMAT,
+                "grid": list(self.grid),
+                "prefix_tokens": self.prefix_tokens,
+                "patch": list(self.patch),
+                "layers": list(self.layers),
+                "heads": list(self.heads),
+                "measures": {name: MEASURES[name].unit for name in self.measures},
+                "proximity_queries": self.queries,
+                "cases": dict(zip(self.cases, self.slices, strict=True)),
+                "head_averaged": [
+                    {"block": block + 1, **dict(zip(self.measures, row, strict=True))}
+                    for block, row in enumerate(means.tolist())
+                ],
+            },
         )
-        captured = run_captured(model, batch, reducer, layers)
-        if tokens is None:
-            check_layers(model, layers, captured)
-        tokens = reducer.tokens
-        sums.add(case_ids, [layer for layer, _ in captured.calls], captured.results)
-        if progress is not None:
-            progress(sums.images)
-    if tokens is None:
-        raise InputError("there are no images to look at")
-    return sums.profile(tokens, queries)
 
-
-class _Sums:
-    """What has been measured so far: sums per case, and nothing else."""
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-        self.layers: list[str] = []
-        self.heads: tuple[int, ...] = ()
-        self.images = 0
-        self.rows: dict[str, int] = {}  # of each case in `totals`
-        self.slices: list[int] = []
-        self.totals = np.empty(0)  # (room for cases, blocks, 1 + heads, measures)
-
-    def add(self, case_ids: list[str], layers: list[str], results: list[Tensor]) -> None:
-        """Add one batch: for each block the measures (B, 1 + heads, measures) of its images."""
-        arrays = [values.double().cpu().numpy() for values in results]
-        heads = tuple(array.shape[1] - 1 for array in arrays)
-        if not self.layers:
-            self.layers, self.heads = layers, heads
-            self.totals = self._room(64)
-        elif (layers, heads) != (self.layers, self.heads):
-            raise InputError(
-                f"the model ran {len(layers)} attention layers for one batch and {len(self.layers)} before it: "
-                "blocks that come and go cannot be profiled"
+    @classmethod
+    def load(cls, folder: Path) -> AttentionProfile:
+        """Read what `save` wrote; InputError if it is not there or is something else."""
+        folder = Path(folder)
+        try:
+            head = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
+            table = pd.read_csv(
+                folder / "profile.csv", dtype={"case": str, "head": str, "measure": str}, na_filter=False
             )
-        for block, array in enumerate(arrays, 1):
-            self._check_finite(array, block, case_ids)
-        for image, case in enumerate(case_ids):
-            row = self.rows.setdefault(case, len(self.rows))
-            if row == len(self.slices):
-                self.slices.append(0)
-            if row == len(self.totals):
-                self.totals = np.concatenate([self.totals, self._room(len(self.totals))])
-            self.slices[row] += 1
-            for block, array in enumerate(arrays):
-                self.totals[row, block, : array.shape[1]] += array[image]
-        self.images += len(case_ids)
-
-    def _room(self, cases: int) -> np.ndarray:
-        """Zeros for so many cases, NaN where a block has fewer heads. One piece: small ones scatter over the heap."""
-        room = np.zeros((cases, len(self.heads), 1 + max(self.heads), len(self.names)))
-        for block, heads in enumerate(self.heads):
-            room[:, block, 1 + heads :] = math.nan
-        return room
-
-    def _check_finite(self, array: np.ndarray, block: int, case_ids: list[str]) -> None:
-        known = [i for i, name in enumerate(self.names) if name not in ("rollout_globality", "distance_mm")]
-        bad = ~np.isfinite(array[..., known]).all(axis=(1, 2))
-        if bad.any():
-            case = case_ids[int(bad.argmax())]
-            raise InputError(
-                f"attention in block {block} is not finite for case {case}: look for NaN in image and weights"
+            if head["format"] != FORMAT:
+                raise InputError(f"{folder / 'profile.json'} is {head['format']!r}, not {FORMAT!r}")
+            cases, measures = tuple(head["cases"]), tuple(head["measures"])
+            values = np.full((len(cases), len(head["layers"]), 1 + max(head["heads"]), len(measures)), math.nan)
+            index = (
+                table["case"].map({name: i for i, name in enumerate(cases)}),
+                table["block"] - 1,
+                table["head"].replace("mean", "0").astype(int),
+                table["measure"].map({name: i for i, name in enumerate(measures)}),
             )
-
-    def profile(self, tokens: Tokens, queries: int) -> AttentionProfile:
-        """Means over each case's slices."""
-        values = self.totals[: len(self.rows)] / np.array(self.slices)[:, None, None, None]
-        present = [i for i in range(len(self.names)) if not np.isnan(values[..., i]).all()]  # mm goes if unknown
-        return AttentionProfile(
-            cases=tuple(self.rows),
-            slices=tuple(self.slices),
-            layers=tuple(self.layers),
-            heads=self.heads,
-            measures=tuple(self.names[i] for i in present),
-            values=values[..., present],
-            grid=tokens.grid,
-            prefix_tokens=tokens.prefix,
-            patch=tokens.patch,
-            queries=min(queries, tokens.grid[0] * tokens.grid[1]),
+            values[index] = table["value"].astype(float)
+        except OSError as error:
+            raise InputError(f"no attention profile in {folder}: {error.strerror or error}") from error
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise InputError(f"the attention profile in {folder} cannot be read: {error}") from error
+        return cls(
+            cases=cases,
+            slices=tuple(head["cases"].values()),
+            layers=tuple(head["layers"]),
+            heads=tuple(head["heads"]),
+            measures=measures,
+            values=values,
+            grid=(head["grid"][0], head["grid"][1]),
+            prefix_tokens=head["prefix_tokens"],
+            patch=(head["patch"][0], head["patch"][1]),
+            queries=head["proximity_queries"],
         )
+
+
+def _mean_or_none(values: np.ndarray) -> float | None:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if len(there) else None

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from vitrim.attention.capture import AttentionCall, Captured, module_names
-from vitrim.attention.grid import find_grid
 from vitrim.errors import InputError
+from vitrim.token_grid import find_grid
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ def find_tokens(
         InputError: if the tokens fit no grid.
     """
     count = call.shape[2]
-    found, prefix = find_grid(count, image_size, model=model, grid=grid, prefix_tokens=prefix_tokens)
+    (rows, columns), prefix = find_grid(count, image_size, model=model, grid=grid, prefix_tokens=prefix_tokens)
     if patch is None:
-        patch = (image_size[0] / found[0], image_size[1] / found[1])
+        patch = (image_size[0] / rows, image_size[1] / columns)
     elif isinstance(patch, (int, float)):
         patch = (float(patch), float(patch))
-    return Tokens(count, image_size, found, prefix, (float(patch[0]), float(patch[1])))
+    return Tokens(count, image_size, (rows, columns), prefix, (float(patch[0]), float(patch[1])))
 
 
 def own_attention(model: nn.Module, layers: str | Sequence[str] | None) -> Callable[[str], bool]:
@@ -113,3 +114,30 @@ def check_call(call: AttentionCall, images: int, image_size: tuple[int, int], to
     if tokens is not None and image_size != tokens.image_size:
         had, got = ("×".join(str(n) for n in size) for size in (tokens.image_size, image_size))
         raise InputError(f"images of {had} and of {got} pixels: a profile is over images of one size")
+
+
+def positions(grid: tuple[int, int]) -> Tensor:
+    """Row and column of each of the N = h · w patches, (N, 2) float64, in patch units, row by row."""
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    return torch.stack([rows.flatten(), columns.flatten()], dim=1).double()
+
+
+def distances(grid: tuple[int, int], step: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+    """Euclidean distance between the centres of all pairs of patches, (N, N) float64.
+
+    `step` is the way from one patch to the next along rows and columns, in the unit wanted: (1, 1) for patches,
+    (16, 16) for pixels, (16 · row_mm, 16 · column_mm) for mm.
+    """
+    p = positions(grid) * torch.tensor(step, dtype=torch.float64)
+    return (p[:, None] - p[None]).square().sum(dim=-1).sqrt()
+
+
+def neighbours(grid: tuple[int, int]) -> Tensor:
+    """1.0 where two patches touch, by a side or a corner, (N, N) float64; 0.0 for a patch and itself."""
+    p = positions(grid)
+    return ((p[:, None] - p[None]).abs().amax(dim=-1) == 1).double()
+
+
+def mean_distance(grid: tuple[int, int]) -> float:
+    """Mean distance, in patches, under uniform attention: mean_ij ‖p_i − p_j‖ (D_uniform)."""
+    return float(distances(grid).mean())

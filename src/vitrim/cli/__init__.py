@@ -1,9 +1,22 @@
-"""The command line: parses, calls, prints. Nothing here is slow to import, so that help is instant.
+"""The command line: parses, calls `vitrim.commands`, prints. Nothing here is slow to import, so that help is instant.
 
 The modules are imported in the order in which `vitrim --help` lists their commands.
 """
 
-from vitrim.cli import study, networks, predict, data  # noqa: I001
+from vitrim.cli import study, train, attention, compress, evaluate, import_transunet, predict, export, report, data  # noqa: I001
 from vitrim.cli.root import app, main
 
-__all__ = ["app", "data", "main", "networks", "predict", "study"]
+__all__ = [
+    "app",
+    "attention",
+    "compress",
+    "data",
+    "evaluate",
+    "export",
+    "import_transunet",
+    "main",
+    "predict",
+    "report",
+    "study",
+    "train",
+]

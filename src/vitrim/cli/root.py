@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import Annotated
 
@@ -9,6 +10,12 @@ import typer
 
 from vitrim import __version__
 from vitrim.errors import InputError
+
+UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
+"""What typer raises for options that are impossible, unknown or missing; it has no public name."""
+
+INTERRUPTED = 130
+"""Exit status where the user stopped a command."""
 
 app = typer.Typer(
     name="vitrim",
@@ -40,9 +47,29 @@ def main() -> None:
     """Run the command line; an input error is one line and exit status 2."""
     arguments = sys.argv[1:]
     try:
-        app(arguments)
+        status = app(arguments, standalone_mode=False)
     except InputError as error:
         if "--debug" in arguments:
             raise
         typer.echo(f"vitrim: {error}", err=True)
         sys.exit(2)
+    except UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+        else:
+            typer.echo(f"vitrim: {_one_line(error)}", err=True)
+        sys.exit(2)
+    except typer.Abort:
+        sys.exit(1)
+    if isinstance(status, int):
+        sys.exit(status)
+
+
+def _one_line(error: BaseException) -> str:
+    """A usage error in one line, with the nearest choice where the value is none of several."""
+    from vitrim.config.reading import suggestion
+
+    message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+    choice = re.search(r"'([^']*)' is not one of (.*)", message)
+    near = suggestion(choice[1], re.findall(r"'([^']*)'", choice[2])) if choice else ""
+    return message.rstrip(".") + near

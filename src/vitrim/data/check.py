@@ -1,4 +1,4 @@
-"""Looking at a whole data set once, before anything is trained on it: what is there, and everything that is wrong."""
+"""What a data set holds, and everything that is wrong with it, before anything is trained on it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from vitrim.config import DataConfig
-from vitrim.data.cases import Case, CaseSet
-from vitrim.data.preprocess import Preparation
-from vitrim.data.split import PAPER, Split
-from vitrim.data.volumes import examine
+from vitrim.config.schema import DataConfig
+from vitrim.data.cases import Case, CaseSet, Volume
+from vitrim.data.preprocessing import PreparedCase, Preprocessing
+from vitrim.data.readers import LAYOUTS
+from vitrim.data.split import Split
+from vitrim.data.volumes import read_volume
 from vitrim.files import write_json
-from vitrim.metrics import dice
+from vitrim.metrics.segmentation import dice
 
 
 @dataclass
@@ -43,6 +44,22 @@ class CaseFindings:
     content: str | None = None
     """Hash of the image's voxels."""
 
+    @classmethod
+    def of(cls, case: Case) -> CaseFindings:
+        """The findings of a case of which nothing was read yet."""
+        return cls(case.id, [str(path) for path in case.files])
+
+
+@dataclass
+class Inspection:
+    """One case, read once: what it holds, what is wrong with it, and the case itself where it can be used."""
+
+    findings: CaseFindings
+    errors: list[str]
+    warnings: list[str]
+    volume: Volume | None = None
+    prepared: PreparedCase | None = None
+
 
 @dataclass
 class Findings:
@@ -55,7 +72,27 @@ class Findings:
     errors: list[str] = field(default_factory=list)
     """What makes a case, or the set, unfit for a study."""
     warnings: list[str] = field(default_factory=list)
-    """What may be meant, and should be known."""
+    """What may be intended, and should be known."""
+    split: str | None = None
+    """How a study divides the cases, in words; None if no study was asked about."""
+    divided: bool = True
+    """Whether the study that was asked about can divide the cases."""
+
+    @classmethod
+    def begin(cls, case_set: CaseSet) -> Findings:
+        """Findings before any case was read: what the reader of the layout left out comes first."""
+        return cls(case_set.layout, str(case_set.folder), dict(case_set.classes), errors=list(case_set.problems))
+
+    def add(self, inspection: Inspection) -> None:
+        """Add one case."""
+        self.cases.append(inspection.findings)
+        self.errors.extend(inspection.errors)
+        self.warnings.extend(inspection.warnings)
+
+    def finish(self, case_set: CaseSet) -> None:
+        """Add what only shows when all cases are known: images that are there twice, classes that never occur."""
+        self.errors.extend(_duplicates(self.cases))
+        self.warnings.extend(_missing_classes(self, case_set))
 
     @property
     def problems(self) -> list[str]:
@@ -110,28 +147,32 @@ def check_cases(
     Nothing is raised for a bad case: it is one line in `errors`. What the reader of the layout left out comes first.
     """
     chosen = case_set.cases if ids is None else tuple(case_set.case(id) for id in ids)
-    preparation = Preparation.from_config(config)
-    findings = Findings(case_set.layout, str(case_set.folder), dict(case_set.classes), errors=list(case_set.problems))
+    preprocessing = Preprocessing.from_config(config)
+    findings = Findings.begin(case_set)
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        found = pool.map(lambda case: _check_case(case, case_set, preparation), chosen)
-        for done, (case, errors, warnings) in enumerate(found):
-            findings.cases.append(case)
-            findings.errors.extend(errors)
-            findings.warnings.extend(warnings)
+        for done, inspection in enumerate(pool.map(lambda case: _inspect_only(case, case_set, preprocessing), chosen)):
+            findings.add(inspection)
             if progress:
                 progress(done + 1, len(chosen))
-    findings.errors.extend(_duplicates(findings.cases))
-    findings.warnings.extend(_missing_classes(findings, case_set))
+    findings.finish(case_set)
     return findings
+
+
+def _inspect_only(case: Case, case_set: CaseSet, preprocessing: Preprocessing) -> Inspection:
+    """An inspection without the case itself: memory does not grow with the number of cases."""
+    inspection = inspect_case(case, case_set, preprocessing)
+    inspection.volume = inspection.prepared = None
+    return inspection
 
 
 def beside_paper(findings: Findings, split: Split) -> str | None:
     """Cases and slices of a split beside those of the paper (3.4), in one line; None if it did not use the data set."""
-    if findings.layout not in PAPER:
+    paper = LAYOUTS[findings.layout].paper
+    if paper is None:
         return None
     slices = {case.case: case.slices or 0 for case in findings.cases}
     mine = [(len(ids), sum(slices.get(id, 0) for id in ids)) for ids in (split.train, split.validation)]
-    theirs = list(zip(PAPER[findings.layout]["cases"], PAPER[findings.layout]["slices"], strict=True))
+    theirs = list(zip(paper.cases, paper.slices, strict=True))
     parts = [
         f"{name} {cases} cases with {count} slices (paper: {paper_cases} with {paper_count})"
         for name, (cases, count), (paper_cases, paper_count) in zip(
@@ -141,13 +182,13 @@ def beside_paper(findings: Findings, split: Split) -> str | None:
     return ", ".join(parts)
 
 
-def _check_case(case: Case, case_set: CaseSet, preparation: Preparation) -> tuple[CaseFindings, list[str], list[str]]:
-    """One case: what it holds, errors, warnings."""
-    found = CaseFindings(case.id, [str(path) for path in case.files])
-    volume, errors = examine(case, case_set)
+def inspect_case(case: Case, case_set: CaseSet, preprocessing: Preprocessing) -> Inspection:
+    """Read one case, check it and prepare it. Nothing is raised for a bad case: its errors are listed."""
+    found = CaseFindings.of(case)
+    volume, errors = read_volume(case, case_set)
     warnings: list[str] = []
     if volume is None:
-        return found, errors, warnings
+        return Inspection(found, errors, warnings)
     found.shape = list(volume.shape)
     if volume.spacing is not None:
         found.spacing = list(volume.spacing)
@@ -168,18 +209,19 @@ def _check_case(case: Case, case_set: CaseSet, preparation: Preparation) -> tupl
         found.voxels = {name: int(counts[index]) for index, name in case_set.classes.items()}
         if not any(counts[1:]):
             warnings.append(f"the label of case {case.id} shows nothing but background")
+    prepared = None
     if finite:
-        prepared = preparation.apply(volume)
+        prepared = preprocessing.apply(volume)
         found.slices = len(prepared.images)
         if prepared.labels is not None and volume.label is not None:
             found.labelled_slices = int(prepared.labels.any(axis=(1, 2)).sum())
-            back = preparation.restore(prepared.labels, prepared.record)
+            back = preprocessing.restore(prepared.labels, prepared.record)
             found.ceiling = {
                 name: dice(back == index, volume.label == index)
                 for index, name in case_set.classes.items()
                 if index and counts[index]
             }
-    return found, errors, warnings
+    return Inspection(found, errors, warnings, volume, prepared)
 
 
 def _duplicates(cases: list[CaseFindings]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vitrim.data.cases import Case, CaseSet, Volume
-from vitrim.data.voxels import Voxels, read_h5_volume, read_nifti, read_npz_slice, shape_text
+from vitrim.data.io import Voxels, read_h5_volume, read_nifti, read_npz_slice, shape_text
 from vitrim.errors import InputError
 
 AFFINE_TOLERANCE = 0.1
@@ -28,13 +28,13 @@ def load_volume(case: Case, case_set: CaseSet) -> Volume:
     Raises InputError if a file cannot be read, if image and label differ in shape or by more than a tenth of a voxel
     in place, if the image holds NaN or infinity, or if the label holds a value that `case_set` does not name.
     """
-    volume, problems = examine(case, case_set)
+    volume, problems = read_volume(case, case_set)
     if volume is None or problems:
         raise InputError(problems[0])
     return volume
 
 
-def examine(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]]:
+def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]]:
     """Read a case as far as it can be read: the volume (None without an image), and everything that is wrong."""
     problems: list[str] = []
 

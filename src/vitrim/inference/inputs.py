@@ -11,10 +11,10 @@ from typing import Any
 import nibabel as nib
 
 from vitrim.data.cases import Case, CaseSet, Volume
-from vitrim.data.readers import load_volume
+from vitrim.data.io import UNREADABLE, unreadable
 from vitrim.data.readers.decathlon import CHANNEL
-from vitrim.data.readers.walk import stem
-from vitrim.data.voxels import UNREADABLE, unreadable
+from vitrim.data.readers.find_files import stem
+from vitrim.data.volumes import load_volume
 from vitrim.errors import InputError
 
 ENDINGS = (".nii.gz", ".nii")

@@ -13,10 +13,11 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from vitrim.config import NetworkConfig, explain
+from vitrim.config.reading import explain
+from vitrim.config.schema import NetworkConfig
+from vitrim.data.recipe import Recipe
 from vitrim.errors import InputError
 from vitrim.files import sha256
-from vitrim.inference.engine import Recipe
 
 KEY = "vitrim"
 """Where in the file's metadata vitrim's own lie, as JSON."""
@@ -66,7 +67,7 @@ class OnnxEngine:
             config = NetworkConfig.model_validate(content["network"])
             recipe = content["preparation"] and Recipe.parse(content["preparation"], str(path))
         except ValidationError as error:
-            raise InputError(f"{path}: {explain(error)}") from error
+            raise InputError(f"{path}: {explain(error, NetworkConfig)}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} does not hold what vitrim writes there; export the network again") from error
         return cls(session, sha256(path), config.in_chans, config.image_size, config.num_classes, recipe)

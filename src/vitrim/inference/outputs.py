@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Extension
 
-from vitrim.data.voxels import UNREADABLE
+from vitrim.data.io import UNREADABLE
 from vitrim.files import replacing
 
 COMMENT = 6

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitrim.data.recipe import Recipe, stored_recipe
 from vitrim.errors import InputError
 from vitrim.files import sha256
-from vitrim.inference.engine import Recipe, stored_recipe
-from vitrim.models.by_image import large_maps_by_image
+from vitrim.hardware import Hardware
+from vitrim.inference.folding import fold_for_inference
+from vitrim.inference.int8 import to_int8
+from vitrim.inference.per_image import large_maps_by_image
 from vitrim.models.checkpoint import load_model
-from vitrim.models.fold import fold_for_inference
-from vitrim.models.int8 import to_int8
 from vitrim.models.network import Network
-from vitrim.precision import cpu_has_bf16
 
 
 @dataclass
@@ -46,13 +46,13 @@ class TorchEngine:
         InputError if there is no network or it is damaged; also where int8 is asked for and is not to be had.
         """
         network = fold_for_inference(load_model(checkpoint))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if precision == "int8" and device == "cuda":
+        hardware = Hardware.choose()
+        if precision == "int8" and hardware.device == "gpu":
             raise InputError("int8 is for processors, and this machine has a GPU; leave --precision out for bf16 on it")
         if precision == "auto":
-            bf16 = torch.cuda.is_bf16_supported() if device == "cuda" else cpu_has_bf16()
-            precision = "bf16" if bf16 else "float32"
-        return cls(network, sha256(checkpoint / "model.safetensors"), stored_recipe(checkpoint), device, precision)
+            precision = "bf16" if hardware.precision == "bf16-mixed" else "float32"
+        identity = sha256(checkpoint / "model.safetensors")
+        return cls(network, identity, stored_recipe(checkpoint), hardware.torch_device, precision)
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Logits (B, K, H, W) of images (B, C, H, W), float32."""

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from vitrim.errors import InputError
-from vitrim.models.blocks import BlockList, find_blocks, first_tensor
-from vitrim.models.examples import example_for, grid_of
+from vitrim.models.block_search import BlockList, find_blocks, first_tensor
+from vitrim.models.examples import example_for
 from vitrim.models.network import Network, check_kept
+from vitrim.token_grid import find_grid
 
 
 class PassThrough(nn.Module):
@@ -88,9 +89,9 @@ class Adapted(nn.Module):
         """
         if not 0 <= depth <= self.depth:
             raise InputError(f"cannot truncate {type(self.model).__name__} with {self.depth} blocks to {depth}")
-        return self.keeping(range(1, depth + 1))
+        return self.keep_blocks(range(1, depth + 1))
 
-    def keeping(self, kept: Sequence[int]) -> Adapted:
+    def keep_blocks(self, kept: Sequence[int]) -> Adapted:
         """A copy in which all blocks but `kept`, of those that are left and counted from 1, hand their tokens on.
 
         InputError for blocks that are not there.
@@ -131,7 +132,10 @@ def adapt(
     elif example.ndim < 3 or example.shape[0] != 2:
         raise InputError(f"the example must be two images, (2, channels, height, width), not {tuple(example.shape)}")
     found = find_blocks(model, example, blocks)
-    grid = token_grid or grid_of(found.tokens, example.shape[2:], type(model).__name__)
+    try:
+        grid = token_grid or find_grid(found.tokens, example.shape[2:], model=model)[0]
+    except InputError as error:
+        raise InputError(f"cannot adapt {type(model).__name__}: {error}, as token_grid=(rows, columns)") from error
     depth = len(model.get_submodule(found.path))  # type: ignore[arg-type]
     adapted = Adapted(model, found, tuple(grid), torch.empty_like(example, device="meta"), range(1, depth + 1))
     return adapted.train(model.training)

@@ -12,8 +12,7 @@ from torch import nn
 
 from vitrim.errors import InputError
 from vitrim.models.dry_run import run
-from vitrim.models.layers import scaled
-from vitrim.models.taps import REDUCTIONS
+from vitrim.models.layers import REDUCTIONS, scaled
 
 
 def create_backbone(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vitrim.config import PATCH, NetworkConfig
+from vitrim.config.schema import PATCH, NetworkConfig
 from vitrim.models.backbones import create_backbone
-from vitrim.models.layers import TwoConvs, UpBlocks, double_size, init_convolutions, scaled
+from vitrim.models.layers import REDUCTIONS, TwoConvs, UpBlocks, double_size, init_convolutions, kept_taps, scaled
 from vitrim.models.network import Network
-from vitrim.models.taps import REDUCTIONS, kept_taps
 from vitrim.models.vit import SIZES, ViT
 
 
@@ -20,6 +19,9 @@ class CATS2D(Network):
     U-Net is left.
     """
 
+    pretrained_cnn = "cnn"
+    float32_parts = ("cnn",)
+
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
         size = SIZES[config.size]
@@ -28,7 +30,7 @@ class CATS2D(Network):
         widths = {reduction: scaled(64 * reduction, config.width) for reduction in (2, 4, 8)}
         self.vit = ViT(self.stem_channels, PATCH, self.token_grid, size, config.depth) if config.depth else None
         self.lifts = nn.ModuleDict()
-        for reduction in self.roles:
+        for reduction in self.tap_of_scale:
             up = [widths[r] for r in (8, 4, 2) if r >= reduction]
             out = up[-1] if up else size.dim
             fit = [nn.Conv2d(out, at[reduction], 1)] if out != at[reduction] or reduction == PATCH else []
@@ -46,7 +48,7 @@ class CATS2D(Network):
             init_convolutions(part)
 
     @property
-    def roles(self) -> dict[int, int]:
+    def tap_of_scale(self) -> dict[int, int]:
         """Reduction of the scale that is fed -> block, from 1. At depth 7: 3, 6, 7 feed 1/2, 1/4, 1/8; 7 also 1/16."""
         if not self.depth:
             return {}
@@ -58,7 +60,7 @@ class CATS2D(Network):
         features = dict(zip(REDUCTIONS, self.cnn(images), strict=True))
         if self.vit is not None:
             last, maps = self.vit(images, self.taps)
-            for reduction, block in self.roles.items():
+            for reduction, block in self.tap_of_scale.items():
                 tokens = last if reduction == PATCH else maps[block]
                 features[reduction] = features[reduction] + self.lifts[str(reduction)](tokens)
         x = features[PATCH]

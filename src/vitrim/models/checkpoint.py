@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from vitrim import __version__
-from vitrim.config import NetworkConfig, explain
+from vitrim.config.reading import explain
+from vitrim.config.schema import NetworkConfig
 from vitrim.errors import InputError
 from vitrim.files import replacing, sha256, write_json
 from vitrim.models.adapt import Adapted, adapt
@@ -72,7 +73,7 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
     try:
         config = NetworkConfig.model_validate(description["network"])
     except ValidationError as error:
-        raise InputError(f"{folder / 'model.json'}: {explain(error)}") from error
+        raise InputError(f"{folder / 'model.json'}: {explain(error, NetworkConfig)}") from error
     state = _read_tensors(folder, description)
     check_tensors(expected_state(NETWORKS[config.name], config), state, str(folder / "model.safetensors"))
     network = rebuilt(NETWORKS[config.name], config, state)
@@ -106,7 +107,7 @@ def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | N
             f"{folder} holds a {about['class']} that had {about['full_depth']} blocks at {about['blocks']}; "
             f"`into` is a {type(inner).__name__} with {whole.depth}"
         )
-    adapted = whole.keeping(about["kept"])
+    adapted = whole.keep_blocks(about["kept"])
     state = _read_tensors(folder, description)
     check_tensors(adapted.state_dict(), state, str(folder / "model.safetensors"))
     adapted.load_state_dict(state)

@@ -87,7 +87,7 @@ def describe(model: nn.Module) -> Description:
         facts = [("transformer blocks", f"{model.depth} of {model.full_depth}, at {model.found.path}"), *shared]
     else:
         title = f"{model.config.name} ({model.config.size})"
-        feeds = ", ".join(f"block {block} -> 1/{reduction}" for reduction, block in model.roles.items())
+        feeds = ", ".join(f"block {block} -> 1/{reduction}" for reduction, block in model.tap_of_scale.items())
         facts = [
             ("transformer blocks", str(model.depth)),
             ("taps", feeds or "none"),

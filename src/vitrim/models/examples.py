@@ -1,18 +1,12 @@
-"""Example images, and token grids, of other people's models, from what they say about themselves."""
+"""Example images for other people's models, from what the models say about themselves."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from vitrim.errors import InputError
-
-MOST_PREFIX_TOKENS = 16
-"""Class and register tokens that a model may have before its patches."""
 
 
 def example_for(model: nn.Module) -> Tensor:
@@ -60,21 +54,3 @@ def _monai_vit(patches: Any) -> Iterator[tuple[int, ...]]:
         side = round(int(patches.n_patches) ** (1 / dimensions))
         if side**dimensions == patches.n_patches:
             yield projection.in_channels, *(side * kernel for kernel in projection.kernel_size)
-
-
-def grid_of(tokens: int, image_size: Sequence[int], model: str) -> tuple[int, ...]:
-    """The grid on which `tokens` lie: square patches that tile the image, after as few other tokens as possible.
-
-    InputError if there is no such grid.
-    """
-    dimensions = len(image_size)
-    for prefix in range(min(MOST_PREFIX_TOKENS, tokens - 1) + 1):
-        patch = round((math.prod(image_size) / (tokens - prefix)) ** (1 / dimensions))
-        if patch and all(n % patch == 0 for n in image_size):
-            grid = tuple(n // patch for n in image_size)
-            if math.prod(grid) == tokens - prefix:
-                return grid
-    raise InputError(
-        f"cannot adapt {model}: its {tokens} tokens are no grid of square patches of an image {tuple(image_size)}; "
-        f"give the grid as token_grid=(rows, columns)"
-    )

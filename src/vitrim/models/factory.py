@@ -6,13 +6,14 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vitrim.config import NetworkConfig, explain
+from vitrim.config.reading import explain
+from vitrim.config.schema import NetworkConfig
 from vitrim.errors import InputError
 from vitrim.models.cats2d import CATS2D
 from vitrim.models.network import Network
+from vitrim.models.pretrained import initialise
 from vitrim.models.transunet import TransUNet
 from vitrim.models.unetr2d import UNETR2D
-from vitrim.models.weights import initialise
 
 NETWORKS: dict[str, type[Network]] = {"transunet": TransUNet, "cats2d": CATS2D, "unetr2d": UNETR2D}
 
@@ -42,7 +43,7 @@ def create_model(
     try:
         config = NetworkConfig.model_validate(choices)
     except ValidationError as error:
-        raise InputError(f"no such network: {explain(error)}") from error
+        raise InputError(f"no such network: {explain(error, NetworkConfig)}") from error
     return build(config)
 
 

@@ -88,3 +88,15 @@ def init_convolutions(module: nn.Module) -> None:
 def repeat_gray(images: torch.Tensor, channels: int) -> torch.Tensor:
     """Repeat a single channel (B, 1, H, W) to what the stem takes, (B, channels, H, W)."""
     return images.expand(-1, channels, -1, -1) if images.shape[1] == 1 != channels else images
+
+
+REDUCTIONS = (2, 4, 8, 16)
+"""Scales that the four taps feed, from the first tap to the last: 2 is half the image's size."""
+
+
+def kept_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:
+    """Taps of a network with `depth` blocks, from those of the full one: the first at or beyond `depth` moves to it.
+
+    Later ones are gone: (3, 6, 9, 12) at depth 7 becomes (3, 6, 7), the 7 in the place of the 9.
+    """
+    return (*(tap for tap in taps if tap < depth), depth)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import nn
 
-from vitrim.config import PATCH, NetworkConfig
+from vitrim.config.schema import PATCH, NetworkConfig
 from vitrim.errors import InputError
 from vitrim.models.layers import repeat_gray
-from vitrim.models.vit import ViT
+from vitrim.models.vit import PLAIN_VIT, PretrainedViT, ViT
 
 State = Mapping[str, torch.Tensor]
 N = TypeVar("N", bound="Network")
@@ -28,8 +28,14 @@ class Network(nn.Module, ABC):
     """
 
     vit: ViT | None
-    shallowest = 0
+    shallowest: ClassVar[int] = 0
     """The smallest depth that this kind of network has."""
+    pretrained_vit: ClassVar[PretrainedViT] = PLAIN_VIT
+    """Where the ViT can get ImageNet weights."""
+    pretrained_cnn: ClassVar[str | None] = None
+    """Name of the part that is a CNN of timm's with ImageNet weights of its own; None if there is none."""
+    float32_parts: ClassVar[tuple[str, ...]] = ()
+    """Parts that stay in float32 when the rest computes in 8-bit integers."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -66,14 +72,14 @@ class Network(nn.Module, ABC):
         return self.vit.blocks if self.vit is not None else nn.ModuleList()
 
     @property
-    def roles(self) -> dict[int, int]:
+    def tap_of_scale(self) -> dict[int, int]:
         """Where the tokens go: reduction of the scale that is fed (2 is half the image's size) -> block, from 1."""
         return {PATCH: self.depth} if self.depth else {}
 
     @property
     def taps(self) -> tuple[int, ...]:
         """Blocks, counted from 1, whose output goes on to the decoder."""
-        return tuple(sorted(set(self.roles.values())))
+        return tuple(sorted(set(self.tap_of_scale.values())))
 
     @abstractmethod
     def segment(self, images: torch.Tensor) -> torch.Tensor:
@@ -102,9 +108,9 @@ class Network(nn.Module, ABC):
                 f"cannot truncate {self.config.name} to {depth} blocks: "
                 f"with its {self.depth} it has forms of {self.shallowest} to {self.depth}"
             )
-        return self.keeping(range(1, depth + 1))
+        return self.keep_blocks(range(1, depth + 1))
 
-    def keeping(self: N, kept: Sequence[int]) -> N:
+    def keep_blocks(self: N, kept: Sequence[int]) -> N:
         """A copy with the blocks `kept` (counted from 1, in order) and no others; what survives keeps its weights.
 
         It has the form of a truncation to as many blocks: taps count the blocks that are there. InputError for blocks
@@ -166,3 +172,16 @@ def check_tensors(expected: State, found: State, where: str) -> None:
     said = [f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names]
     if said:
         raise InputError(f"{where} does not hold this network; tensors {'; tensors '.join(said)}")
+
+
+def truncate(model: nn.Module, depth: int) -> nn.Module:
+    """Return a copy of `model` with its first `depth` transformer blocks (paper, 3.8; figures 6 and 7).
+
+    Every surviving weight is kept exactly; `model` itself is not changed. At the full depth the copy gives the same
+    logits. A truncated network is a starting point: without training on, it is not expected to segment.
+
+    Raises InputError where the network has no form of that depth, or does not offer truncation (see `vitrim.adapt`).
+    """
+    if not hasattr(model, "truncated"):
+        raise InputError(f"{type(model).__name__} cannot be truncated as it is; wrap it with vitrim.adapt(model) first")
+    return model.truncated(depth)  # type: ignore[operator]

@@ -18,13 +18,10 @@ import torch
 from huggingface_hub import constants as hub
 from torch import nn
 
-from vitrim.config import PATCH
 from vitrim.errors import InputError
 from vitrim.models.backbones import create_backbone
-from vitrim.models.cats2d import CATS2D
 from vitrim.models.network import Network, State
-from vitrim.models.state_files import read_state
-from vitrim.models.transunet import TransUNet
+from vitrim.models.state_dicts import read_state
 from vitrim.models.vit import SIZES
 
 UNUSED = r"(head|head_dist|pre_logits|fc_norm|fc|classifier|head_drop)\..*|cls_token|blocks\.\d+\..*"
@@ -49,8 +46,7 @@ def load_vit(network: Network, source: Source) -> None:
     by timm. The class token and its position are dropped; blocks beyond the network's depth are not used.
     """
     config = network.config
-    hybrid = isinstance(network, TransUNet)
-    architecture = "vit_base_r50_s16_224" if hybrid else "vit_base_patch16_224"
+    kind = network.pretrained_vit
     size = SIZES[config.size]
     settings: dict[str, Any] = {
         "num_classes": 0,
@@ -62,7 +58,7 @@ def load_vit(network: Network, source: Source) -> None:
         theirs = _from_hub(source.name, settings)
     else:
         settings |= {"embed_dim": size.dim, "num_heads": size.heads}
-        theirs = _from_file(architecture, source.file, settings, patch=1 if hybrid else PATCH)
+        theirs = _from_file(kind.architecture, source.file, settings, kind.patch)
     state = theirs.state_dict()
     tokens = network.token_grid[0] * network.token_grid[1]
     if "pos_embed" in state:
@@ -72,8 +68,8 @@ def load_vit(network: Network, source: Source) -> None:
     _fill(network, wanted, ours, source)
 
 
-def load_cnn(network: CATS2D, source: Source) -> None:
-    """Fill the CNN of 2D CATS from `source`; InputError where it does not fit."""
+def load_cnn(network: Network, source: Source) -> None:
+    """Fill the network's CNN from `source`; InputError where it does not fit."""
     config = network.config
     settings: dict[str, Any] = {}
     if source.file is not None:
@@ -93,7 +89,8 @@ def load_cnn(network: CATS2D, source: Source) -> None:
             )
     except Exception as error:
         raise _unusable(source, error) from error
-    _fill(network.cnn, network.cnn.state_dict(), cnn.state_dict(), source)
+    own = network.get_submodule(str(network.pretrained_cnn))
+    _fill(own, own.state_dict(), cnn.state_dict(), source)
 
 
 def _vit_name(name: str) -> str:

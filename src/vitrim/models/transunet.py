@@ -5,11 +5,21 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vitrim.config import NetworkConfig
+from vitrim.config.schema import NetworkConfig
 from vitrim.models.layers import ConvNormAct, UpConvs, init_convolutions, scaled
 from vitrim.models.network import Network
-from vitrim.models.stems import ResNetStem
-from vitrim.models.vit import SIZES, ViT
+from vitrim.models.resnet_stem import ResNetStem
+from vitrim.models.vit import SIZES, PretrainedViT, ViT
+
+HYBRID_VIT = PretrainedViT(
+    label="ResNet stem and ViT",
+    architecture="vit_base_r50_s16_224",
+    hub={"base": "vit_base_r50_s16_224.orig_in21k"},
+    google="R50+ViT-B_16",
+    patch=1,
+    with_stem=True,
+)
+"""ResNet stem and ViT, trained together on ImageNet-21k (Dosovitskiy et al. 2021)."""
 
 
 class TransUNet(Network):
@@ -19,6 +29,8 @@ class TransUNet(Network):
     """
 
     vit: ViT
+    pretrained_vit = HYBRID_VIT
+    float32_parts = ("stem",)
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)

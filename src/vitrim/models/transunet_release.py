@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
-from vitrim.config import PATCH, NetworkConfig, explain
+from vitrim.config.reading import explain
+from vitrim.config.schema import PATCH, NetworkConfig
 from vitrim.errors import InputError
-from vitrim.models.checkpoint import save_model
 from vitrim.models.network import State, check_tensors, expected_state, rebuilt
-from vitrim.models.state_files import read_state
+from vitrim.models.state_dicts import read_state
 from vitrim.models.transunet import TransUNet
 from vitrim.models.vit import SIZES
 
@@ -37,21 +37,14 @@ RENAMED = [
 """Names of ours, and of the same tensors in the release."""
 
 
-def import_transunet(checkpoint: Path | str, out: Path | str, *, in_chans: int = 1) -> TransUNet:
-    """Turn a checkpoint of the public TransUNet code (R50-ViT) into a folder for `load_model`; return the network.
-
-    Number of blocks (up to 12), of classes, width of the ViT and image size follow from the tensors; images are taken
-    to be square and of one channel (which the network repeats to three) unless `in_chans` says otherwise.
-
-    Raises InputError if the file cannot be read or a tensor is missing, surplus or of another shape, naming it.
-    """
-    network = read_transunet(Path(checkpoint), in_chans)
-    save_model(network, out)
-    return network
-
-
 def read_transunet(checkpoint: Path, in_chans: int = 1) -> TransUNet:
-    """The network in a checkpoint of the public TransUNet code, in eval mode; see `import_transunet`."""
+    """Read the network in a checkpoint of the public TransUNet code (R50-ViT). It is in eval mode.
+
+    Number of blocks (up to 12), of classes, width of the ViT and image size follow from the tensors. Images are square,
+    and of one channel (which the network repeats to three) unless `in_chans` says otherwise.
+
+    Raises WeightsError if the file cannot be read, or a tensor is missing, surplus or of another shape; it is named.
+    """
     state = read_state(checkpoint)
     config = _config(state, in_chans, checkpoint)
     ours = expected_state(TransUNet, config)
@@ -84,7 +77,7 @@ def _config(state: State, in_chans: int, where: Path) -> NetworkConfig:
             stem="release",
         )
     except ValidationError as error:
-        raise InputError(f"{where}: {explain(error)}") from error
+        raise InputError(f"{where}: {explain(error, NetworkConfig)}") from error
 
 
 def _release_names(name: str) -> list[str]:

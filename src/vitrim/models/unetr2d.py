@@ -5,10 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vitrim.config import PATCH, NetworkConfig
-from vitrim.models.layers import TwoConvs, UpBlocks, double_size, init_convolutions, scaled
+from vitrim.config.schema import PATCH, NetworkConfig
+from vitrim.models.layers import REDUCTIONS, TwoConvs, UpBlocks, double_size, init_convolutions, kept_taps, scaled
 from vitrim.models.network import Network
-from vitrim.models.taps import REDUCTIONS, kept_taps
 from vitrim.models.vit import SIZES, ViT
 
 
@@ -27,11 +26,11 @@ class UNETR2D(Network):
         size = SIZES[config.size]
         self.vit = ViT(self.stem_channels, PATCH, self.token_grid, size, config.depth)
         widths = {reduction: scaled(64 * reduction, config.width) for reduction in (1, 2, 4, 8)}
-        deepest = max(self.roles)
+        deepest = max(self.tap_of_scale)
         self.lifts = nn.ModuleDict()
         self.convs = nn.ModuleDict()
         self.ups = nn.ModuleDict()
-        for reduction in self.roles:
+        for reduction in self.tap_of_scale:
             if reduction == PATCH:
                 self.lifts[str(reduction)] = double_size(size.dim, widths[8])
                 continue
@@ -46,17 +45,17 @@ class UNETR2D(Network):
             init_convolutions(part)
 
     @property
-    def roles(self) -> dict[int, int]:
+    def tap_of_scale(self) -> dict[int, int]:
         """Reduction of the scale that is fed -> block, from 1. At depth 7: blocks 3, 6 and 7 feed 1/2, 1/4 and 1/8."""
         return dict(zip(REDUCTIONS, kept_taps(self.config.taps, self.depth), strict=False))
 
     def segment(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (B, K, H, W) of images (B, stem_channels, H, W)."""
         last, maps = self.vit(images, self.taps)
-        deepest = max(self.roles)
+        deepest = max(self.tap_of_scale)
         below: tuple[torch.Tensor, ...] = ()
-        for reduction in sorted(self.roles, reverse=True):
-            tokens = last if reduction == deepest else maps[self.roles[reduction]]
+        for reduction in sorted(self.tap_of_scale, reverse=True):
+            tokens = last if reduction == deepest else maps[self.tap_of_scale[reduction]]
             x = self.lifts[str(reduction)](tokens)
             if reduction != PATCH:
                 x = self.convs[str(reduction)](torch.cat((*below, x), dim=1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +26,33 @@ SIZES = {
     "base": ViTSize(768, 12),
 }
 """tiny, small and base as in Touvron et al. 2021 and Dosovitskiy et al. 2021; micro is for two processor cores."""
+
+
+@dataclass(frozen=True)
+class PretrainedViT:
+    """Where a network's ViT can get ImageNet weights: stands beside the code of the network."""
+
+    label: str
+    """What is filled, in words."""
+    architecture: str
+    """timm's name of the architecture at size base."""
+    hub: Mapping[str, str]
+    """Size to the name under which timm's hub has the weights."""
+    google: str
+    """Name of the file that Google publishes, for size base."""
+    patch: int = 16
+    """Pixels, or places of the stem's map, along one side of a patch."""
+    with_stem: bool = False
+    """Whether the weights fill a convolutional stem too, which then has to be of width 1."""
+
+
+PLAIN_VIT = PretrainedViT(
+    label="ViT",
+    architecture="vit_base_patch16_224",
+    hub={size: f"vit_{size}_patch16_224.augreg_in21k" for size in ("tiny", "small", "base")},
+    google="ViT-B_16",
+)
+"""ViT on raw patches, trained on ImageNet-21k (Steiner et al. 2022), as the paper's."""
 
 
 class ViT(nn.Module):

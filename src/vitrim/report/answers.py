@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from vitrim.attention.decided import Decision
+from vitrim.attention.decision import Decision
 from vitrim.report.run import NetworkRun, Run
-from vitrim.report.words import costs, explain_flags, needs, other_seeds, saves
+from vitrim.report.sentences import costs, explain_flags, needs, other_seeds, saves
 
 
 @dataclass(frozen=True)

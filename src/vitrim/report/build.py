@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vitrim.attention.figures import write_figures
 from vitrim.files import write_text
+from vitrim.progress import Reporter
 from vitrim.report.answers import answers
-from vitrim.report.markdown import page as markdown_page
-from vitrim.report.page import page as html_page
+from vitrim.report.html_page import page as html_page
+from vitrim.report.markdown_page import page as markdown_page
 from vitrim.report.paper import comparison
-from vitrim.report.rules import rules_table
+from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run, read_run
 from vitrim.report.tables import latex, results_table
 
 
-def write_report(run: Path) -> list[Path]:
-    """Write report.md, report.tex (tables for a paper) and report.html into the study's folder and return their paths.
+def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list[Path]:
+    """Write report.md, report.tex (tables for a paper) and report.html into the study's folder; return their paths.
 
-    InputError where the folder holds no study, or a file in it cannot be read.
+    Also draws the figures of each network whose folder has none yet, or of all networks with `redraw`.
+
+    Raises InputError if the folder holds no study, or a file in it cannot be read.
     """
     stored = read_run(run)
     found = answers(stored)
@@ -30,6 +34,13 @@ def write_report(run: Path) -> list[Path]:
     for name, text in pages.items():
         write_text(stored.folder / name, text)
         paths.append(stored.folder / name)
+    folders = [path.parent for path in sorted((stored.folder / "networks").glob("*/decision.json"))]
+    missing = [folder for folder in folders if redraw or not (folder / "figures").is_dir()]
+    if missing:
+        with reporter.stage("figures", len(missing)) as stage:
+            for folder in missing:
+                write_figures(folder)
+                stage.advance(note=folder.name)
     return paths
 
 

@@ -1,168 +1,161 @@
-"""Line charts as SVG text; colours come from the page's style sheet, so that they follow light, dark and print."""
+"""The charts of one network: its measures by block with the decision, Dice by depth, training."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from math import floor, isfinite, log10
+from dataclasses import dataclass
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
-
-def element(name: str, content: Any = "", **attributes: Any) -> Markup:
-    """An SVG element; `class_` is class, `stroke_width` is stroke-width; everything is escaped but Markup."""
-    text = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
-    return Markup(f"<{name}{text}>{escape(content)}</{name}>")
-
-
-def join(parts: Sequence[Markup]) -> Markup:
-    """Several elements as one."""
-    return Markup("").join(parts)
+from vitrim.attention.decision import Decision
+from vitrim.attention.measures import MEASURES, Measure
+from vitrim.report.curves import Curve, available, curve
+from vitrim.report.formatting import capitalised, fixed, is_number, plural, signed
+from vitrim.report.rule_comparison import rules_of
+from vitrim.report.run import NetworkRun, Run
+from vitrim.report.svg import Line, chart, flag, framed, level, nice_range, shade
 
 
 @dataclass(frozen=True)
-class Line:
-    """A curve: points (x, y), the CSS class that colours it, its name, and the two sides of a band around it."""
+class Figure:
+    """A chart with its heading and how it reads."""
 
-    points: Sequence[tuple[float, float]]
-    style: str
-    name: str
-    low: Sequence[float] | None = None
-    high: Sequence[float] | None = None
-    markers: bool = False
+    key: str
+    title: str
+    reads: str
+    svg: Markup
 
 
-@dataclass(frozen=True)
-class Frame:
-    """The plotting area: ranges of both axes, size in user units."""
-
-    x: tuple[float, float]
-    y: tuple[float, float]
-    width: int = 290
-    height: int = 185
-    left: int = 40
-    right: int = 12
-    top: int = 10
-    bottom: int = 34
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        """Place of a point in user units, kept inside the frame vertically."""
-        across = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
-        up = min(1.0, max(0.0, (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)))
-        return (
-            round(self.left + across * (self.width - self.left - self.right), 2),
-            round(self.height - self.bottom - up * (self.height - self.top - self.bottom), 2),
-        )
+def measure_figures(network: NetworkRun) -> list[Figure]:
+    """A chart for each measure in the profile; the one that decided comes first and carries the threshold."""
+    if network.profile is None:
+        return []
+    measures = available(network.profile)
+    if network.decision is not None:
+        deciding = network.decision.measure
+        measures.sort(key=lambda measure: measure.name != deciding)
+    return [figure for measure in measures if (figure := _measure_figure(network, measure)) is not None]
 
 
-def framed(x: tuple[float, float], y: tuple[float, float], large: bool = False) -> Frame:
-    """A frame with room on the left for the numbers of its axis."""
-    left = max(34, 10 + round(6.3 * max(len(f"{value:g}") for value in ticks(*y))))
-    return Frame(x, y, 460, 240, left=left) if large else Frame(x, y, left=left)
+def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
+    decision = network.decision
+    trained: Curve | None
+    if decision is not None and decision.measure == measure.name:
+        trained, untrained = _deciding_curves(decision)
+    else:
+        decision = None
+        trained, untrained = curve(network.profile, measure.name), curve(network.untrained, measure.name)
+    if trained is None:
+        return None
+    lines = [Line(trained.points, "trained", "trained", trained.low, trained.high, markers=True)]
+    if untrained is not None:
+        lines.insert(0, Line(untrained.points, "untrained", "untrained"))
+    values = [y for line in lines for _, y in line.points] + [*(trained.low or ()), *(trained.high or ())]
+    last = max(trained.blocks)
+    under, over = [], []
+    ends = nice_range([*values, decision.threshold] if decision else values, measure.low, measure.high)
+    frame = framed((0.5, last + 0.5), ends, large=decision is not None)
+    if decision is not None:
+        under.append(shade(frame, decision.depth + 0.5, "discarded"))
+        over.append(level(frame, decision.threshold, f"threshold {fixed(decision.threshold, 2)}"))
+    label = f"{capitalised(measure.title)} of the attention in {network.title} by block, trained and untrained"
+    name = f"decision-{network.name}" if decision is not None else ""
+    svg = chart(frame, lines, label, "block", trained.blocks, under, over, name)
+    return Figure(measure.name, capitalised(measure.label), measure.reading, svg)
 
 
-def nice_range(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float]:
-    """Ends of an axis that hold all values, with fixed ends where given."""
-    known = [value for value in values if isfinite(value)] or [0.0, 1.0]
-    bottom = min(known) if low is None else min(low, *known)
-    top = max(known) if high is None else max(high, *known)
-    space = (top - bottom or abs(top) or 1.0) * 0.08
-    return (bottom - space if low is None else bottom, top + space if high is None else top)
+def _deciding_curves(decision: Decision) -> tuple[Curve, Curve | None]:
+    """What the decision itself stored, so that the chart shows what decided."""
+    blocks = decision.blocks
+    numbers = tuple(block.block for block in blocks)
+    low, high = [b.low for b in blocks if b.low is not None], [b.high for b in blocks if b.high is not None]
+    known = len(low) == len(high) == len(blocks)
+    trained = Curve(
+        numbers, tuple(b.value for b in blocks), tuple(low) if known else None, tuple(high) if known else None
+    )
+    before = [block.untrained_value for block in blocks if block.untrained_value is not None]
+    return trained, Curve(numbers, tuple(before)) if len(before) == len(blocks) else None
 
 
-def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers between two ends."""
-    raw = (high - low or 1) / count
-    power = 10.0 ** floor(log10(raw))
-    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= raw * 0.999)
-    first = -floor(-low / step)
-    return [round(step * index, 10) for index in range(first, int(high / step + 1e-9) + 1)]
+def slider(run: Run, network: NetworkRun) -> dict[str, Any] | None:
+    """What the page needs to move the threshold: the per-block values, and what was trained at which depth."""
+    decision = network.decision
+    if decision is None or network.profile is None:
+        return None
+    measure = MEASURES[decision.measure]
+    blocks = [
+        {"low": b.value if b.low is None else b.low, "value": b.value, "high": b.value if b.high is None else b.high}
+        for b in decision.blocks
+    ]
+    trained = {}
+    for _, row in run.rows(network.name).iterrows():
+        if row["seed"] == run.seeds[0] and is_number(row.get("dice_change_percent")):
+            trained[int(row["blocks"])] = (
+                f"The network of {plural(int(row['blocks']), 'block')} was trained: its Dice changes by "
+                f"{signed(row['dice_change_percent'], 2)} %."
+            )
+    top = max([1.0, decision.threshold, *(block["high"] for block in blocks)])
+    bottom = min(0.0, *(block["low"] for block in blocks))
+    return {
+        "blocks": blocks,
+        "threshold": decision.threshold,
+        "falls": measure.falls,
+        "trained": trained,
+        "least": round(bottom, 2),
+        "most": round(top + 0.005, 2),
+    }
 
 
-def chart(
-    frame: Frame,
-    lines: Sequence[Line],
-    label: str,
-    x_label: str,
-    x_ticks: Sequence[float] | None = None,
-    under: Sequence[Markup] = (),
-    over: Sequence[Markup] = (),
-    name: str = "",
-) -> Markup:
-    """A chart with axes, `under` below and `over` above its lines.
-
-    A screen reader says `label`. With a `name`, its id, the chart carries its frame for the page's script.
-    """
-    parts = [element("title", label), *under, *_axes(frame, x_label, x_ticks)]
-    for line in lines:
-        points = [frame.at(x, y) for x, y in line.points if isfinite(y)]
-        if line.low is not None and line.high is not None:
-            xs = [x for x, _ in line.points]
-            ring = [frame.at(x, y) for x, y in zip(xs, line.high, strict=True)]
-            ring += [frame.at(x, y) for x, y in reversed(list(zip(xs, line.low, strict=True)))]
-            parts.append(element("polygon", points=_pairs(ring), class_=f"band {line.style}"))
-        parts.append(element("polyline", points=_pairs(points), class_=f"line {line.style}"))
-        if line.markers:
-            for x, y in line.points:
-                px, py = frame.at(x, y)
-                hint = element("title", f"{line.name}: {x:g}, {y:.3f}")
-                parts.append(element("circle", hint, cx=px, cy=py, r=3, class_=f"dot {line.style}"))
-    identity = {"id": name, "data_frame": json.dumps(asdict(frame))} if name else {}
-    return element(
-        "svg", join([*parts, *over]), viewBox=f"0 0 {frame.width} {frame.height}", class_="chart", role="img",
-        aria_label=label, **identity,
-    )  # fmt: skip
-
-
-def level(frame: Frame, y: float, text: str, style: str = "threshold") -> Markup:
-    """A horizontal line with its name."""
-    x0, py = frame.at(frame.x[0], y)
-    x1, _ = frame.at(frame.x[1], y)
-    line = element("line", x1=x0, y1=py, x2=x1, y2=py, class_=style)
-    words = element("text", text, x=x1 - 2, y=round(py - 4, 2), class_=f"{style}-text", text_anchor="end")
-    return element("g", line + words, class_=f"{style}-group")
+def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
+    """Average Dice by depth, where at least four depths were trained; the decision stands as a line."""
+    rows = run.rows(network.name)
+    rows = rows[rows["seed"] == run.seeds[0]].sort_values("blocks")
+    if len(rows) < 4:
+        return None
+    blocks, dice = [int(b) for b in rows["blocks"]], [float(d) for d in rows["average_dice"]]
+    full = float(rows[rows["blocks"] == run.full_blocks(network.name)]["average_dice"].iloc[0])
+    low = [
+        full * (1 + float(v) / 100) if is_number(v) else d
+        for v, d in zip(rows["change_low_percent"], dice, strict=True)
+    ]
+    high = [
+        full * (1 + float(v) / 100) if is_number(v) else d
+        for v, d in zip(rows["change_high_percent"], dice, strict=True)
+    ]
+    chosen = rules_of(run, network.name)
+    bottom, top = nice_range([*dice, *low, *high, full * 0.95], None, None)
+    top += (top - bottom) * 0.07 * len(chosen)  # the rules' names stand there
+    frame = framed((min(blocks) - 0.5, max(blocks) + 0.5), (bottom, top), large=bool(chosen))
+    marks = [
+        level(frame, full * (1 - float(margin) / 100), f"{margin} % below the full network") for margin in run.margins
+    ]
+    marks += [flag(frame, depth, f"by {rule}: {depth}", place) for place, (rule, depth) in enumerate(chosen.items())]
+    under = [shade(frame, network.decision.depth + 0.5, "discarded")] if network.decision is not None else []
+    line = Line(list(zip(blocks, dice, strict=True)), "trained", "average Dice", low, high, markers=True)
+    label = f"Average Dice of {network.title} by number of blocks"
+    svg = chart(frame, [line], label, "transformer blocks", blocks, under, marks)
+    reads = "Every depth trained alike; the band is the interval of the change against the full network."
+    if chosen:
+        reads += " The vertical lines: the depth that each rule chooses."
+    return Figure("depth", "Dice by depth", reads, svg)
 
 
-def flag(frame: Frame, x: float, text: str, row: int = 0) -> Markup:
-    """A vertical line at x with its name at the top; `row` lowers the name below those of others."""
-    px, bottom = frame.at(x, frame.y[0])
-    top = frame.top + 12 * row
-    line = element("line", x1=px, y1=bottom, x2=px, y2=top, class_="threshold")
-    late = px > frame.width * 0.6
-    place = {"x": round(px + (-4 if late else 4), 2), "y": round(top + 9, 2)}
-    words = element("text", text, **place, class_="threshold-text", text_anchor="end" if late else "start")
-    return element("g", line + words, class_="flag")
-
-
-def shade(frame: Frame, x: float, text: str) -> Markup:
-    """Everything to the right of x, greyed: what is discarded."""
-    left, _ = frame.at(min(x, frame.x[1]), 0)
-    right, _ = frame.at(frame.x[1], 0)
-    width = round(right - left, 2)
-    tall = frame.height - frame.top - frame.bottom
-    box = element("rect", x=left, y=frame.top, width=width, height=tall, class_="discarded")
-    low = frame.height - frame.bottom - 5
-    words = element("text", text if width > 60 else "", x=round(left + 4, 2), y=low, class_="discarded-text")
-    return element("g", box + words)
-
-
-def _axes(frame: Frame, x_label: str, x_ticks: Sequence[float] | None) -> list[Markup]:
-    parts = []
-    x0, y0 = frame.at(*[frame.x[0], frame.y[0]])
-    x1, _ = frame.at(frame.x[1], frame.y[0])
-    for value in ticks(*frame.y):
-        _, py = frame.at(frame.x[0], value)
-        parts.append(element("line", x1=x0, y1=py, x2=x1, y2=py, class_="grid"))
-        parts.append(element("text", format(value, "g"), x=x0 - 5, y=round(py + 3.5, 2), text_anchor="end"))
-    for value in ticks(*frame.x) if x_ticks is None else x_ticks:
-        px, _ = frame.at(value, frame.y[0])
-        parts.append(element("text", format(value, "g"), x=px, y=y0 + 14, text_anchor="middle"))
-    parts.append(element("line", x1=x0, y1=y0, x2=x1, y2=y0, class_="axis"))
-    parts.append(element("text", x_label, x=round((x0 + x1) / 2, 2), y=frame.height - 4, text_anchor="middle"))
-    return parts
-
-
-def _pairs(points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{x:g},{y:g}" for x, y in points)
+def training_figure(run: Run, network: NetworkRun) -> Figure | None:
+    """Training loss by step, one line a depth, smoothed over a twentieth of the steps."""
+    if run.history is None:
+        return None
+    rows = run.history[(run.history["network"] == network.name) & (run.history["seed"] == run.seeds[0])]
+    if "fold" in rows.columns and len(rows):
+        rows = rows[rows["fold"] == rows["fold"].iloc[0]]
+    lines = []
+    for place, blocks in enumerate(sorted(set(rows["blocks"]), reverse=True)):
+        part = rows[rows["blocks"] == blocks]
+        loss = part["loss"].rolling(max(1, len(part) // 20), min_periods=1).mean()
+        thinned = list(zip(part["step"], loss, strict=True))[:: max(1, len(part) // 300)]
+        lines.append(Line(thinned, f"series-{place % 6}", plural(int(blocks), "block")))
+    if not lines:
+        return None
+    values = [y for line in lines for _, y in line.points]
+    frame = framed((0, float(rows["step"].max())), nice_range(values, 0.0, None))
+    svg = chart(frame, lines, f"Training loss of {network.title} by step", "step")
+    return Figure("training", "Training loss", "Mean of Dice loss and cross-entropy, by step.", svg)

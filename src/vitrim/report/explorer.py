@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from vitrim.attention.maps import roll_out
 from vitrim.errors import InputError
-from vitrim.report.pictures import window
-from vitrim.report.quantise import Loss, loss, pack, rolled_out, unpack
-from vitrim.report.run import arrays
+from vitrim.files import read_arrays
+from vitrim.report.images import window
+from vitrim.report.quantise import Loss, loss, pack, unpack
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ class Embedded:
 
 
 def read_explorer(path: Path) -> Stored | None:
-    """Read what `vitrim.study.explorer.write_explorer` wrote; None where there is no such file."""
-    found = arrays(path)
+    """Read what `vitrim.studies.snapshots.write_explorer` wrote; None where there is no such file."""
+    found = read_arrays(path)
     if found is None:
         return None
     try:
@@ -153,7 +154,7 @@ def _sections(stored: Stored, chosen: Sequence[Variant]) -> dict[str, Section]:
             exact = _rows(variant.mean[index])
             packed = pack(exact)
             shown = unpack(packed)
-            lost = loss(exact, shown, stored.grid).join(loss(rolled_out(exact), rolled_out(shown), stored.grid))
+            lost = loss(exact, shown, stored.grid).join(loss(roll_out(exact), roll_out(shown), stored.grid))
             sections[f"mean-{variant.blocks}-{index}"] = Section(_deflate(packed.content), index, None, lost)
     for variant in chosen:
         if variant.heads:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitrim.report.numbers import fixed, plural
-from vitrim.report.pictures import grey, mosaic, mosaic_top, overlay
+from vitrim.attention.maps import mosaic_top
+from vitrim.report.formatting import fixed, plural
+from vitrim.report.images import grey, mosaic_png, overlay
 from vitrim.report.run import Examples, NetworkRun, Run
 
 
@@ -47,8 +48,10 @@ def mosaics(network: NetworkRun) -> list[Mosaic]:
         return []
     found = []
     for block, maps in zip(network.maps.blocks, network.maps.maps, strict=True):
+        if block not in network.maps.shown:
+            continue
         top = mosaic_top(maps)
-        found.append(Mosaic(block, mosaic(maps, network.maps.grid, top), top))
+        found.append(Mosaic(block, mosaic_png(maps, network.maps.grid, top), top))
     return found
 
 
@@ -84,13 +87,13 @@ def _tiles(examples: Examples, network: NetworkRun, index: int) -> tuple[Tile, .
             continue
         prediction = examples.predictions[name, blocks][index]
         caption = plural(blocks, "block")
-        dice = fixed(slice_dice(prediction, reference), 3)
+        dice = fixed(labels_dice(prediction, reference), 3)
         alt = f"Prediction of {network.title} with {caption}; Dice on this slice {dice}"
         tiles.append(Tile(caption, overlay(prediction, reference), dice, alt))
     return tuple(tiles)
 
 
-def slice_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
+def labels_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
     """Average Dice of one slice over the classes in reference or prediction; NaN if there are none."""
     values = []
     for index in np.union1d(np.unique(prediction), np.unique(reference)):

@@ -7,8 +7,9 @@ import re
 from importlib import resources
 from typing import Any
 
-from vitrim.report.numbers import NOTHING, fixed, is_number, signed
-from vitrim.report.run import TITLES, Run
+from vitrim.config.names import NETWORK_TITLES
+from vitrim.report.formatting import NOTHING, fixed, is_number, signed
+from vitrim.report.run import Run
 from vitrim.report.tables import Cell, Column, Table
 
 CITATION = (
@@ -58,7 +59,7 @@ def comparison(run: Run) -> Table | None:
     ]
     rows = []
     for theirs in paper["rows"]:
-        network = next(name for name, title in TITLES.items() if title == theirs["model"])
+        network = next(name for name, title in NETWORK_TITLES.items() if title == theirs["model"])
         row = run.row(network, theirs["blocks"], run.seeds[0])
         if row is None:
             continue

@@ -10,10 +10,10 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from vitrim.data.preprocess import Prepared, shown, shown_spacing
+from vitrim.data.preprocessing import PreparedCase, shown, shown_spacing
 from vitrim.files import replacing
 from vitrim.inference.inputs import Loaded
-from vitrim.report.pictures import class_colour, edges, window
+from vitrim.report.images import class_colour, edges, window
 
 SLICES = 6
 COLUMNS = 3
@@ -21,7 +21,9 @@ FILL = 0.35
 """How much of a structure's colour lies over the image inside its outline."""
 
 
-def write_preview(path: Path, loaded: Loaded, labels: np.ndarray, prepared: Prepared, classes: dict[int, str]) -> None:
+def write_preview(
+    path: Path, loaded: Loaded, labels: np.ndarray, prepared: PreparedCase, classes: dict[int, str]
+) -> None:
     """Draw six slices of a case as the network saw them turned, each structure of `labels` (X, Y, Z) in its colour.
 
     The slices are evenly spaced over those in which something was found, or over all. Pixels have the voxels' shape.

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
-from vitrim.attention.grid import distances
-from vitrim.attention.measures import rollout
+from vitrim.attention.tokens import distances
 
 LEVELS = 15
 ENDS = 65535
@@ -66,15 +64,7 @@ def _ends(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[..., :1], values[..., 1:]
 
 
-def rolled_out(means: np.ndarray) -> np.ndarray:
-    """Attention rollout up to each block, of head-averaged attention (B, N, N)."""
-    steps: list[torch.Tensor] = []
-    for block in torch.from_numpy(means):
-        steps.append(rollout(block, steps[-1] if steps else None))
-    return torch.stack(steps).numpy()
-
-
-def globality(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+def row_globality(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Of every row of (..., N, N): its distance over that of uniform attention, (..., N)."""
     far = distances(grid).float().numpy()
     return (maps * far).sum(axis=-1) / far.mean()
@@ -106,5 +96,5 @@ class Loss:
 def loss(exact: np.ndarray, shown: np.ndarray, grid: tuple[int, int]) -> Loss:
     """Compare attention (..., N, N) with what the page shows of it."""
     moved = np.abs(exact - shown).sum(axis=-1) / 2
-    far = np.abs(globality(exact, grid) - globality(shown, grid))
+    far = np.abs(row_globality(exact, grid) - row_globality(shown, grid))
     return Loss(float(moved.mean()), float(moved.max()), float(far.max()), moved.size)

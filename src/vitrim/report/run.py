@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
-from vitrim.attention.decided import Decision
-from vitrim.beside import stored_json
+from vitrim.attention.decision import Decision
+from vitrim.attention.maps import StoredMaps
+from vitrim.config.names import NETWORK_TITLES
 from vitrim.errors import InputError
-from vitrim.study.tables import read_table
-
-TITLES = {"transunet": "TransUNet", "cats2d": "2D CATS", "unetr2d": "2D UNETR"}
-"""The paper's names of the networks."""
+from vitrim.files import read_arrays, read_json, read_table
 
 REQUIRED = ("network", "blocks", "role", "seed", "average_dice")
-
-
-@dataclass(frozen=True)
-class Maps:
-    """Raw attention of one slice: image (H, W), token grid, and head-averaged maps (B, N, N) of the given blocks."""
-
-    case: str
-    slice: int
-    image: np.ndarray
-    grid: tuple[int, int]
-    blocks: tuple[int, ...]
-    maps: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -55,12 +39,12 @@ class NetworkRun:
     decision: Decision | None
     profile: pd.DataFrame | None
     untrained: pd.DataFrame | None
-    maps: Maps | None
+    maps: StoredMaps | None
 
     @property
     def title(self) -> str:
         """The network's name as people say it."""
-        return TITLES.get(self.name, self.name)
+        return NETWORK_TITLES.get(self.name, self.name)
 
 
 @dataclass(frozen=True)
@@ -126,7 +110,7 @@ def read_run(folder: Path) -> Run:
     missing = [column for column in REQUIRED if results is None or column not in results.columns]
     if missing or results is None or results.empty:
         raise InputError(f"{folder / 'results.csv'} is not a study's table: it lacks {', '.join(missing) or 'rows'}")
-    study = stored_json(folder / "study.json")
+    study = read_json(folder / "study.json")
     settings = study.get("study")
     names = list(dict.fromkeys(str(name) for name in results["network"]))
     return Run(
@@ -134,7 +118,7 @@ def read_run(folder: Path) -> Run:
         name=str(settings["name"]) if isinstance(settings, dict) and "name" in settings else folder.name,
         config=_text(folder / "config.yaml"),
         study=study,
-        versions=stored_json(folder / "versions.json"),
+        versions=read_json(folder / "versions.json"),
         results=results,
         cases=_table(folder / "cases.csv"),
         cost=_table(folder / "cost.csv"),
@@ -153,7 +137,7 @@ def _network(folder: Path, name: str) -> NetworkRun:
         decision=Decision.load(decision) if decision.is_file() else None,
         profile=_table(folder / "profile.csv"),
         untrained=_table(folder / "untrained" / "profile.csv"),
-        maps=_maps(folder / "maps.npz"),
+        maps=StoredMaps.load(folder / "maps.npz"),
     )
 
 
@@ -165,34 +149,8 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
 
-def arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """What an .npz file holds; None where there is none, InputError where it cannot be read."""
-    if not path.is_file():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
-
-
-def _maps(path: Path) -> Maps | None:
-    stored = arrays(path)
-    if stored is None:
-        return None
-    h, w = (int(n) for n in stored["grid"])
-    return Maps(
-        case=str(stored["case"]),
-        slice=int(stored["slice"]),
-        image=stored["image"],
-        grid=(h, w),
-        blocks=tuple(int(block) for block in stored["blocks"]),
-        maps=stored["maps"].astype(np.float32),
-    )
-
-
 def _examples(path: Path) -> Examples | None:
-    stored = arrays(path)
+    stored = read_arrays(path)
     if stored is None:
         return None
     predictions = {}

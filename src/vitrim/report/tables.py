@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vitrim.report.numbers import NOTHING, fixed, interval, is_number, signed, whole
-from vitrim.report.run import TITLES, Run
+from vitrim.config.names import NETWORK_TITLES
+from vitrim.data.readers import LAYOUTS
+from vitrim.report.formatting import NOTHING, fixed, interval_text, is_number, signed, whole
+from vitrim.report.run import Run
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def results_table(run: Run) -> Table:
         known = [float(value) for value in hd95 if is_number(value)]
         rows.append(
             (
-                Cell(TITLES.get(network, network), TITLES.get(network, network)),
+                Cell(NETWORK_TITLES.get(network, network), NETWORK_TITLES.get(network, network)),
                 Cell(str(blocks), blocks),
                 Cell(whole(row.get("train_slices")), _value(row.get("train_slices"))),
                 *(_dice_cell(row, name, as_one) for name in run.classes),
@@ -80,7 +82,7 @@ def results_table(run: Run) -> Table:
                 Cell(role(row.get("role")), role(row.get("role"))),
                 *([Cell(str(seed), seed)] if several else []),
                 Cell(
-                    interval(row.get("change_low_percent"), row.get("change_high_percent"), 2),
+                    interval_text(row.get("change_low_percent"), row.get("change_high_percent"), 2),
                     _value(row.get("change_low_percent")),
                 ),
                 *(_verdict_cell(row, margin) for margin in run.margins),
@@ -107,11 +109,17 @@ def role(value: Any) -> str:
 
 def markdown(table: Table) -> str:
     """The table as GitHub Markdown, its notes below."""
-    head = "| " + " | ".join(_pipe(column.heading) for column in table.columns) + " |"
-    rule = "|" + "|".join("---:" if column.number else "---" for column in table.columns) + "|"
-    body = ["| " + " | ".join(_pipe(cell.text) for cell in row) + " |" for row in table.rows]
-    notes = [line for note in table.notes for line in ("", note)]
-    return "\n".join([head, rule, *body, *notes]) + "\n"
+    rows = [[cell.text for cell in row] for row in table.rows]
+    text = markdown_table([column.heading for column in table.columns], rows, [c.number for c in table.columns])
+    return "\n\n".join([text, *table.notes]) + "\n"
+
+
+def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool] | None = None) -> str:
+    """A GitHub Markdown table without its last line break. By default all columns but the first hold numbers."""
+    numbers = [place > 0 for place in range(len(heading))] if numbers is None else numbers
+    ruler = "|" + "|".join("---:" if number else "---" for number in numbers) + "|"
+    lines = ["| " + " | ".join(_pipe(text) for text in cells) + " |" for cells in (heading, *rows)]
+    return "\n".join([lines[0], ruler, *lines[1:]])
 
 
 def latex(table: Table, caption: str, label: str) -> str:
@@ -122,21 +130,33 @@ def latex(table: Table, caption: str, label: str) -> str:
     ]
     if not any(column.beyond for column in table.columns):
         parts.pop()
-    lines = [r"% needs \usepackage{booktabs} and \usepackage{graphicx}", r"\begin{table}", r"\centering"]
-    for part in parts:
-        spec = "".join("r" if table.columns[i].number else "l" for i in part)
-        lines += [r"\resizebox{\linewidth}{!}{%", rf"\begin{{tabular}}{{{spec}}}", r"\toprule"]
-        lines += [_tex_row([table.columns[i].heading for i in part]), r"\midrule"]
-        previous = None
-        for row in table.rows:
-            if previous not in (None, row[0].text):
-                lines.append(r"\addlinespace")
-            previous = row[0].text
-            lines.append(_tex_row([row[i].text for i in part]))
-        lines += [r"\bottomrule", r"\end{tabular}}", "", r"\medskip"]
-    notes = " ".join(table.notes)
-    lines[-1] = rf"\caption{{{tex_escape(caption)}{' ' if notes else ''}{tex_escape(notes)}}}"
-    return "\n".join([*lines, rf"\label{{{label}}}", r"\end{table}"]) + "\n"
+    tabulars = [rf"\resizebox{{\linewidth}}{{!}}{{%{chr(10)}{_tabular(table, part)}}}" for part in parts]
+    text = tex_escape(" ".join([caption, *table.notes]))
+    lines = [
+        r"% needs \usepackage{booktabs} and \usepackage{graphicx}",
+        r"\begin{table}",
+        r"\centering",
+        "\n\n\\medskip\n".join(tabulars),
+        rf"\caption{{{text}}}",
+        rf"\label{{{label}}}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _tabular(table: Table, columns: Sequence[int]) -> str:
+    """Some columns as a tabular, with room between models; pandas sets it."""
+    frame = pd.DataFrame([[row[i].text for i in columns] for row in table.rows])
+    headings = [tex_escape(table.columns[i].heading) for i in columns]
+    style = frame.style.format(tex_escape).relabel_index(headings, axis=1).hide(axis="index")
+    form = "".join("r" if table.columns[i].number else "l" for i in columns)
+    lines = style.to_latex(hrules=True, column_format=form).rstrip().splitlines()
+    start = next(n for n, line in enumerate(lines) if line == r"\midrule") + 1
+    models = [row[0].text for row in table.rows]
+    for place in range(len(models) - 1, 0, -1):
+        if models[place] != models[place - 1]:
+            lines.insert(start + place, r"\addlinespace")
+    return "\n".join(lines)
 
 
 TEX = {
@@ -149,10 +169,6 @@ TEX = {
 def tex_escape(text: str) -> str:
     """Text as LaTeX sets it, nothing in it a command."""
     return "".join(TEX.get(character, character) for character in " ".join(text.split()))
-
-
-def _tex_row(texts: Sequence[str]) -> str:
-    return " & ".join(tex_escape(text) for text in texts) + r" \\"
 
 
 def _pipe(text: str) -> str:
@@ -189,10 +205,11 @@ def _dice_cell(row: pd.Series, name: str, as_one: dict[tuple[Any, ...], float]) 
 
 
 def _absent_as_one(run: Run) -> dict[tuple[Any, ...], float]:
-    """For EMIDEC, the other convention: Dice by class if a case without the class counts as 1 (design, section 4)."""
+    """The other convention for empty masks, where the layout prints it: a case without the class counts as 1."""
     settings = run.study.get("study")
     data = settings.get("data") if isinstance(settings, dict) else None
-    if run.cases is None or not isinstance(data, dict) or data.get("layout") != "emidec":
+    layout = LAYOUTS.get(str(data.get("layout"))) if isinstance(data, dict) else None
+    if run.cases is None or layout is None or not layout.absent_also_as_one:
         return {}
     filled = run.cases.assign(dice=run.cases["dice"].fillna(1.0))
     return filled.groupby(["network", "blocks", "class"])["dice"].mean().to_dict()

@@ -9,7 +9,7 @@ import h5py
 import nibabel as nib
 import numpy as np
 
-from vitrim.config import PhantomConfig
+from vitrim.config.schema import PhantomConfig
 from vitrim.data.phantoms.shapes import Drawing, Triple
 from vitrim.data.readers.synapse import ORGANS, RAW_VALUES
 from vitrim.errors import InputError

@@ -1,20 +1,23 @@
-"""One file per layout: each turns a folder into cases, and does nothing else."""
+"""One file per data layout: each turns a folder into cases, and ends with the record of its layout."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from typing import get_args
 
-from vitrim.config import DataConfig
+from vitrim.config.names import LayoutName
+from vitrim.config.schema import DataConfig
 from vitrim.data.cases import CaseSet
-from vitrim.data.readers import decathlon, emidec, ibsr18, synapse
-from vitrim.data.volumes import load_volume
-from vitrim.errors import InputError
+from vitrim.data.readers.layout import Layout
+from vitrim.errors import DataError
 
-__all__ = ["load_volume", "read_cases"]
-
-READERS = {"decathlon": decathlon.read, "ibsr18": ibsr18.read, "emidec": emidec.read, "synapse": synapse.read}
+LAYOUTS: dict[str, Layout] = {
+    name: import_module(f"vitrim.data.readers.{name}").LAYOUT for name in get_args(LayoutName)
+}
+"""Every layout by its name: the record in the file of that name."""
 
 
 def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet:
@@ -26,14 +29,14 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"no such data folder: {folder}")
-    case_set = READERS[config.layout](config, folder)
+        raise DataError(f"no such data folder: {folder}")
+    case_set = LAYOUTS[config.layout].read(config, folder)
     if strict and case_set.problems:
         more = len(case_set.problems) - 1
         tail = f" (and {more} more: vitrim data check lists them all)" if more else ""
-        raise InputError(case_set.problems[0] + tail)
+        raise DataError(case_set.problems[0] + tail)
     if not case_set.cases and not case_set.problems:
-        raise InputError(f"no cases in {folder}: expected the layout {config.layout!r}")
+        raise DataError(f"no cases in {folder}: expected the layout {config.layout!r}")
     if config.patient is None:
         return case_set
     return replace(case_set, cases=tuple(replace(c, patient=_patient(config.patient, c.id)) for c in case_set.cases))
@@ -42,5 +45,5 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
 def _patient(expression: str, id: str) -> str:
     match = re.search(expression, id)
     if match is None or match[1] is None:
-        raise InputError(f"data.patient {expression!r} does not match the case {id!r}")
+        raise DataError(f"data.patient {expression!r} does not match the case {id!r}")
     return match[1]

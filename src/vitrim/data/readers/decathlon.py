@@ -12,9 +12,10 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from vitrim.config import DataConfig
+from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.walk import NIFTI, stem
+from vitrim.data.readers.find_files import NIFTI, stem
+from vitrim.data.readers.layout import Layout
 from vitrim.errors import InputError
 
 CHANNEL = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})$")
@@ -152,3 +153,6 @@ def _problem(case: Case, folder: Path, channels: int) -> str | None:
     if channels and len(case.images) not in (1, channels):
         return f"case {case.id} has {len(case.images)} of {channels} channels in {folder / 'imagesTr'}"
     return None
+
+
+LAYOUT = Layout("decathlon", read)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vitrim.config import DataConfig
+from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.walk import NIFTI, files, stem
+from vitrim.data.readers.find_files import NIFTI, files, stem
+from vitrim.data.readers.layout import Layout, PaperCounts
 from vitrim.errors import InputError
 
 CLASSES = {0: "background", 1: "myocardium", 2: "infarction", 3: "no-reflow"}
@@ -35,3 +36,6 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
     problems = tuple(f"label without its image: {labels[id]} (expected Images/{id}.nii.gz)" for id in orphans)
     regions = NESTED if config.nested else {}
     return CaseSet("emidec", folder, cases, CLASSES, LABEL_VALUES, ("LGE",), regions=regions, problems=problems)
+
+
+LAYOUT = Layout("emidec", read, CLASSES, PaperCounts(cases=(80, 20), slices=(558, 180)), absent_also_as_one=True)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vitrim.config import DataConfig
+from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.walk import NIFTI, files, stem
+from vitrim.data.readers.find_files import NIFTI, files, stem
+from vitrim.data.readers.layout import Layout, PaperCounts
 from vitrim.errors import InputError
 
 CLASSES = {0: "background", 1: "CSF", 2: "gray matter", 3: "white matter"}
@@ -39,3 +40,6 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
         elif label is not None:
             problems.append(f"label without its image: {label} (expected {id}_ana_strip.nii.gz)")
     return CaseSet("ibsr18", folder, tuple(cases), CLASSES, {n: n for n in CLASSES}, ("T1",), problems=tuple(problems))
+
+
+LAYOUT = Layout("ibsr18", read, CLASSES, PaperCounts(cases=(10, 5), slices=(1280, 640)))

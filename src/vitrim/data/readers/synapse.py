@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from vitrim.config import DataConfig
+from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.walk import NIFTI, files, stem
+from vitrim.data.readers.find_files import NIFTI, files, stem
+from vitrim.data.readers.layout import Layout, PaperCounts
 from vitrim.errors import InputError
 
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
@@ -97,3 +98,6 @@ def _names(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the list {path}: {error}") from error
     return [line.removesuffix(".npz").removesuffix(".npy.h5") for line in dict.fromkeys(lines)]
+
+
+LAYOUT = Layout("synapse", read, CLASSES, PaperCounts(cases=(18, 12), slices=(2211, 1568)))

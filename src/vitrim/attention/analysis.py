@@ -1,0 +1,73 @@
+"""The attention analysis of one network: measure it beside its untrained self, decide its depth, store the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from vitrim.attention.decision import Decision
+from vitrim.attention.forward import CaseImages
+from vitrim.attention.maps import StoredMaps, raw_maps
+from vitrim.attention.profiling import profile_attention
+from vitrim.attention.rule import decide_depth
+from vitrim.config.schema import AttentionConfig
+from vitrim.files import replacing
+
+
+@dataclass(frozen=True)
+class ExampleSlice:
+    """The slice whose attention maps are stored: image (C, H, W)."""
+
+    case: str
+    number: int
+    image: np.ndarray
+
+
+def analyse_network(
+    network: nn.Module,
+    untrained: nn.Module | None,
+    images: Callable[[], Iterable[CaseImages]],
+    example: ExampleSlice,
+    folder: Path,
+    config: AttentionConfig,
+    seed: int,
+) -> Decision:
+    """Write profile.json, profile.csv, untrained/, maps.npz and decision.json into `folder`, whole or not at all.
+
+    Nothing is drawn here; `vitrim.attention.figures.write_figures` draws from these files. `images` is called once for
+    each of the two networks.
+
+    Raises InputError as `profile_attention`.
+    """
+    with replacing(folder) as unfinished:
+        unfinished.mkdir()
+        profile = profile_attention(network, images())
+        baseline = None if untrained is None else profile_attention(untrained, images())
+        decision = decide_depth(
+            profile,
+            measure=config.measure,
+            head=config.head,
+            threshold=config.threshold,
+            untrained=baseline,
+            seed=seed,
+        )
+        profile.save(unfinished)
+        if baseline is not None:
+            baseline.save(unfinished / "untrained")
+        decision.save(unfinished / "decision.json")
+        maps = raw_maps(network, torch.from_numpy(example.image[None]), blocks=None)
+        StoredMaps(
+            case=example.case,
+            slice=example.number,
+            image=example.image.mean(axis=0),
+            grid=profile.grid,
+            blocks=tuple(maps),
+            maps=np.stack(list(maps.values())),
+            shown=tuple(block for block in config.maps if block in maps),
+        ).save(unfinished / "maps.npz")
+    return decision

@@ -1,0 +1,97 @@
+"""Run a model over images as it is: in eval mode for the while, without gradients, one batch after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vitrim.attention.capture import Captured, Reducer, capture_attention
+from vitrim.errors import InputError
+
+
+def as_written(model: nn.Module) -> nn.Module:
+    """The model itself, where `torch.compile` has put a wrapper around it."""
+    return getattr(model, "_orig_mod", model)
+
+
+def run_captured(
+    model: nn.Module, batch: Tensor, reducer: Reducer, layers: str | Sequence[str] | None = None
+) -> Captured:
+    """Run `model` once over `batch` (B, C, H, W), in eval mode and without gradients, its attention going to `reducer`.
+
+    Raises:
+        InputError: if the model cannot take the images, or no attention was captured.
+    """
+    with evaluating(model), torch.no_grad(), capture_attention(model, reducer, layers=layers) as captured:
+        _forward(model, batch)
+    return captured
+
+
+def _forward(model: nn.Module, batch: Tensor) -> None:
+    parameter = next(model.parameters(), None)
+    if parameter is not None:
+        batch = batch.to(parameter.device, parameter.dtype if parameter.is_floating_point() else None)
+    try:
+        model(batch)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, AssertionError, ValueError) as error:
+        shape = "×".join(str(n) for n in batch.shape[1:])
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{type(model).__name__} cannot take images of {shape} (channels×height×width): {reason}"
+        ) from error
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Eval mode for the while; afterwards every module is in the mode that it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+Spacing = tuple[float, float]
+"""mm from one pixel to the next, along rows and along columns."""
+
+CaseImages = tuple[str, Tensor, Spacing | None]
+"""A case: its id, slices (S, C, H, W), and its pixel spacing where that is known."""
+
+
+def batches(
+    images: Any, cases: Sequence[str] | None, spacing: Spacing | None, batch_size: int
+) -> Iterator[tuple[list[str], Tensor, Spacing | None]]:
+    """Case id of each image, the images (B, C, H, W), their spacing: at most `batch_size` images, of one spacing.
+
+    `images` and `cases` as in `profile_attention`.
+    """
+    count = 0
+    for item in [images] if isinstance(images, Tensor) else images:
+        if isinstance(item, Mapping):
+            item = item["image"]
+        name, mm = None, spacing
+        if isinstance(item, (tuple, list)):
+            if isinstance(item[0], str):
+                name, item, mm = item[0], item[1], item[2] if len(item) > 2 and item[2] is not None else spacing
+            else:
+                item = item[0]
+        batch = torch.as_tensor(item)
+        if batch.ndim != 4 or not len(batch):
+            whose = "" if name is None else f" of case {name}"
+            raise InputError(f"images{whose} must be (images, channels, height, width); got {tuple(batch.shape)}")
+        places = range(count, count + len(batch))
+        if cases is not None and len(cases) < places.stop:
+            raise InputError(f"there are {len(cases)} case ids for {places.stop} images or more")
+        ids = [name if name is not None else str(cases[n]) if cases is not None else str(n) for n in places]
+        count += len(batch)
+        for start in range(0, len(batch), batch_size):
+            part = slice(start, start + batch_size)
+            yield ids[part], batch[part], (float(mm[0]), float(mm[1])) if mm is not None else None

@@ -1,0 +1,134 @@
+"""The depth that a network needs, decided from its attention ."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from vitrim.attention.decision import (
+    FALLS_BACK,
+    FEW_CASES,
+    NO_INTERVAL,
+    NOT_CERTAIN,
+    NOT_REACHED,
+    UNIFORM,
+    BlockValue,
+    Decision,
+    Reached,
+    checked,
+    reached,
+    reaches,
+)
+from vitrim.attention.measures import MEASURES
+from vitrim.attention.profile import AttentionProfile
+from vitrim.errors import InputError
+from vitrim.metrics.statistics import MINIMUM_CASES, RESAMPLES, TRUSTED_CASES, mean_interval
+
+
+def decide_depth(
+    profile: AttentionProfile,
+    *,
+    measure: str = "globality",
+    head: int | str = "mean",
+    threshold: float = 2 / 3,
+    untrained: AttentionProfile | None = None,
+    seed: int = 0,
+) -> Decision:
+    """The depth is the first block whose measure reaches the threshold; all later blocks are discarded.
+
+    A 95 % percentile bootstrap over cases goes with it: if a is the first block whose upper end reaches the threshold
+    and b the first whose lower end does, the depth is b, between a and b. Measures that fall as attention becomes
+    global (self share, neighbourhood share, proximity correlation) reach it from above, with the ends exchanged. With
+    fewer than 5 cases there is no interval, only the point estimate. If no block reaches the threshold, all are kept.
+
+    Args:
+        profile: of training cases only.
+        head: "mean", the head-averaged attention; "max", in each block the head whose mean over cases is most global;
+            or the number of a head, from 1.
+        untrained: profile of the same network before training, put beside the values.
+
+    Raises:
+        InputError: if the profile does not hold the measure, or not for every case.
+    """
+    falls = MEASURES[checked(measure)].falls
+    values = _by_head(profile, measure, head)  # (cases, blocks, heads in question)
+    entropies = _entropies(profile, measure, head)
+    before: np.ndarray | None = None
+    if untrained is not None:
+        if untrained.blocks != profile.blocks:
+            raise InputError(f"the untrained network has {untrained.blocks} blocks, the trained one {profile.blocks}")
+        before = _most_global(_by_head(untrained, measure, head).mean(axis=0), falls)
+    before_entropies = _entropies(untrained, measure, head)
+    point = _most_global(values.mean(axis=0), falls)
+    ends = mean_interval(values, seed=seed, summary=lambda means: _most_global(means, falls))
+    blocks = tuple(
+        BlockValue(
+            block=b + 1,
+            value=float(point[b]),
+            low=None if ends is None else float(ends[0][b]),
+            high=None if ends is None else float(ends[1][b]),
+            entropy=_at(entropies, b),
+            untrained_value=_at(before, b),
+            untrained_entropy=_at(before_entropies, b),
+        )
+        for b in range(profile.blocks)
+    )
+    found = reached(blocks, threshold, falls)
+    return Decision(
+        depth=found.depth,
+        low=found.low,
+        high=found.high,
+        measure=measure,
+        head=head,
+        threshold=float(threshold),
+        flags=_flags(blocks, found, threshold, falls, len(profile.cases)),
+        blocks=blocks,
+        cases=profile.cases,
+        resamples=RESAMPLES,
+        seed=seed,
+    )
+
+
+def _by_head(profile: AttentionProfile, measure: str, head: int | str) -> np.ndarray:
+    """(cases, blocks, 1), or (cases, blocks, heads) for the most global head; NaN where a block has fewer heads."""
+    heads = [head] if head != "max" else range(1, max(profile.heads) + 1)
+    values = np.stack([profile.of(measure, h) for h in heads], axis=-1)
+    if np.isnan(values).all(axis=-1).any():
+        raise InputError(f"{measure} is not known for every case and block of head {head!r}: it cannot decide")
+    return values
+
+
+def _most_global(means: np.ndarray, falls: bool) -> np.ndarray:
+    """(..., blocks, heads) to (..., blocks)."""
+    return np.nanmin(means, axis=-1) if falls else np.nanmax(means, axis=-1)
+
+
+def _entropies(profile: AttentionProfile | None, measure: str, head: int | str) -> np.ndarray | None:
+    """Entropy by block of the attention that decides, mean over cases; None where it was not measured."""
+    if profile is None or "entropy" not in profile.measures:
+        return None
+    deciding = _by_head(profile, measure, head).mean(axis=0)  # (blocks, heads)
+    chosen = np.nanargmin(deciding, axis=-1) if MEASURES[measure].falls else np.nanargmax(deciding, axis=-1)
+    entropies = _by_head(profile, "entropy", head).mean(axis=0)
+    return np.take_along_axis(entropies, chosen[:, None], axis=-1)[:, 0]
+
+
+def _at(values: np.ndarray | None, block: int) -> float | None:
+    return None if values is None else float(values[block])
+
+
+def _flags(
+    blocks: tuple[BlockValue, ...], found: Reached, threshold: float, falls: bool, cases: int
+) -> tuple[str, ...]:
+    flags = []
+    if any(block.uniform for block in blocks):
+        flags.append(UNIFORM)
+    if not found.reached:
+        possible = any(reaches(block, threshold, falls, surely=False) for block in blocks)
+        flags.append(NOT_CERTAIN if possible else NOT_REACHED)
+    elif not all(reaches(block, threshold, falls, surely=False) for block in blocks[found.depth :]):
+        flags.append(FALLS_BACK)
+    if cases < MINIMUM_CASES:
+        flags.append(NO_INTERVAL)
+    elif cases < TRUSTED_CASES:
+        flags.append(FEW_CASES)
+    return tuple(flags)

@@ -1,0 +1,53 @@
+"""`vitrim attention`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitrim.cli.root import app
+from vitrim.config.names import DecidingMeasure, Head
+
+
+@app.command()
+def attention(
+    source: Annotated[
+        str, typer.Argument(metavar="CHECKPOINT|timm:NAME", help="Folder of a network, or a timm model.")
+    ],
+    data: Annotated[Path, typer.Option(help="Data set (for a checkpoint) or folder of pictures (for timm).")],
+    out: Annotated[Path, typer.Option(help="New folder for the results.")],
+    study: Annotated[str | None, typer.Option(help="Study whose data section says how to prepare the data.")] = None,
+    weights: Annotated[str | None, typer.Option(help="timm: a file of weights, or none; the hub by default.")] = None,
+    measure: Annotated[DecidingMeasure, typer.Option(help="Measure that decides.")] = "globality",
+    head: Annotated[Head, typer.Option(help="Heads averaged (mean), or the most global head (max).")] = "mean",
+    threshold: Annotated[float, typer.Option(min=0, help="A block that reaches this is global.")] = 2 / 3,
+    cases: Annotated[int | None, typer.Option(min=1, help="Number of cases; all by default.")] = None,
+    slices: Annotated[int | None, typer.Option(min=1, help="Slices of each case; all by default.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the untrained network and of the bootstrap.")] = 0,
+    html: Annotated[bool, typer.Option("--html", help="Also write explorer.html.")] = False,
+) -> None:
+    """Measure where each block of one network attends, and decide its depth by attention."""
+    from vitrim.commands.attention import analyse_attention
+    from vitrim.progress import Reporter
+
+    reporter = Reporter()
+    decision = analyse_attention(
+        source,
+        data,
+        out,
+        study=study,
+        weights=weights,
+        measure=measure,
+        head=head,
+        threshold=threshold,
+        cases=cases,
+        slices=slices,
+        seed=seed,
+        html=html,
+        reporter=reporter,
+    )
+    reporter.say(decision.sentence())
+    for path in sorted(path for path in out.rglob("*") if path.is_file()):
+        reporter.say(f"wrote {path}")

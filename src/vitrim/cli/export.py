@@ -1,0 +1,32 @@
+"""`vitrim export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitrim.cli.root import app
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    data: Annotated[Path | None, typer.Option(help="NIfTI file or folder of them, to check the file on.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Option(help="Study whose data section says how to prepare the images, where the checkpoint does not."),
+    ] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="The transformer in 8-bit integers; needs --data.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+) -> None:
+    """Write a network as ONNX, with all that `vitrim predict` needs to know, and check it against torch."""
+    from vitrim.commands.export import OPSET, export
+
+    checks = export(checkpoint, out, study=study, data=data, int8=int8, overwrite=overwrite)
+    for what, check in checks.items():
+        agreement = f"logits within {check.error:.1e} of torch's, {check.agreement:.3%} of labels equal"
+        typer.echo(f"checked on {what} ({check.slices}): {agreement}")
+    typer.echo(f"wrote {out} (opset {OPSET}, {out.stat().st_size / 1e6:.1f} MB)")

@@ -1,0 +1,47 @@
+"""`vitrim train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vitrim.cli.root import INTERRUPTED, app
+from vitrim.config.names import FULL_DEPTH, NetworkName
+
+
+@app.command()
+def train(
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A preset, such as demo, or your own study.")],
+    out: Annotated[Path, typer.Option(help="Folder for the network, with all that the other commands need.")],
+    network: Annotated[
+        NetworkName | None, typer.Option(help="Which of the study's networks; the first by default.")
+    ] = None,
+    depth: Annotated[int, typer.Option(min=0, help="Transformer blocks; 12 is the full network.")] = FULL_DEPTH,
+    data: Annotated[Path | None, typer.Option(help="Folder with the data set.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the study's own.")] = None,
+    init: Annotated[str | None, typer.Option(help="Start: scratch, pretrained, or local weights.")] = None,
+    devices: Annotated[int | None, typer.Option(min=1, help="GPUs that share the training.")] = None,
+    logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
+) -> None:
+    """Train one network of a study, and evaluate it. The same command again continues what was stopped."""
+    from vitrim.commands.train import train
+
+    try:
+        result = train(
+            source,
+            out,
+            network=network,
+            depth=depth,
+            data=data,
+            seed=seed,
+            init=init,
+            devices=devices,
+            logger=logger,
+        )
+    except KeyboardInterrupt:
+        typer.echo("vitrim: stopped; the same command continues", err=True)
+        raise typer.Exit(INTERRUPTED) from None
+    typer.echo(f"average Dice {result.average_dice:.3f} on {result.cases} held-out cases")
+    typer.echo(f"wrote {out}")

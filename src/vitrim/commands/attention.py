@@ -1,0 +1,209 @@
+"""`vitrim attention`: where each block of one network attends, on a data set or on a folder of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from vitrim.attention.analysis import ExampleSlice, analyse_network
+from vitrim.attention.decision import Decision
+from vitrim.attention.figures import write_figures
+from vitrim.attention.forward import CaseImages
+from vitrim.commands.provenance import Study, cases_for, data_section, new_folder, read_provenance
+from vitrim.config.names import DecidingMeasure, Head
+from vitrim.config.reading import explain
+from vitrim.config.schema import AttentionConfig, DataConfig
+from vitrim.data.pictures import find_pictures, read_picture
+from vitrim.data.preprocessing import Preprocessing
+from vitrim.data.sampling import evenly_spaced
+from vitrim.data.split import Split
+from vitrim.data.volumes import load_volume
+from vitrim.errors import ConfigurationError, DataError, WeightsError
+from vitrim.models.checkpoint import load_model
+from vitrim.models.factory import build
+from vitrim.models.network import Network
+from vitrim.progress import Reporter, Stage, silent
+from vitrim.report.html_page import write_explorer_page
+
+TIMM = "timm:"
+"""Before the name of a timm model, in place of a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network whose attention is measured, the same network untrained, and its name for people."""
+
+    name: str
+    network: nn.Module
+    untrained: nn.Module
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The cases on which attention is measured, and a way to go through their images from the start."""
+
+    cases: list[str]
+    images: Callable[[Stage], Iterator[CaseImages]]
+    example: ExampleSlice
+
+
+def analyse_attention(
+    source: str | Path,
+    data: str | Path,
+    out: str | Path,
+    *,
+    study: Study | None = None,
+    weights: str | None = None,
+    measure: DecidingMeasure = "globality",
+    head: Head = "mean",
+    threshold: float = 2 / 3,
+    cases: int | None = None,
+    slices: int | None = None,
+    seed: int = 0,
+    html: bool = False,
+    reporter: Reporter | None = None,
+) -> Decision:
+    """Measure where each block of a network attends, decide its depth, and write it all into the new folder `out`.
+
+    The same as the command `vitrim attention`.
+
+    Args:
+        source: folder of a checkpoint of ours, or `timm:NAME`.
+        data: a data set for ours, a folder of pictures for timm's.
+        study: whose data section says how the data set is prepared; by default as the checkpoint's own study did.
+        weights: for timm: a file, `none` (random weights), or by default those of timm's hub.
+        measure: the measure that decides, one of `vitrim.attention.measures.MEASURES`.
+        head: decide by the head-averaged attention (mean), or by the most global head (max).
+        threshold: a block that reaches it is global.
+        cases: number of cases, evenly spaced; all training cases by default. Held-out cases never take part.
+        slices: number of slices of each case, evenly spaced; all by default.
+        seed: of the untrained network and of the bootstrap.
+        html: also write explorer.html.
+
+    Raises:
+        InputError: for anything that is wrong with these. `out` is written whole or not at all.
+
+    Example:
+        >>> import vitrim
+        >>> decision = vitrim.analyse_attention("network", "data", "attention", cases=2, slices=2)
+        >>> print(decision.depth, "of", len(decision.blocks))
+        1 of 1
+    """
+    out, reporter = new_folder(out), reporter or Reporter()
+    config = _config(measure=measure, head=head, threshold=threshold, cases=cases, slices=slices)
+    if str(source).startswith(TIMM):
+        subject, settings = _from_timm(str(source).removeprefix(TIMM), weights, seed)
+        gallery = _pictures(Path(data), settings, config)
+    else:
+        network = load_model(source)
+        subject = _ours(network, seed)
+        gallery = _volumes(Path(source), network, Path(data), data_section(study), config)
+    with reporter.stage(f"attention of {subject.name}", 2 * len(gallery.cases)) as stage:
+        decision = analyse_network(
+            subject.network, subject.untrained, lambda: gallery.images(stage), gallery.example, out, config, seed
+        )
+    with reporter.stage("figures", 1):
+        write_figures(out)
+    if html:
+        write_explorer_page(out, subject.name, subject.network, len(decision.blocks), *_explorer_images(gallery))
+    return decision
+
+
+def _config(**options: Any) -> AttentionConfig:
+    try:
+        return AttentionConfig.model_validate(options)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, AttentionConfig)) from error
+
+
+def _ours(network: Network, seed: int) -> Subject:
+    torch.manual_seed(seed)
+    untrained = build(network.config.model_copy(update={"pretrained": False})).eval()
+    return Subject(f"{network.config.name} ({network.depth} blocks)", network, untrained)
+
+
+def _from_timm(name: str, weights: str | None, seed: int) -> tuple[Subject, dict[str, Any]]:
+    import timm
+    from timm.data import resolve_data_config
+
+    if not timm.is_model(name):
+        raise ConfigurationError(f"timm has no model {name!r}: `timm.list_models('vit*')` lists some")
+    overlay = None if weights in (None, "none") else {"file": str(weights)}
+    if overlay and not Path(overlay["file"]).is_file():
+        raise WeightsError(f"no such file of weights: {weights}")
+    try:
+        torch.manual_seed(seed)
+        untrained = timm.create_model(name, pretrained=False).eval()
+        network = (
+            untrained
+            if weights == "none"
+            else timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay).eval()
+        )
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise WeightsError(
+            f"cannot get the weights of {name} ({reason}); give a local file with --weights FILE, "
+            f"or measure it untrained with --weights none"
+        ) from error
+    return Subject(name, network, untrained), resolve_data_config({}, model=network)
+
+
+def _pictures(folder: Path, settings: dict[str, Any], config: AttentionConfig) -> Gallery:
+    paths = evenly_spaced(find_pictures(folder), config.cases)
+    size = (int(settings["input_size"][1]), int(settings["input_size"][2]))
+
+    def read(path: Path) -> np.ndarray:
+        return read_picture(path, size, settings["mean"], settings["std"])
+
+    def images(stage: Stage) -> Iterator[CaseImages]:
+        for path in paths:
+            yield path.stem, torch.from_numpy(read(path)[None]), None
+            stage.advance(note=path.name)
+
+    return Gallery([path.stem for path in paths], images, ExampleSlice(paths[0].stem, 0, read(paths[0])))
+
+
+def _volumes(
+    checkpoint: Path, network: Network, folder: Path, study: DataConfig | None, config: AttentionConfig
+) -> Gallery:
+    """Cases of a data set, prepared as the checkpoint's study prepared them unless `study` says otherwise."""
+    provenance = read_provenance(checkpoint)
+    data, case_set = cases_for(checkpoint, network, provenance, folder, study)
+    split = provenance.split or Split((), ())
+    known = [case for case in case_set.ids if case in split.train]
+    held_out = {*split.validation, *split.tuning}
+    cases = evenly_spaced(known or [case for case in case_set.ids if case not in held_out], config.cases)
+    if not cases:
+        raise DataError(
+            f"{folder} holds only validation and tuning cases of {checkpoint}; attention is measured on other cases"
+        )
+    preprocessing = Preprocessing.from_config(data)
+
+    def images(stage: Stage) -> Iterator[CaseImages]:
+        for case in cases:
+            prepared = preprocessing.apply(load_volume(case_set.case(case), case_set))
+            chosen = evenly_spaced(range(len(prepared.images)), config.slices)
+            yield case, torch.from_numpy(prepared.images[chosen]), prepared.pixel_spacing
+            stage.advance(note=case)
+
+    first = preprocessing.apply(load_volume(case_set.case(cases[0]), case_set))
+    middle = len(first.images) // 2
+    return Gallery(cases, images, ExampleSlice(cases[0], middle, first.images[middle]))
+
+
+def _explorer_images(gallery: Gallery, count: int = 4) -> tuple[list[str], np.ndarray]:
+    """The middle image of a few cases, (n, C, H, W), for the explorer."""
+    names, images = [], []
+    wanted = set(evenly_spaced(gallery.cases, count))
+    for case, slices, _ in gallery.images(silent(len(gallery.cases))):
+        if case in wanted:
+            names.append(case)
+            images.append(slices[len(slices) // 2].numpy())
+    return names, np.stack(images)

@@ -1,0 +1,346 @@
+"""`vitrim compress`: a smaller network from a trained one, with what that costs and saves."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from vitrim.attention.analysis import ExampleSlice, analyse_network
+from vitrim.attention.decision import Decision
+from vitrim.attention.forward import CaseImages
+from vitrim.commands.provenance import (
+    Provenance,
+    Study,
+    cases_for,
+    data_section,
+    new_folder,
+    prepared_data,
+    read_provenance,
+)
+from vitrim.compression.block_selection import Choice, choose_blocks
+from vitrim.compression.depth_search import DepthSearch, smallest_depth
+from vitrim.compression.summary import cost_of, summarise_compression, summary_lines
+from vitrim.config.names import Criterion, Recovery
+from vitrim.config.reading import checked_name
+from vitrim.config.schema import AttentionConfig, TrainConfig
+from vitrim.data.cache import PreparedData, SliceDataset
+from vitrim.data.recipe import RECIPE
+from vitrim.data.sampling import case_images, evenly_spaced, example_slice
+from vitrim.data.split import divide
+from vitrim.errors import ConfigurationError, InputError, WeightsError
+from vitrim.evaluation.accuracy import evaluate_cases
+from vitrim.files import replacing, write_json, write_table, write_text
+from vitrim.hardware import Hardware
+from vitrim.metrics.statistics import average_dice
+from vitrim.models.checkpoint import load_model, write_model
+from vitrim.models.factory import build
+from vitrim.models.network import Network
+from vitrim.progress import Reporter, silent
+from vitrim.report.compression_page import compression_page
+from vitrim.training.distillation import recover
+from vitrim.training.loop import Training, history_table, total_steps
+
+COPIED = (RECIPE, "trial.json")
+"""Files beside a checkpoint that hold for its truncated form too: how its data were prepared and split."""
+ANALYSIS = AttentionConfig(cases=40, slices=8)
+
+
+@dataclass(frozen=True)
+class CompressionRequest:
+    """What is asked for."""
+
+    depth: int | None = None
+    """Blocks to keep; None to have the depth decided."""
+    decision: Path | None = None
+    """A decision.json that says how many."""
+    tolerance: float | None = None
+    """Decide by accuracy: the share of Dice that may be lost. Otherwise by attention."""
+    criterion: Criterion = "first"
+    """Which blocks are kept (`vitrim.compression.block_selection`)."""
+    recovery: Recovery = "none"
+    epochs: int | None = None
+    """Of recovery; by default as long as the checkpoint's own training."""
+    steps: int | None = None
+    seed: int = 0
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether anything is measured or learned on cases."""
+        given = self.depth is not None or self.decision is not None
+        return not given or self.recovery != "none" or self.criterion in ("influence", "effect")
+
+
+@dataclass
+class CompressionRun:
+    """A network that is being made smaller, with the data for it."""
+
+    network: Network
+    request: CompressionRequest
+    reporter: Reporter
+    training: TrainConfig | None
+    data: PreparedData | None = None
+    train: tuple[str, ...] = ()
+    tuning: tuple[str, ...] = ()
+    made: dict[int, tuple[Network, Choice, Training | None]] = field(default_factory=dict)
+
+    def smaller(self, depth: int) -> tuple[Network, Choice, Training | None]:
+        """The network with `depth` blocks, recovered if that is asked for. It is made once."""
+        if depth not in self.made:
+            choice = choose_blocks(
+                self.network,
+                depth,
+                self.request.criterion,
+                images=self._images(),
+                dice=self._dice,
+                seed=self.request.seed,
+            )
+            small = self.network.keep_blocks(choice.kept)
+            self.made[depth] = (small, choice, self._recovered(small, choice))
+        return self.made[depth]
+
+    def cases(self, network: nn.Module, title: str) -> pd.DataFrame:
+        """Per-case table of a network on the tuning cases."""
+        assert self.data is not None
+        with self.reporter.stage(f"evaluate {title}", len(self.tuning)) as stage:
+            return evaluate_cases(network, self.data, self.tuning, self.hardware, stage)
+
+    def example(self) -> np.ndarray:
+        """Slices (16, C, H, W) to measure speed on; noise if there are no cases."""
+        if self.data is None:
+            return np.random.default_rng(0).normal(size=(16, *self.network.example.shape[1:])).astype(np.float32)
+        images = self.data.cache.case(self.train[0]).images
+        return np.array(images[np.arange(16) % len(images)])
+
+    @property
+    def hardware(self) -> Hardware:
+        """That of the training, or what this machine has."""
+        return Hardware.of(self.training)
+
+    def _recovered(self, small: Network, choice: Choice) -> Training | None:
+        if self.request.recovery == "none" or not small.depth < self.network.depth:
+            return None
+        assert self.data is not None
+        assert self.training is not None
+        slices = SliceDataset(self.data.cache, self.train, empty_slices=self.data.config.empty_slices)
+        distil = self.request.recovery == "distil"
+        title = f"{'distil' if distil else 'train on'}, {small.depth} blocks"
+        with self.reporter.stage(title, total_steps(self.training, len(slices))) as stage:
+            return recover(
+                small,
+                slices,
+                self.training,
+                teacher=self.network if distil else None,
+                kept=choice.kept,
+                seed=self.request.seed,
+                stage=stage,
+            )
+
+    def _images(self) -> Iterator[CaseImages] | None:
+        if self.data is None:
+            return None
+        cases = evenly_spaced(self.train, ANALYSIS.cases)
+        return case_images(cases, self.data.cache, ANALYSIS.slices, silent(len(cases)))
+
+    def _dice(self, network: nn.Module) -> float:
+        table = self.cases(network, "without one block")
+        return float(average_dice(table.pivot(index="case", columns="class", values="dice").to_numpy()))
+
+
+@dataclass(frozen=True)
+class CompressionResult:
+    """What `compress` made: the smaller network is in `folder`."""
+
+    folder: Path
+    depth: int
+    summary: dict[str, Any]
+    """What compression.json holds: parameters, multiply-adds, time and memory before and after, and how it was done."""
+    lines: list[str]
+    """The same in words."""
+
+
+def compress(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    depth: int | Literal["auto"] | None = None,
+    decision: str | Path | None = None,
+    data: str | Path | None = None,
+    tolerance: float | None = None,
+    recover: Recovery = "none",
+    epochs: int | None = None,
+    steps: int | None = None,
+    blocks: Criterion = "first",
+    study: Study | None = None,
+    seed: int = 0,
+    reporter: Reporter | None = None,
+) -> CompressionResult:
+    """Make a smaller network of a trained one, in the new folder `out`.
+
+    The same as the command `vitrim compress`. With cases in `data` the depth can be decided, by attention or by
+    accuracy, and the network trained on. Cases that the checkpoint's study held out never take part. Accuracy is
+    measured on the cases that the study kept for tuning, if `data` holds 5 of these; else on 5 or more that the
+    checkpoint has not seen; else on a fifth of its training cases, which then take no part in recovery.
+
+    Args:
+        checkpoint: folder of a network.
+        depth: transformer blocks to keep, or `auto` to have the depth decided.
+        decision: a decision.json that says how many, in place of `depth`.
+        tolerance: with `auto`, decide by accuracy: the share of Dice that may be lost, 0.01 for 1 %.
+        recover: train the small network on (`finetune`), or with the full network as its teacher (`distil`).
+        epochs: of recovery; by default as long as the checkpoint's own training.
+        steps: optimiser steps of recovery, in place of `epochs`.
+        blocks: the pruning criterion (`vitrim.choose_blocks`).
+        study: whose data section says how the data set is prepared; by default as the checkpoint's own study did.
+
+    Raises:
+        InputError: for anything that is wrong with these. `out` is written whole or not at all.
+
+    Example:
+        >>> import vitrim
+        >>> result = vitrim.compress("transunet", "smaller", depth=1)
+        >>> vitrim.load_model("smaller").depth
+        1
+    """
+    request = _request(depth, decision, tolerance, recover, epochs, steps, blocks, seed)
+    out, checkpoint, reporter = new_folder(out), Path(checkpoint), reporter or Reporter()
+    section = data_section(study)
+    network = load_model(checkpoint)
+    provenance = read_provenance(checkpoint)
+    if request.needs_data and data is None:
+        raise InputError("deciding a depth or training on takes cases: give a data set with --data")
+    run = CompressionRun(network, request, reporter, _training(provenance, request))
+    with ExitStack() as stack, replacing(out) as unfinished:
+        unfinished.mkdir()
+        if data is not None:
+            config, cases = cases_for(checkpoint, network, provenance, Path(data), section)
+            by_accuracy = request.tolerance is not None or request.criterion == "effect"
+            run.train, run.tuning = divide(cases, provenance.split, by_accuracy, request.seed, reporter)
+            ids = (*run.train, *run.tuning)
+            run.data = stack.enter_context(prepared_data(config, cases, ids, out, reporter))
+        chosen, decided, search = _depth(run, checkpoint, unfinished)
+        small, choice, training = run.smaller(chosen)
+        write_model(small, unfinished)
+        for name in COPIED:
+            if (checkpoint / name).is_file():
+                shutil.copyfile(checkpoint / name, unfinished / name)
+        if training is not None:
+            write_table(unfinished / "recovery.csv", history_table(training))
+        images = run.example()
+        summary = summarise_compression(
+            network,
+            cost_of(network, images, run.hardware),
+            cost_of(small, images, run.hardware),
+            choice,
+            request.recovery,
+            training,
+            decided,
+            search,
+        )
+        write_json(unfinished / "compression.json", {"checkpoint": str(checkpoint), **summary})
+        write_text(unfinished / "compression.md", compression_page(summary))
+    return CompressionResult(out, small.depth, summary, [*summary_lines(summary), f"wrote {out}"])
+
+
+def _request(
+    depth: int | str | None,
+    decision: str | Path | None,
+    tolerance: float | None,
+    recover: Recovery,
+    epochs: int | None,
+    steps: int | None,
+    blocks: Criterion,
+    seed: int,
+) -> CompressionRequest:
+    """The options as a request; ConfigurationError if they contradict each other."""
+    if (depth is None) == (decision is None):
+        raise ConfigurationError("give either --depth or --decision")
+    if isinstance(depth, str) and depth != "auto":
+        raise ConfigurationError(f"--depth is a number of blocks or auto, not {depth!r}")
+    if tolerance is not None and depth != "auto":
+        raise ConfigurationError("--tolerance decides the depth: give it with --depth auto")
+    if tolerance is not None and not 0 < tolerance < 1:
+        raise ConfigurationError(f"--tolerance {tolerance} is not a share of the Dice, such as 1% or 0.01")
+    if epochs is not None and steps is not None:
+        raise ConfigurationError("give either --epochs or --steps")
+    checked_name(recover, Recovery, "--recover")
+    checked_name(blocks, Criterion, "--blocks")
+    if recover == "none" and (epochs or steps):
+        raise ConfigurationError(
+            "--epochs and --steps say how long to train on: give --recover finetune or distil with them"
+        )
+    return CompressionRequest(
+        depth=depth if isinstance(depth, int) else None,
+        decision=None if decision is None else Path(decision),
+        tolerance=tolerance,
+        criterion=blocks,
+        recovery=recover,
+        epochs=epochs,
+        steps=steps,
+        seed=seed,
+    )
+
+
+def _training(provenance: Provenance, request: CompressionRequest) -> TrainConfig | None:
+    here = {"device": "auto", "devices": 1, "nodes": 1}  # the full network may come from a larger machine
+    if request.recovery != "none" and not (request.epochs is None and request.steps is None):
+        base = provenance.training or TrainConfig(steps=1)
+        return base.model_copy(update={"epochs": request.epochs, "steps": request.steps, **here})
+    if provenance.training is not None:
+        return provenance.training.model_copy(update=here)
+    if request.recovery == "none":
+        return None
+    raise InputError("it is not known how this network was trained: say how long to train on, with --epochs")
+
+
+def _depth(run: CompressionRun, checkpoint: Path, folder: Path) -> tuple[int, Decision | None, DepthSearch | None]:
+    """The number of blocks to keep, and the choices by attention and by accuracy as far as they were made."""
+    request, network = run.request, run.network
+    if request.decision is not None:
+        decided = Decision.load(request.decision)
+        if len(decided.blocks) != network.depth:
+            raise WeightsError(
+                f"{request.decision} decides on a network of {len(decided.blocks)} blocks, "
+                f"{checkpoint} has {network.depth}"
+            )
+        return decided.depth, decided, None
+    if request.depth is not None:
+        return request.depth, None, None
+    decided = _by_attention(run, folder / "attention")
+    if request.tolerance is None:
+        return decided.depth, decided, None
+    full = run.cases(network, f"the full network, {network.depth} blocks")
+    search = smallest_depth(
+        full,
+        lambda depth: run.cases(run.smaller(depth)[0], f"{depth} blocks"),
+        network.shallowest,
+        network.depth,
+        request.tolerance,
+    )
+    return search.depth, decided, search
+
+
+def _by_attention(run: CompressionRun, folder: Path) -> Decision:
+    assert run.data is not None
+    cache, seed = run.data.cache, run.request.seed
+    cases = evenly_spaced(run.train, ANALYSIS.cases)
+    torch.manual_seed(seed)
+    untrained = build(run.network.config.model_copy(update={"pretrained": False})).eval()
+    with run.reporter.stage("attention", 2 * len(cases)) as stage:
+        return analyse_network(
+            run.network,
+            untrained,
+            lambda: case_images(cases, cache, ANALYSIS.slices, stage),
+            ExampleSlice(cases[0], *example_slice(cases[0], cache)),
+            folder,
+            ANALYSIS,
+            seed,
+        )

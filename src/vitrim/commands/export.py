@@ -1,0 +1,201 @@
+"""A network as one ONNX file, checked against torch before it is there."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitrim import __version__
+from vitrim.commands.provenance import Study, data_section
+from vitrim.data.preprocessing import Preprocessing
+from vitrim.data.recipe import Recipe, stored_recipe
+from vitrim.data.sampling import evenly_spaced
+from vitrim.errors import InputError
+from vitrim.files import replacing, sha256
+from vitrim.inference.engine import recipe_for
+from vitrim.inference.folding import fold_for_inference
+from vitrim.inference.inputs import find_inputs, load_input
+from vitrim.inference.onnx_engine import FORMAT, KEY, OnnxEngine, optional
+from vitrim.inference.torch_engine import TorchEngine
+from vitrim.models.checkpoint import load_model
+from vitrim.models.network import Network
+
+OPSET = 18
+"""The ONNX operator set of the files: read by ONNX Runtime from 1.14 on."""
+
+TOLERANCE = 1e-3
+"""How far a logit may be from torch's."""
+
+AGREEMENT = 0.999
+"""Share of the pixels that must have torch's label."""
+
+RANDOM_SLICES = 3
+REAL_SLICES = 8
+"""Slices of each volume that are compared, evenly spaced."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """How the file compares with torch: largest difference of a logit, share of equal labels, slices compared."""
+
+    error: float
+    agreement: float
+    slices: int
+
+
+def export(
+    checkpoint: str | Path,
+    out: str | Path,
+    *,
+    data: str | Path | None = None,
+    study: Study | None = None,
+    int8: bool = False,
+    overwrite: bool = False,
+) -> dict[str, Check]:
+    """Write a network as one ONNX file: images (B, C, H, W) to logits (B, K, H, W), for any B.
+
+    The same as the command `vitrim export`. Weights, preprocessing, classes and configuration are all in the one file.
+    It is run on random slices, and on those in `data`, and compared with torch; the checks are returned.
+
+    Args:
+        checkpoint: folder of a network.
+        out: the file to write; its name ends in .onnx.
+        data: a NIfTI file or a folder of them, to check the file on.
+        study: whose data section says how images are prepared, where the checkpoint does not.
+        int8: the transformer's matrix products in 8-bit integers. Then only the labels of real slices are compared.
+
+    Raises:
+        InputError: if the file is too far from torch, if `out` exists, or if a package is missing. Nothing is written.
+
+    Example:
+        >>> import vitrim
+        >>> checks = vitrim.export("network", "network.onnx")
+        >>> checks["random slices"].agreement > 0.999
+        True
+    """
+    checkpoint, out, data = Path(checkpoint), Path(out), None if data is None else Path(data)
+    section = data_section(study)
+    if out.suffix != ".onnx":
+        raise InputError(f"{out} must end in .onnx")
+    if out.exists() and not overwrite:
+        raise InputError(f"{out} exists already; use --overwrite, or choose another name")
+    if int8 and data is None:
+        raise InputError("--int8 rounds the weights, so it is checked on real images: give some with --data")
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        optional(package)
+    network = load_model(checkpoint)
+    digest = sha256(checkpoint / "model.safetensors")
+    engine = TorchEngine(network, digest, stored_recipe(checkpoint), "cpu", "float32")
+    recipe = recipe_for(engine, checkpoint, section) if section or engine.recipe or data else None
+    slices = {} if int8 else {"random slices": _random_slices(engine)}
+    if data is not None and recipe is not None:
+        slices["real slices"] = _real_slices(engine, recipe, data)
+    about = {
+        "format": FORMAT,
+        "vitrim": __version__,
+        "network": network.config.model_dump(mode="json"),
+        "initialised_from": network.initialised_from,
+        "preparation": None if recipe is None else recipe.dump(),
+        "sha256": digest,
+    }
+    try:
+        with replacing(out) as unfinished:
+            _write(fold_for_inference(network), unfinished, about)
+            if int8:
+                _to_int8(unfinished)
+            exported = OnnxEngine.open(unfinished)
+            checks = {what: _compare(engine, exported, images) for what, images in slices.items()}
+            for what, check in checks.items():
+                _insist(check, what, out, math.inf if int8 else TOLERANCE)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+    return checks
+
+
+def _write(network: Network, path: Path, about: dict[str, Any]) -> None:
+    """Export with a free batch size, and put `about` into the metadata."""
+    onnx = optional("onnx")
+    example = torch.zeros(2, *network.example.shape[1:])
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    model.metadata_props.add(key=KEY, value=json.dumps(about, ensure_ascii=False))
+    onnx.save(model, path)
+    onnx.checker.check_model(path)
+
+
+def _to_int8(path: Path) -> None:
+    """Turn the weights of matrix products into 8-bit integers, one scale a column; the rest stays as it is.
+
+    Convolutions stay in float32: ONNX Runtime gains nothing there without calibrating on images.
+    """
+    quantization = optional("onnxruntime.quantization")
+    logging.disable(logging.WARNING)  # advice about shapes, on the root logger
+    try:
+        quantization.quantize_dynamic(
+            path,
+            path,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+        )
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _insist(check: Check, what: str, out: Path, tolerance: float) -> None:
+    """InputError if the file is too far from torch."""
+    if check.error > tolerance or check.agreement < AGREEMENT:
+        allowed = f" (allowed {tolerance:g})" if math.isfinite(tolerance) else ""
+        raise InputError(
+            f"{out} was not written: on {what} its logits are up to {check.error:.2g} away from torch's{allowed}, and "
+            f"{check.agreement:.3%} of its labels are torch's (at least {AGREEMENT:.1%})"
+        )
+
+
+def _random_slices(engine: TorchEngine) -> np.ndarray:
+    shape = (RANDOM_SLICES, engine.channels, *engine.image_size)
+    return np.random.default_rng(0).standard_normal(shape, np.float32)
+
+
+def _real_slices(engine: TorchEngine, recipe: Recipe, data: Path) -> np.ndarray:
+    """Evenly spaced slices of every case in `data`, prepared (S, C, H, W)."""
+    preparation = Preprocessing.from_config(recipe.data)
+    found = []
+    for case in find_inputs(data, engine.channels):
+        images = preparation.apply(load_input(case, engine.channels).volume).images
+        places = evenly_spaced(range(len(images)), REAL_SLICES)
+        found.append(images[places].repeat(engine.channels // images.shape[1], axis=1))
+    return np.concatenate(found)
+
+
+def _compare(engine: TorchEngine, exported: OnnxEngine, images: np.ndarray) -> Check:
+    """Run both, one slice first and then the rest two at a time, so that another batch size is tried too."""
+    errors, same = [], []
+    for part in (images[:1], *(images[n : n + 2] for n in range(1, len(images), 2))):
+        expected, found = engine(part), exported(part)
+        errors.append(float((found - expected).abs().max()))
+        same.append((found.argmax(1) == expected.argmax(1)).float().mean(dim=(1, 2)))
+    return Check(max(errors), float(torch.cat(same).mean()), len(images))

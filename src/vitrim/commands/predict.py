@@ -1,0 +1,132 @@
+"""`vitrim predict`: from a checkpoint and paths to files on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from vitrim.commands.provenance import Study, data_section
+from vitrim.config.names import Precision
+from vitrim.errors import InputError
+from vitrim.files import replacing
+from vitrim.inference.engine import open_engine, recipe_for
+from vitrim.inference.inputs import Input, find_inputs, is_nifti, stem
+from vitrim.inference.predictor import Draw, Prediction, Target, check_writable, companions
+from vitrim.progress import Reporter
+
+COLUMNS = ["case", "label", "structure", "voxels", "ml"]
+
+
+def predict(
+    checkpoint: str | Path,
+    source: str | Path,
+    out: str | Path,
+    *,
+    probabilities: bool = False,
+    labels: bool = False,
+    preview: bool = False,
+    batch: int = 8,
+    precision: Precision = "auto",
+    study: Study | None = None,
+    overwrite: bool = False,
+    reporter: Reporter | None = None,
+) -> list[Path]:
+    """Segment NIfTI volumes; each label map lies on its image's own grid. Returns the paths of the label maps.
+
+    The same as the command `vitrim predict`. A label map that is there already is kept if this network made it from the
+    same image (see `vitrim.inference.predictor`), so that the same call continues what was stopped.
+
+    Args:
+        checkpoint: folder of a network, or a file that `vitrim.export` wrote.
+        source: a NIfTI file, or a folder of them.
+        out: a NIfTI file, or a folder.
+        probabilities: also write `NAME_probabilities.nii.gz`.
+        labels: also write `volumes.csv` (`NAME_volumes.csv` beside a single file): ml of each structure.
+        preview: also draw `NAME_preview.png`.
+        batch: slices in one forward pass.
+        study: whose data section says how images are prepared, where the checkpoint does not.
+        overwrite: replace label maps that were made otherwise, with all of ours that belongs to them.
+
+    Raises:
+        InputError: for anything that is wrong with these; where only some cases are, after all others are written.
+
+    Example:
+        >>> import vitrim
+        >>> paths = vitrim.predict("network", "data/imagesTr", "predictions")
+        >>> paths[0].name
+        'case_000.nii.gz'
+    """
+    source, out, reporter = Path(source), Path(out), reporter or Reporter()
+    draw: Draw | None = None
+    if preview:
+        from vitrim.report.preview import write_preview
+
+        draw = write_preview
+    engine = open_engine(Path(checkpoint), precision)
+    recipe = recipe_for(engine, Path(checkpoint), data_section(study))
+    inputs = find_inputs(source, engine.channels)
+    single = is_nifti(out)
+    if single and source.is_dir():
+        raise InputError(f"{out} is the name of a file, but {source} is a folder: give a folder for the predictions")
+    if out.is_dir() if single else out.is_file():
+        raise InputError(f"{out} is a {'folder' if single else 'file'}; choose another OUT")
+    targets = [_target(case, out if single else out / f"{case.name}.nii.gz", probabilities, draw) for case in inputs]
+    _spare_inputs(targets)
+    prediction = Prediction(engine, recipe, batch, draw)
+    folder = out.parent if single else out
+    made = not folder.exists()
+    check_writable(folder)
+    try:
+        table = folder / (f"{stem(out)}_volumes.csv" if single else "volumes.csv")
+        if _is_ours(table) and (overwrite or not any(target.labels.exists() for target in targets)):
+            table.unlink()  # it would tell of label maps that are replaced, or are no more
+        summary = prediction.run(targets, reporter, overwrite)
+        if labels and summary.volumes:
+            rows = pd.DataFrame(summary.volumes, columns=COLUMNS).sort_values(["case", "label"])
+            _write_table(rows, table)
+            reporter.say(f"wrote {table}")
+    finally:
+        if made and not any(folder.iterdir()):
+            folder.rmdir()
+    done = [target for target in targets if target.case.name not in summary.failed]
+    if done:
+        kept = f", {len(summary.kept)} of them kept from before" if summary.kept else ""
+        reporter.say(f"wrote {out}" if single else f"wrote {out} ({len(done)} label map{_s(done)}{kept})")
+    if summary.failed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in summary.failed.items())
+        raise InputError(f"{len(summary.failed)} of {len(targets)} case{_s(targets)} failed: {reasons}")
+    return [target.labels for target in targets]
+
+
+def _write_table(rows: pd.DataFrame, path: Path) -> None:
+    try:
+        with replacing(path) as temporary:
+            rows.to_csv(temporary, index=False, lineterminator="\n")
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _is_ours(table: Path) -> bool:
+    if not table.is_file():
+        return False
+    with table.open(encoding="utf-8", errors="replace") as stream:
+        return stream.readline().strip() == ",".join(COLUMNS)
+
+
+def _target(case: Input, labels: Path, probabilities: bool, draw: Draw | None) -> Target:
+    beside, preview = companions(labels)
+    return Target(case, labels, beside if probabilities else None, preview if draw else None)
+
+
+def _spare_inputs(targets: list[Target]) -> None:
+    """InputError if a prediction would take the place of an image."""
+    images = {file.resolve() for target in targets for file in target.case.files}
+    for target in targets:
+        for path in target.wanted:
+            if path.resolve() in images:
+                raise InputError(f"{path} is an image, and would be replaced by a prediction; choose another OUT")
+
+
+def _s(items: list[Target]) -> str:
+    return "s" if len(items) != 1 else ""

@@ -1,0 +1,73 @@
+"""The smallest depth by accuracy: how many blocks a network needs to lose no more Dice than is tolerated."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+
+from vitrim.errors import InputError
+from vitrim.metrics.statistics import MINIMUM_CASES, Change, change
+
+
+@dataclass(frozen=True)
+class DepthTrial:
+    """A depth that was tried, and what came of it."""
+
+    depth: int
+    change: Change
+    enough: bool
+    seconds: float
+    """What it took to make this network and to evaluate it."""
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-able."""
+        change = {name: value for name, value in asdict(self.change).items() if name != "resamples"}
+        return {"depth": self.depth, **change, "enough": self.enough, "seconds": round(self.seconds, 2)}
+
+
+@dataclass(frozen=True)
+class DepthSearch:
+    """The smallest depth whose loss of Dice is within the tolerance, and everything that was tried to find it."""
+
+    depth: int
+    tolerance: float
+    cases: int
+    trials: tuple[DepthTrial, ...]
+
+    def sentence(self) -> str:
+        """The finding in words."""
+        plural = "s" if self.depth != 1 else ""
+        tried = ", ".join(f"{t.depth} ({t.change.percent:+.2f} %)" for t in self.trials)
+        return (
+            f"by accuracy: {self.depth} block{plural}, the smallest depth found that is not worse by more than "
+            f"{100 * self.tolerance:g} % of Dice on {self.cases} cases; tried: {tried or 'none'}"
+        )
+
+
+def smallest_depth(
+    full: pd.DataFrame, candidate: Callable[[int], pd.DataFrame], shallowest: int, deepest: int, tolerance: float
+) -> DepthSearch:
+    """Find, by bisection, the smallest depth that is not worse than the full network by more than `tolerance`.
+
+    Not worse: the whole 95 % paired interval over cases lies above minus the tolerance (0.01 is 1 %). `full` is the
+    full network's per-case table (case, class, dice), `candidate` makes and evaluates the network of a depth. Bisection
+    takes it that a deeper network is not worse than a shallower one; `deepest` is the full depth and is not tried.
+    InputError with fewer cases than an interval needs.
+    """
+    cases = full["case"].nunique()
+    if cases < MINIMUM_CASES:
+        raise InputError(f"a depth cannot be chosen by accuracy on {cases} cases: it takes at least {MINIMUM_CASES}")
+    tried: list[DepthTrial] = []
+    too_few, enough = shallowest - 1, deepest
+    while enough - too_few > 1:
+        depth = (too_few + enough) // 2
+        begin = time.perf_counter()
+        difference = change(full, candidate(depth))
+        holds = difference.verdict(tolerance) == "not worse"
+        tried.append(DepthTrial(depth, difference, holds, time.perf_counter() - begin))
+        too_few, enough = (too_few, depth) if holds else (depth, enough)
+    return DepthSearch(enough, tolerance, cases, tuple(tried))

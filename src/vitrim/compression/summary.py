@@ -1,0 +1,99 @@
+"""What making a network smaller costs and saves, as data and in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from vitrim.attention.decision import Decision
+from vitrim.compression.block_selection import Choice
+from vitrim.compression.depth_search import DepthSearch
+from vitrim.evaluation.cost import measure_cost
+from vitrim.hardware import Hardware
+from vitrim.models.describe import count_macs, count_parameters
+from vitrim.models.network import Network
+from vitrim.training.loop import Training
+
+
+def cost_of(network: Network, images: np.ndarray, hardware: Hardware) -> dict[str, Any]:
+    """Size and speed of a network: blocks, parameters, multiply_adds, and what `measure_cost` gives."""
+    return {
+        "blocks": network.depth,
+        "parameters": count_parameters(network),
+        "multiply_adds": count_macs(network),
+        **measure_cost(network, images, hardware),
+    }
+
+
+def summarise_compression(
+    network: Network,
+    before: dict[str, Any],
+    after: dict[str, Any],
+    choice: Choice,
+    recovery: str,
+    training: Training | None,
+    decided: Decision | None,
+    search: DepthSearch | None,
+) -> dict[str, Any]:
+    """Everything that was done and measured, JSON-able. `before` and `after` are `cost_of` the two networks."""
+
+    def by(depth: int, sentence: str) -> dict[str, Any]:
+        parameters = count_parameters(network.truncated(depth))
+        return {
+            "depth": depth,
+            "sentence": sentence,
+            "parameters_saved_percent": saved_percent(before["parameters"], parameters),
+        }
+
+    return {
+        "network": network.config.name,
+        "method": choice.criterion,
+        "kept": list(choice.kept),
+        "scores": None if choice.scores is None else list(choice.scores),
+        "recovery": recovery,
+        "recovery_steps": None if training is None else len(training.losses),
+        "recovery_seconds": None if training is None else round(training.seconds, 2),
+        "before": before,
+        "after": after,
+        "by_attention": None if decided is None else by(decided.depth, decided.sentence()),
+        "by_accuracy": None
+        if search is None
+        else {
+            **by(search.depth, search.sentence()),
+            "tolerance": search.tolerance,
+            "cases": search.cases,
+            "tried": [trial.as_json() for trial in search.trials],
+            "seconds": round(sum(trial.seconds for trial in search.trials), 2),
+        },
+    }
+
+
+def saved_percent(before: float, after: float) -> float:
+    """What the smaller value saves of the larger, in percent (equation 5 of the paper)."""
+    return 100 * (before - after) / before
+
+
+def summary_lines(summary: dict[str, Any]) -> list[str]:
+    """The summary in words; savings are those of equation 5."""
+    before, after = summary["before"], summary["after"]
+    lines = []
+    if summary["by_attention"]:
+        lines.append(f"by attention: {summary['by_attention']['sentence']}")
+    if summary["by_accuracy"]:
+        lines.append(summary["by_accuracy"]["sentence"])
+    lines.append(f"{summary['network']}: {before['blocks']} -> {after['blocks']} blocks")
+    if summary["method"] != "first":
+        kept = ", ".join(map(str, summary["kept"])) or "none"
+        lines.append(f"blocks kept by {summary['method']}: {kept}")
+    for name, key, unit, scale, digits in (
+        ("parameters", "parameters", "", 1, 0),
+        ("multiply-adds", "multiply_adds", " billion", 1e9, 2),
+        ("latency", "milliseconds_per_slice", f" ms a slice on this {after['device']}", 1, 1),
+    ):
+        a, b = before[key], after[key]
+        saved = saved_percent(a, b)
+        lines.append(f"{name}: {a / scale:,.{digits}f} -> {b / scale:,.{digits}f}{unit} ({saved:.2f} % saved)")
+    if summary["recovery"] == "none" and before["blocks"] > after["blocks"]:
+        lines.append("the surviving weights are a starting point: train on before use (--recover finetune or distil)")
+    return lines

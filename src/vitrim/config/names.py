@@ -1,0 +1,64 @@
+"""Every name that a user may type, in a configuration, on the command line or in Python."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+FULL_DEPTH = 12
+"""Transformer blocks of a full network (paper, 3.2)."""
+
+NetworkName = Literal["transunet", "cats2d", "unetr2d"]
+
+NETWORK_TITLES: dict[str, str] = {"transunet": "TransUNet", "cats2d": "2D CATS", "unetr2d": "2D UNETR"}
+"""The networks as the paper calls them."""
+
+ViTSizeName = Literal["micro", "tiny", "small", "base"]
+StemForm = Literal["timm", "release"]
+
+LayoutName = Literal["decathlon", "ibsr18", "emidec", "synapse"]
+PhantomName = Literal["brain", "cardiac", "abdomen", "longrange"]
+PhantomLayout = Literal["decathlon", "ibsr18", "emidec", "synapse", "synapse-raw"]
+
+SliceAxis = Literal["sagittal", "coronal", "axial", "through-plane", 0, 1, 2]
+Normalization = Literal["zscore", "unit", "none"]
+Scaling = Literal["linear", "zoom"]
+Schedule = Literal["constant", "cosine"]
+
+TruncatedStart = Literal["scratch", "inherit", "distil"]
+"""What truncated networks of a study start from."""
+
+DecidingMeasure = Literal[
+    "globality",
+    "distance_patches",
+    "distance_pixels",
+    "distance_mm",
+    "self_share",
+    "neighbourhood_share",
+    "proximity_correlation",
+    "entropy",
+    "query_dependence",
+    "rollout_globality",
+]
+"""Attention measures that can decide a depth. `vitrim.attention.measures.MEASURES` describes each of them."""
+
+Head = Literal["mean", "max"]
+"""The head-averaged attention, or the most global head."""
+
+RuleName = Literal["attention", "influence", "accuracy"]
+"""Rules for the depth (`vitrim.compression.depth_rules`)."""
+
+Criterion = Literal["first", "influence", "effect", "random"]
+"""Pruning criteria: which blocks are kept (`vitrim.compression.block_selection`)."""
+
+Recovery = Literal["none", "finetune", "distil"]
+"""How a truncated network is trained on."""
+
+CaseGroup = Literal["auto", "validation", "train", "tuning", "all"]
+"""Which cases are evaluated. `auto`: those that the training held out; all cases if that is not known."""
+
+Device = Literal["auto", "cpu", "gpu"]
+TrainingPrecision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
+"""Precision of a training, as Lightning names it. `auto`: bf16 where the hardware has it, else float32."""
+
+Precision = Literal["auto", "float32", "bf16", "int8"]
+"""Precision of a prediction. `auto`: bf16 where the hardware has it, else float32."""

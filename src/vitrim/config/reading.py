@@ -1,0 +1,135 @@
+"""From YAML and options to a configuration, with one line that says what is wrong with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from vitrim.config.schema import StudyConfig
+from vitrim.errors import ConfigurationError
+
+
+def presets() -> list[str]:
+    """Names of the studies that come with the package."""
+    folder = resources.files("vitrim") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_study(source: str | Path) -> StudyConfig:
+    """Read a study from the name of a preset or the path of a YAML file.
+
+    Raises ConfigurationError, which says what is wrong with it.
+    """
+    source = str(source)
+    if source in presets():
+        text = (resources.files("vitrim") / "presets" / f"{source}.yaml").read_text(encoding="utf-8")
+    elif Path(source).is_file():
+        try:
+            text = Path(source).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"cannot read {source}: {error}") from error
+    else:
+        hint = suggestion(source, presets())
+        raise ConfigurationError(
+            f"no such study: {source!r} is neither a file nor a preset{hint}; the presets are {', '.join(presets())}"
+        )
+    return parse_study(text, source)
+
+
+def parse_study(text: str, source: str) -> StudyConfig:
+    """Make a study from YAML text. `source` is named in the ConfigurationError if that is not possible."""
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            f"{source} does not hold a study: expected a mapping with name, data, networks, training"
+        )
+    try:
+        return StudyConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(f"{source}: {explain(error, StudyConfig)}") from error
+
+
+def changed(study: StudyConfig, **changes: Any) -> StudyConfig:
+    """A study with some keys replaced, checked again. ConfigurationError if the result is not possible."""
+    content = study.model_dump()
+    for key, value in changes.items():
+        content[key] = {**content[key], **value} if key == "training" else value
+    try:
+        return StudyConfig.model_validate(content)
+    except ValidationError as error:
+        raise ConfigurationError(explain(error, StudyConfig)) from error
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Read `0,1,5` or `0..12`, or both. ConfigurationError, which names the option, if the text is neither."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:\s*\.\.\s*(\d+))?\s*", part)
+        if match is None or (match[2] and int(match[2]) < int(match[1])):
+            raise ConfigurationError(f"{option}: {text!r} is not a list of numbers such as 0,1,5 or 0..12")
+        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+    return found
+
+
+def checked_name(value: str, names: Any, what: str) -> Any:
+    """Return `value` if it is one of the Literal `names`. Otherwise ConfigurationError with the nearest name."""
+    known = get_args(names)
+    if value not in known:
+        raise ConfigurationError(
+            f"{what} {value!r} is unknown{suggestion(value, known)}; choose from {', '.join(known)}"
+        )
+    return value
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """Say in one line which keys of a configuration of kind `model` are wrong, and why."""
+    problems = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "study"
+        message = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            *parents, key = item["loc"]
+            problems.append(f"unknown key {where}{suggestion(str(key), _keys(model, parents))}")
+        elif item["type"] == "missing":
+            problems.append(f"{where} is missing")
+        elif item["type"] == "literal_error" and isinstance(item["input"], str):
+            known = re.findall(r"'([^']+)'", item["ctx"]["expected"])
+            problems.append(
+                f"{where}: {item['input']!r} is unknown{suggestion(item['input'], known)}; "
+                f"choose from {', '.join(known)}"
+            )
+        else:
+            problems.append(f"{where}: {message} (got {item['input']!r})")
+    return "; ".join(problems)
+
+
+def suggestion(value: str, known: Iterable[str]) -> str:
+    """`, did you mean X?` for the nearest of the known names; nothing if none is near."""
+    near = get_close_matches(value, list(known), n=1)
+    return f", did you mean {near[0]!r}?" if near else ""
+
+
+def _keys(model: type[BaseModel], path: list[int | str]) -> list[str]:
+    """Keys that a configuration knows at a place such as ("data", "phantom")."""
+    kinds: list[Any] = [model]
+    for part in path:
+        fields = [kind.model_fields[part].annotation for kind in kinds if part in kind.model_fields]
+        kinds = [kind for field in fields for kind in _models(field)] or kinds
+    return [name for kind in kinds for name in kind.model_fields]
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models inside an annotation such as `dict[str, StudyNetwork] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [found for part in get_args(annotation) for found in _models(part)]

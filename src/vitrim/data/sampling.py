@@ -1,0 +1,92 @@
+"""Which slices are used, and in which order: batches of a training, evenly spaced cases and slices, examples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from vitrim.data.cache import SliceCache
+from vitrim.progress import Stage
+
+T = TypeVar("T")
+
+
+class Shuffled(Sampler[int]):
+    """All items, shuffled anew in each epoch; the order follows from seed and epoch alone."""
+
+    def __init__(self, items: int, seed: int, first: int = 0) -> None:
+        """`first` is the epoch to begin with, counted from 0."""
+        self.items, self.seed, self.first, self.epoch = items, seed, first, first
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say how many epochs after the first comes next; Lightning does."""
+        self.epoch = self.first + epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(mixed(self.seed, self.epoch))
+        yield from torch.randperm(self.items, generator=generator).tolist()
+
+    def __len__(self) -> int:
+        return self.items
+
+
+class Batches(Sampler[list[int]]):
+    """Whole batches of a sampler's items; of several devices, each takes its own part of every batch.
+
+    So a batch holds the same items on one device as on several together. The last, incomplete batch is dropped.
+    """
+
+    def __init__(self, sampler: Shuffled, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
+        self.sampler, self.batch_size, self.rank, self.ranks = sampler, batch_size, rank, ranks
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(self.sampler)
+        share = self.batch_size // self.ranks
+        for start in range(0, len(self) * self.batch_size, self.batch_size):
+            begin = start + self.rank * share
+            yield order[begin : begin + share]
+
+    def __len__(self) -> int:
+        return len(self.sampler) // self.batch_size
+
+
+def mixed(*numbers: int) -> int:
+    """One seed of several numbers, different for each combination of them."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
+
+
+def evenly_spaced(items: Sequence[T], number: int | None) -> list[T]:
+    """Choose `number` of `items`, evenly spaced; all of them if None."""
+    if number is None or number >= len(items):
+        return list(items)
+    return [items[round(place)] for place in np.linspace(0, len(items) - 1, number)]
+
+
+def case_images(
+    cases: Sequence[str], cache: SliceCache, slices: int | None, stage: Stage
+) -> Iterator[tuple[str, Tensor, tuple[float, float] | None]]:
+    """Give one case after the other: its id, `slices` evenly spaced slices (S, C, H, W), its pixel spacing in mm."""
+    for case in cases:
+        prepared = cache.case(case)
+        chosen = evenly_spaced(range(len(prepared.images)), slices)
+        yield case, torch.from_numpy(np.array(prepared.images[chosen])), prepared.pixel_spacing
+        stage.advance(note=case)
+
+
+def fullest_slice(labels: np.ndarray) -> int:
+    """Index of the slice of (S, H, W) with the most classes, and of those the one with the most labelled pixels."""
+    classes = [len(np.unique(part)) for part in labels]
+    pixels = [int(np.count_nonzero(part)) for part in labels]
+    return max(range(len(labels)), key=lambda index: (classes[index], pixels[index]))
+
+
+def example_slice(case: str, cache: SliceCache) -> tuple[int, np.ndarray]:
+    """Number and image (C, H, W) of a case's fullest slice, or of its middle one where there is no label."""
+    prepared = cache.case(case)
+    index = len(prepared.images) // 2 if prepared.labels is None else fullest_slice(prepared.labels)
+    return index, np.array(prepared.images[index])

@@ -1,0 +1,81 @@
+"""What a network costs to run: time a slice and peak memory."""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+from vitrim.evaluation.segment import BATCH, predict_slices
+from vitrim.hardware import Hardware
+
+
+def measure_cost(
+    network: nn.Module, images: np.ndarray, hardware: Hardware, repetitions: int = 3
+) -> dict[str, float | str]:
+    """Time and memory of predicting slices (S, C, H, W), in batches of 8, on the device of `hardware`.
+
+    milliseconds_per_slice is the best of `repetitions`; peak_memory_mib counts weights and tensors alive at the same
+    time: as CUDA's allocator saw them on a GPU, as torch made and dropped them on a CPU.
+    """
+    images = np.array(images[: 2 * BATCH], dtype=np.float32)
+    with hardware.running(network):
+        peak = _peak_memory(lambda: predict_slices(network, images[:BATCH], BATCH), network, hardware.device == "gpu")
+        seconds = []
+        for _ in range(repetitions):
+            begin = time.perf_counter()
+            predict_slices(network, images, BATCH)
+            seconds.append(time.perf_counter() - begin)
+    return {
+        "milliseconds_per_slice": round(1000 * min(seconds) / len(images), 3),
+        "peak_memory_mib": round(peak / 2**20, 1),
+        "device": hardware.device,
+    }
+
+
+def _peak_memory(work: Callable[[], Any], network: nn.Module, gpu: bool) -> int:
+    """Bytes alive at the same time at most while `work` runs."""
+    if gpu:
+        work()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        return torch.cuda.max_memory_allocated()
+    weights = sum(part.nbytes for part in (*network.parameters(), *network.buffers()))
+    with _LiveTensors() as tensors:
+        work()
+    return weights + tensors.peak
+
+
+class _LiveTensors(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make, from their birth to their end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._alive: dict[int, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = {_address(tensor) for tensor in tree_flatten((args, kwargs))[0] if isinstance(tensor, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_flatten(result)[0]:
+            if isinstance(tensor, Tensor) and _address(tensor) not in given and _address(tensor) not in self._alive:
+                self._count(tensor)
+        return result
+
+    def _count(self, tensor: Tensor) -> None:
+        storage = tensor.untyped_storage()
+        address = storage.data_ptr()
+        self._alive[address] = storage.nbytes()
+        weakref.finalize(storage, self._alive.pop, address, None)
+        self.peak = max(self.peak, sum(self._alive.values()))
+
+
+def _address(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()

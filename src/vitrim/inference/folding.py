@@ -1,0 +1,87 @@
+"""Folds what does not change any more once a network is trained into its convolutions."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+import torch
+from timm.layers import BatchNormAct2d, Conv2dSame, StdConv2d, StdConv2dSame
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from vitrim.models.adapt import Adapted
+from vitrim.models.dry_run import run
+from vitrim.models.network import Network
+from vitrim.models.resnet_stem import ReleaseStdConv2d, standardised
+
+N = TypeVar("N", Network, Adapted)
+
+
+def fold_for_inference(network: N) -> N:
+    """Return a copy in eval mode, for prediction only, that computes the same logits (to rounding) with less work.
+
+    Weight standardisation is done once instead of at every call, and each batch norm that follows a convolution
+    becomes part of it. A batch norm that stands elsewhere (DenseNet has some) stays. `network` is not changed.
+    """
+    folded = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        for name, layer in list(folded.named_modules()):
+            if isinstance(layer, (StdConv2d, StdConv2dSame)):
+                folded.set_submodule(name, _plain(layer))
+        for conv, norm in _pairs(folded):
+            layer, after = folded.get_submodule(conv), folded.get_submodule(norm)
+            folded.set_submodule(conv, fuse_conv_bn_eval(layer, after))  # type: ignore[type-var,arg-type]
+            folded.set_submodule(norm, after.act if isinstance(after, BatchNormAct2d) else nn.Identity())
+    return folded.requires_grad_(False)
+
+
+def _plain(layer: StdConv2d | StdConv2dSame) -> nn.Conv2d:
+    """A convolution whose weights are the standardised ones of `layer`."""
+    if isinstance(layer, ReleaseStdConv2d):
+        weight = standardised(layer.weight)
+    else:
+        flat = layer.weight.reshape(1, layer.out_channels, -1)
+        weight = F.batch_norm(flat, None, None, training=True, momentum=0.0, eps=layer.eps).reshape_as(layer.weight)
+    kind = Conv2dSame if getattr(layer, "same_pad", False) else nn.Conv2d
+    plain = kind(
+        layer.in_channels,
+        layer.out_channels,
+        layer.kernel_size,
+        layer.stride,
+        layer.padding,
+        layer.dilation,
+        layer.groups,
+        bias=layer.bias is not None,
+        device="meta",
+    )
+    plain.weight, plain.bias = nn.Parameter(weight), layer.bias
+    return plain
+
+
+def _pairs(network: Network | Adapted) -> list[tuple[str, str]]:
+    """Names of the convolutions whose output goes into a batch norm, and of these norms; each is called once."""
+    made: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that no later one has the same id
+    calls: list[str] = []
+    fed: dict[str, str] = {}
+
+    def note(name: str, layer: nn.Module) -> Any:
+        def after(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            calls.append(name)
+            if isinstance(layer, nn.Conv2d):
+                made[id(output)] = (name, output)
+            elif id(inputs[0]) in made:
+                fed[name] = made[id(inputs[0])][0]
+
+        return layer.register_forward_hook(after)
+
+    hooks = [
+        note(name, layer) for name, layer in network.named_modules() if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d))
+    ]
+    try:
+        run(network, network.example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [(conv, norm) for norm, conv in fed.items() if calls.count(norm) == calls.count(conv) == 1]

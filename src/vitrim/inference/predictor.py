@@ -1,0 +1,238 @@
+"""Predicting many volumes: one is read and prepared, one computed and one written, all at the same time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+import vitrim
+from vitrim.data.preprocessing import PreparedCase, Preprocessing, restore
+from vitrim.data.recipe import Recipe
+from vitrim.errors import InputError
+from vitrim.evaluation.segment import segment_slices
+from vitrim.files import sha256
+from vitrim.inference.engine import Engine
+from vitrim.inference.inputs import Input, Loaded, load_input, stem
+from vitrim.inference.outputs import (
+    Origin,
+    are_probabilities,
+    millilitres,
+    read_origin,
+    write_labels,
+    write_probabilities,
+)
+from vitrim.progress import Reporter
+
+Draw = Callable[[Path, Loaded, np.ndarray, PreparedCase, dict[int, str]], None]
+"""Draws a prediction (X, Y, Z) of a case into a file; see `vitrim.report.preview`."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the prediction of a case goes."""
+
+    case: Input
+    labels: Path
+    probabilities: Path | None
+    preview: Path | None
+
+    @property
+    def wanted(self) -> list[Path]:
+        """The files to be written."""
+        return [path for path in (self.labels, self.probabilities, self.preview) if path is not None]
+
+
+def companions(labels: Path) -> tuple[Path, Path]:
+    """Where the probabilities and the preview go that belong to a label map."""
+    name = stem(labels)
+    return labels.with_name(f"{name}_probabilities.nii.gz"), labels.with_name(f"{name}_preview.png")
+
+
+@dataclass
+class Summary:
+    """What came of it: rows (case, label, structure, voxels, ml), cases that were there before, and failures."""
+
+    volumes: list[dict[str, Any]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+class Prediction:
+    """One network applied to cases; `run` does the work."""
+
+    def __init__(self, engine: Engine, recipe: Recipe, batch_size: int, draw: Draw | None = None) -> None:
+        self.engine, self.recipe, self.batch_size, self.draw = engine, recipe, batch_size, draw
+        self.preparation = Preprocessing.from_config(recipe.data)
+        settings = json.dumps([self.preparation.describe(), recipe.dump()["classes"]], sort_keys=True)
+        self._made_by = {
+            "version": vitrim.__version__,
+            "network": engine.identity,
+            # the scales of int8 are those of a batch
+            "precision": engine.precision if engine.precision != "int8" else f"int8, {batch_size} slices at a time",
+            "preparation": hashlib.sha256(settings.encode()).hexdigest(),
+        }
+
+    def run(self, targets: list[Target], reporter: Reporter, overwrite: bool = False) -> Summary:
+        """Predict all `targets`; a case that cannot be read is left out, and its reason kept.
+
+        What is there already is kept if this network made it from the same image; InputError if it was made otherwise
+        (before anything is computed), unless `overwrite`; also where a file cannot be written.
+        """
+        summary = Summary()
+        done = [] if overwrite else [target for target in targets if self._finished(target)]
+        for target in done:
+            labels = nib.load(target.labels)
+            summary.volumes += self._volumes(target.case.name, np.asanyarray(labels.dataobj), labels)
+            summary.kept.append(target.case.name)
+        todo = [target for target in targets if target not in done]
+        with (
+            reporter.stage(f"predict {len(todo)} case{'s' if len(todo) != 1 else ''}", len(todo)) as stage,
+            ThreadPoolExecutor(1) as reading,
+            ThreadPoolExecutor(1) as writing,
+        ):
+            written: tuple[Target, Future[list[dict[str, Any]]]] | None = None
+            for target, read in _ahead(reading, self._read, todo):
+                try:
+                    loaded, prepared, origin = read.result()
+                    labels, chances = segment_slices(
+                        self.engine, self._channels(prepared.images), self.batch_size, target.probabilities is not None
+                    )
+                except (InputError, MemoryError) as error:
+                    summary.failed[target.case.name] = str(error) or type(error).__name__
+                else:
+                    if written:
+                        summary.volumes += _finished_writing(*written)
+                    written = target, writing.submit(self._write, target, loaded, prepared, origin, labels, chances)
+                    del loaded, prepared, labels, chances
+                stage.advance(note=target.case.name)
+            if written:
+                summary.volumes += _finished_writing(*written)
+        return summary
+
+    def _read(self, target: Target) -> tuple[Loaded, PreparedCase, Origin]:
+        loaded = load_input(target.case, self.engine.channels)
+        return loaded, self.preparation.apply(loaded.volume), self._origin(target.case)
+
+    def _channels(self, images: np.ndarray) -> np.ndarray:
+        """Images (S, C, H, W) with as many channels as the network takes."""
+        return images if images.shape[1] == self.engine.channels else images.repeat(self.engine.channels, axis=1)
+
+    def _write(
+        self,
+        target: Target,
+        loaded: Loaded,
+        prepared: PreparedCase,
+        origin: Origin,
+        labels: np.ndarray,
+        chances: np.ndarray | None,
+    ) -> list[dict[str, Any]]:
+        """Take a prediction back to its grid and write it, the label map last: where it is, all is."""
+        volume = restore(labels, prepared.record)
+        self._clear(target, origin)
+        if target.probabilities is not None and chances is not None:
+            maps = (restore(chance, prepared.record, outside=float(n == 0)) for n, chance in enumerate(chances))
+            write_probabilities(target.probabilities, maps, len(chances), loaded.image, origin)
+        if target.preview is not None and self.draw is not None:
+            self.draw(target.preview, loaded, volume, prepared, self.recipe.classes)
+        write_labels(target.labels, volume, loaded.image, origin)
+        return self._volumes(target.case.name, volume, loaded.image)
+
+    def _volumes(self, case: str, labels: np.ndarray, image: Any) -> list[dict[str, Any]]:
+        counts = {label: int(np.count_nonzero(labels == label)) for label in self.recipe.classes if label}
+        ml = millilitres(image)
+        return [
+            {
+                "case": case,
+                "label": label,
+                "structure": self.recipe.classes[label],
+                "voxels": count,
+                "ml": None if ml is None else round(count * ml, 4),
+            }
+            for label, count in sorted(counts.items())
+        ]
+
+    def _origin(self, case: Input) -> Origin:
+        return {**self._made_by, "image": " ".join(sha256(file) for file in case.files)}
+
+    def _clear(self, target: Target, origin: Origin) -> None:
+        """Remove an earlier prediction of the case that was made otherwise, and all of ours that belongs to it.
+
+        What is written beside a label map, or is left there, then never belongs to another one.
+        """
+        probabilities, preview = companions(target.labels)
+        if not target.labels.exists() or _otherwise(read_origin(target.labels), origin):
+            target.labels.unlink(missing_ok=True)
+            preview.unlink(missing_ok=True)
+        if are_probabilities(probabilities) and _otherwise(read_origin(probabilities), origin):
+            probabilities.unlink()
+
+    def _finished(self, target: Target) -> bool:
+        """Whether all that is wanted is there; InputError if it, or what would stand beside it, was made otherwise."""
+        there = [path for path in target.wanted if path.exists()]
+        beside = companions(target.labels)[0]
+        left = [beside] if beside not in there and are_probabilities(beside) else []
+        expected = self._origin(target.case) if there or left else {}
+        for path in (*there, *left):
+            if path == target.preview:
+                continue
+            found = read_origin(path)
+            other = _otherwise(found, expected)
+            if found is None or other:
+                how = f"with another {' and '.join(other)}" if found else "by something else"
+                if found and not found.keys() >= expected.keys():
+                    how = f"by vitrim {found.get('version', 'of unknown version')}, which does not say all that counts"
+                raise InputError(
+                    f"{path} exists and was made {how}; replace it with --overwrite, or choose another OUT"
+                )
+        return there == target.wanted
+
+
+def _otherwise(found: Origin | None, expected: Origin) -> list[str]:
+    """In what the origin of one of our files differs from the expected one."""
+    if found is None:
+        return []
+    return [key for key in ("network", "precision", "image", "preparation") if found.get(key) != expected[key]]
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder`, and see that files can be written there; InputError if not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror or error}") from error
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[Target], Any], targets: list[Target]
+) -> Iterator[tuple[Target, Future[Any]]]:
+    """Each target with its work in the pool, begun while the one before it is used; never more than one ahead."""
+    coming = pool.submit(work, targets[0]) if targets else None
+    for number, target in enumerate(targets):
+        assert coming is not None
+        now = coming
+        wait([now])
+        coming = pool.submit(work, targets[number + 1]) if number + 1 < len(targets) else None
+        yield target, now
+        del now
+
+
+def _finished_writing(target: Target, written: Future[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Wait until a case is written; InputError if it could not be, since then no other can."""
+    try:
+        return written.result()
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target.labels}: {error.strerror or error}; what is finished stays, and the same command "
+            f"goes on from there"
+        ) from error

@@ -1,0 +1,136 @@
+"""ImageNet weights: where they come from. If they are not available, this fails rather than use random weights."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+
+from vitrim.config.schema import NetworkConfig
+from vitrim.errors import InputError
+from vitrim.models.network import Network
+from vitrim.models.timm_weights import Source, load_cnn, load_vit
+
+RANDOM = "random"
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a network that can start from ImageNet weights."""
+
+    label: str
+    hub: str | None
+    """The name under which timm's hub has its weights, if it has."""
+    google: str | None
+    """The name of Google's file of weights at size base, if there is one."""
+    load: Callable[[Source], None]
+    """Fills the part; raises InputError where the weights do not fit."""
+
+
+def initialise(network: Network) -> None:
+    """Fill `network` with the weights that its configuration's `pretrained` names, and note them in `initialised_from`.
+
+    `true` means timm's hub; a text is the path of a file (safetensors or pth from timm, npz from Google), of a folder
+    that holds one for each part under its timm name, or the name of a model in timm's hub. 2D CATS has two parts, and
+    takes two of these with a comma between, ViT first; `random` leaves a part as it is. torch's generator is not moved.
+
+    Raises InputError if weights cannot be had or do not fit.
+    """
+    config = network.config
+    parts = _parts(network)
+    sources = [_source(wish, part, config) for wish, part in zip(_wishes(config, parts), parts, strict=True)]
+    said = []
+    with torch.random.fork_rng(devices=[]):
+        for part, source in zip(parts, sources, strict=True):
+            if source:
+                part.load(source)
+            said.append(f"{part.label}: {_say(source)}")
+    network.initialised_from = "; ".join(said)
+
+
+def _parts(network: Network) -> list[Part]:
+    config, kind = network.config, network.pretrained_vit
+    parts = []
+    if network.vit is not None:
+        hub = kind.hub.get(config.size) if config.width == 1 or not kind.with_stem else None
+        parts.append(Part(kind.label, hub, kind.google, lambda source: load_vit(network, source)))
+    if network.pretrained_cnn is not None:
+        hub = _tagged(config.backbone) if config.width == 1 else None
+        parts.append(Part("CNN", hub, None, lambda source: load_cnn(network, source)))
+    return parts
+
+
+def _tagged(backbone: str) -> str | None:
+    tag = timm.get_pretrained_cfg(backbone).tag
+    return (f"{backbone}.{tag}" if tag and "." not in backbone else backbone) if tag else None
+
+
+def _wishes(config: NetworkConfig, parts: list[Part]) -> list[str | None]:
+    """What is asked for each part: None for the hub's default, or a text."""
+    if config.pretrained is True:
+        return [None] * len(parts)
+    wishes: list[str | None] = [wish.strip() for wish in str(config.pretrained).split(",")]
+    if len(wishes) == 1 and (len(parts) == 1 or Path(str(wishes[0])).is_dir()):
+        return wishes * len(parts)
+    if len(wishes) != len(parts):
+        labels = " and ".join(part.label for part in parts)
+        raise InputError(
+            f"pretrained: {config.name} starts from weights for {labels}, "
+            f"got {config.pretrained!r}; give a folder, or one file (or `{RANDOM}`) each with a comma between"
+        )
+    return wishes
+
+
+def _source(wish: str | None, part: Part, config: NetworkConfig) -> Source | None:
+    """Where the weights of `part` are; None if it stays random. InputError if there are none."""
+    if wish == RANDOM:
+        return None
+    if wish is None:
+        if part.hub is None:
+            raise InputError(
+                f"pretrained: there are no published ImageNet weights for the {part.label} of {config.name} with "
+                f"size {config.size} and width {config.width:g}; set pretrained to false, or to a local file"
+            )
+        return Source(part.hub, None)
+    path = Path(wish)
+    if path.is_dir():
+        return Source(part.hub or wish, _file_in(path, part))
+    if path.is_file():
+        return Source(part.hub or path.stem, path)
+    if not path.suffix or path.suffix not in SUFFIXES:
+        if timm.is_model(wish.split(".")[0]):
+            return Source(wish, None)
+        raise InputError(f"pretrained: {wish!r} is neither a file, nor a folder, nor a model of timm's")
+    raise InputError(f"pretrained: there is no file {wish}")
+
+
+def _file_in(folder: Path, part: Part) -> Path:
+    """The one file in `folder` that is named after the part's weights."""
+    if part.hub is None:
+        raise InputError(f"pretrained: no name is known for the weights of the {part.label}; give the file itself")
+    architecture = part.hub.split(".")[0]
+    stems = [part.hub, architecture]
+    if part.google is not None and "_base_" in architecture:
+        stems.append(part.google)
+    for stem in stems:
+        for suffix in SUFFIXES:
+            if (folder / f"{stem}{suffix}").is_file():
+                return folder / f"{stem}{suffix}"
+    raise InputError(
+        f"pretrained: {folder} holds no weights for the {part.label}: expected {' or '.join(stems)}, "
+        f"ending in {', '.join(SUFFIXES)}"
+    )
+
+
+def _say(source: Source | None) -> str:
+    if source is None:
+        return RANDOM
+    if source.file is None:
+        return f"{source.name} (timm hub)"
+    digest = hashlib.sha256(source.file.read_bytes()).hexdigest()[:12]
+    return f"file {source.file.name} (sha256 {digest}…)"

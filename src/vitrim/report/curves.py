@@ -1,0 +1,54 @@
+"""The measures of attention by block: means over cases with their interval."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from vitrim.attention.measures import MEASURES, Measure
+from vitrim.metrics.statistics import mean_interval
+
+
+def measure_named(name: str) -> Measure:
+    """The measure of that name; an unknown one, of another version, is shown under its own name."""
+    return MEASURES.get(name) or Measure(name, name.replace("_", " "), "", "", low=None)
+
+
+def available(profile: pd.DataFrame) -> list[Measure]:
+    """Measures in the profile, in the order of `MEASURES`, unknown ones last; one of the three distances is enough."""
+    found = set(profile["measure"])
+    known = [measure for name, measure in MEASURES.items() if name in found]
+    distances = [measure for measure in known if measure.is_distance]
+    shown = [measure for measure in known if measure not in distances[1:]]
+    return shown + [measure_named(name) for name in sorted(found - set(MEASURES))]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measure by block: mean over cases and, from 5 cases, a 95 % bootstrap interval."""
+
+    blocks: tuple[int, ...]
+    mean: tuple[float, ...]
+    low: tuple[float, ...] | None = None
+    high: tuple[float, ...] | None = None
+
+    @property
+    def points(self) -> list[tuple[int, float]]:
+        """Block and mean."""
+        return list(zip(self.blocks, self.mean, strict=True))
+
+
+def curve(profile: pd.DataFrame | None, measure: str, head: str = "mean", seed: int = 0) -> Curve | None:
+    """Mean over cases by block, every case weighing alike; None where the measure is not in the profile."""
+    if profile is None:
+        return None
+    rows = profile[(profile["measure"] == measure) & (profile["head"].astype(str) == head)]
+    if rows.empty:
+        return None
+    table = rows.pivot_table(index="case", columns="block", values="value", aggfunc="mean")
+    values = table.to_numpy(float)
+    blocks, mean = tuple(int(block) for block in table.columns), tuple(float(v) for v in np.nanmean(values, axis=0))
+    ends = mean_interval(values[~np.isnan(values).any(axis=1)], seed=seed)
+    return Curve(blocks, mean) if ends is None else Curve(blocks, mean, *(tuple(end.tolist()) for end in ends))

@@ -1,0 +1,146 @@
+"""report.html, and a page of the explorer alone: one file each that needs nothing else."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+from torch import nn
+
+from vitrim.attention.profile import AttentionProfile
+from vitrim.errors import InputError
+from vitrim.files import write_text
+from vitrim.report.answers import Answer
+from vitrim.report.charts import depth_figure, measure_figures, slider, training_figure
+from vitrim.report.explorer import Embedded, embed, read_explorer
+from vitrim.report.formatting import fixed
+from vitrim.report.gallery import mosaics, slices
+from vitrim.report.images import PALETTE, class_colour, colour_bar, grey, ramp
+from vitrim.report.paper import CITATION, comparison
+from vitrim.report.rule_comparison import rules_table
+from vitrim.report.run import Run
+from vitrim.report.sentences import rule, setting
+from vitrim.report.tables import results_table
+from vitrim.studies.snapshots import write_explorer
+
+PAPER_BLOCKS = (1, 2, 3, 6)
+"""Blocks of the paper's figures 4 and 5."""
+
+LIMIT = 14_500_000
+"""Bytes of a page: what the attention of the explorer may fill up. A mail still takes it."""
+
+SCRIPTS = 45_000
+"""Bytes of the explorer's own scripts and controls, which only a page with an explorer has."""
+
+
+def asset(name: str) -> str:
+    """Text of a file in `assets/`."""
+    return (resources.files("vitrim.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+def page(run: Run, answers: list[Answer]) -> str:
+    """The whole of report.html."""
+    decided = {n.name: n.decision.depth for n in run.networks if n.decision is not None}
+    context = {
+        "run": run,
+        "setting": setting(run),
+        "answers": answers,
+        "table": results_table(run),
+        "paper": comparison(run),
+        "rules": rules_table(run),
+        "networks": [_network(run, answer) for answer in answers],
+        "slices": slices(run),
+        "legend": [(name, class_colour(index)) for index, name in enumerate(run.classes, start=1)],
+        "decided": decided,
+        "citation": CITATION,
+    }
+    stored = [(n.name, n.title, n.folder / "explorer.npz") for n in run.networks]
+    room = LIMIT - len(_render("page.html", embedded=[], **context).encode())
+    return _render("page.html", embedded=_embedded(stored, run.classes, decided, room), **context)
+
+
+def explorer_page(heading: str, networks: Sequence[tuple[str, Path]], classes: Sequence[str] = ()) -> str:
+    """A page of the explorer alone, as text: for each network its title and its `explorer.npz`.
+
+    InputError where such a file is missing or not what `vitrim.studies.snapshots.write_explorer` writes.
+    """
+    for _, path in networks:
+        if not path.is_file():
+            raise InputError(f"{path} is missing: there is nothing to explore")
+    embedded = _embedded([(title, title, path) for title, path in networks], classes, {}, LIMIT - 100_000)
+    if not embedded:
+        raise InputError(
+            f"the attention in {networks[0][1]} is too large for a page of {LIMIT / 1e6:g} MB: take fewer patches"
+        )
+    return _render("explorer-page.html", heading=heading, embedded=embedded, decided={})
+
+
+def _render(name: str, **context: Any) -> str:
+    environment = Environment(
+        loader=FunctionLoader(asset),
+        autoescape=select_autoescape(["html"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["fixed"] = fixed
+    scripts = ["save.js", "page.js"]
+    if context["embedded"]:
+        scripts[1:1] = ["attention.js", "paint.js", "explorer.js"]
+    return environment.get_template(name).render(
+        style=Markup(asset("page.css")),
+        script=Markup("\n".join(asset(script).replace('"use strict";\n', "") for script in scripts)),
+        colours=base64.b64encode(ramp().tobytes()).decode("ascii"),
+        colour_bar=colour_bar(),
+        palette=PALETTE,
+        mosaic_blocks=PAPER_BLOCKS,
+        **context,
+    )
+
+
+def _embedded(
+    networks: Sequence[tuple[str, str, Path]], classes: Sequence[str], decided: Mapping[str, int], room: int
+) -> list[Embedded]:
+    """What fits into `room` bytes of the page, every network having an equal share."""
+    found = [(name, title, stored) for name, title, path in networks if (stored := read_explorer(path)) is not None]
+    parts = [
+        embed(name, title, one, classes, (room - SCRIPTS) // len(found), decided.get(name))
+        for name, title, one in found
+    ]
+    return [part for part in parts if part is not None]
+
+
+def _network(run: Run, answer: Answer) -> dict[str, Any]:
+    network = answer.network
+    figures = [depth_figure(run, network), training_figure(run, network)]
+    return {
+        "name": network.name,
+        "title": network.title,
+        "answer": answer,
+        "rule": rule(answer.decision) if answer.decision is not None else "",
+        "figures": measure_figures(network),
+        "slider": slider(run, network),
+        "maps": network.maps,
+        "image": grey(network.maps.image) if network.maps is not None else "",
+        "mosaics": mosaics(network),
+        "results": [figure for figure in figures if figure is not None],
+        "depths": sorted({int(blocks) for blocks in run.rows(network.name)["blocks"]}, reverse=True),
+    }
+
+
+def write_explorer_page(
+    folder: Path, title: str, network: nn.Module, blocks: int, names: Sequence[str], images: np.ndarray
+) -> Path:
+    """Write explorer.html beside the profile in `folder`, with the attention of a few images (n, C, H, W)."""
+    grid = AttentionProfile.load(folder).grid
+    stored, page = folder / "explorer.npz", folder / "explorer.html"
+    slices = [0] * len(names)
+    write_explorer(stored, {blocks: network}, images, grid=grid, cases=names, slices=slices, segment=False)
+    write_text(page, explorer_page(title, [(title, stored)]))
+    return page

@@ -1,0 +1,80 @@
+"""report.md: the same answers without pictures, for a repository, a mail or an issue."""
+
+from __future__ import annotations
+
+from vitrim.report.answers import Answer
+from vitrim.report.curves import available, curve
+from vitrim.report.formatting import capitalised, fixed
+from vitrim.report.paper import comparison
+from vitrim.report.rule_comparison import rules_table
+from vitrim.report.run import NetworkRun, Run
+from vitrim.report.sentences import rule, setting
+from vitrim.report.tables import markdown as table_markdown
+from vitrim.report.tables import markdown_table, results_table
+
+SPECIAL = "\\`*_{}[]<>#|&!~"
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return "".join(f"\\{character}" if character in SPECIAL else character for character in " ".join(text.split()))
+
+
+def page(run: Run, answers: list[Answer]) -> str:
+    """The whole of report.md."""
+    parts = [f"# vitrim study: {escape(run.name)}", escape(setting(run))]
+    parts += [_answer(answer) for answer in answers]
+    parts += ["## Every network", table_markdown(results_table(run)).rstrip("\n")]
+    paper = comparison(run)
+    if paper is not None:
+        parts += ["## Provenance the paper", table_markdown(paper).rstrip("\n")]
+    rules = rules_table(run)
+    if rules is not None:
+        parts += ["## Rule against truth", table_markdown(rules).rstrip("\n")]
+    parts.append("## Attention by block")
+    parts.append("Means over training cases, of the head-averaged attention; in brackets, the same network untrained.")
+    parts += [text for network in run.networks if (text := _measures(network))]
+    if run.config:
+        parts += ["## Configuration", _fenced(run.config, "yaml")]
+    if run.versions:
+        parts += ["## Versions", "\n".join(f"- {escape(str(k))}: {escape(str(v))}" for k, v in run.versions.items())]
+    parts.append("See `report.html` for figures.")
+    return "\n\n".join(parts) + "\n"
+
+
+def _answer(answer: Answer) -> str:
+    text = (
+        f"**{escape(answer.needs)}** {escape(' '.join(part for part in (answer.saves, answer.costs) if part))}".rstrip()
+    )
+    lines = [text, *(f"> {escape(note)}" for note in answer.notes)]
+    if answer.decision is not None:
+        lines.append(escape(rule(answer.decision)))
+    return "\n\n".join(lines)
+
+
+def _measures(network: NetworkRun) -> str:
+    if network.profile is None:
+        return ""
+    measures = available(network.profile)
+    curves = {m.name: (curve(network.profile, m.name), curve(network.untrained, m.name)) for m in measures}
+    shown = [m for m in measures if curves[m.name][0] is not None]
+    blocks = sorted({block for m in shown for block in curves[m.name][0].blocks})  # type: ignore[union-attr]
+    rows = []
+    for block in blocks:
+        cells = []
+        for m in shown:
+            trained, untrained = (dict(c.points) if c else {} for c in curves[m.name])
+            text = fixed(trained.get(block), 3)
+            cells.append(f"{text} ({fixed(untrained[block], 3)})" if block in untrained else text)
+        rows.append([str(block), *cells])
+    heading = ["Block", *(capitalised(m.label) for m in shown)]
+    table = markdown_table(heading, rows, [True] * len(heading))
+    return f"### {escape(network.title)}\n\n{table}"
+
+
+def _fenced(text: str, language: str) -> str:
+    """A code block whose fence is longer than any in the text."""
+    fence = "```"
+    while fence in text:
+        fence += "`"
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"

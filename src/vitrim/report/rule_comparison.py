@@ -1,0 +1,66 @@
+"""Rule against truth, for people: what each rule of a depth sweep chose, and how far that is from what was needed."""
+
+from __future__ import annotations
+
+from vitrim.compression.depth_rules import RULES
+from vitrim.config.names import NETWORK_TITLES
+from vitrim.report.formatting import is_number, signed
+from vitrim.report.run import Run
+from vitrim.report.tables import Cell, Column, Table
+
+
+def rules_of(run: Run, network: str) -> dict[str, int]:
+    """The depth that each rule chose for the first seed and fold, at the first margin."""
+    if run.rules is None:
+        return {}
+    rows = run.rules[(run.rules["network"] == network)]
+    rows = rows.drop_duplicates("rule")
+    return {str(row["rule"]): int(row["depth"]) for _, row in rows.iterrows() if is_number(row["depth"])}
+
+
+def rules_table(run: Run) -> Table | None:
+    """A row for each network, margin and rule; None where the study is not a depth sweep."""
+    if run.rules is None or run.rules.empty:
+        return None
+    several = len(run.rules[["seed", "fold"]].drop_duplicates()) > 1
+    columns = [
+        Column("Model", number=False),
+        *([Column("Seed"), Column("Fold")] if several else []),
+        Column("Margin, %"),
+        Column("Rule", number=False),
+        Column("Blocks chosen"),
+        Column("Blocks needed"),
+        Column("% Dice change there"),
+        Column("Was it right?", number=False),
+    ]
+    rows = []
+    for _, row in run.rules.iterrows():
+        network, depth, change = str(row["network"]), row["depth"], row["dice_change_percent"]
+        rows.append(
+            (
+                Cell(NETWORK_TITLES.get(network, network), network),
+                *([_count(row["seed"]), _count(row["fold"])] if several else []),
+                Cell(f"{row['margin_percent']:g}", float(row["margin_percent"])),
+                Cell(_title(str(row["rule"])), str(row["rule"])),
+                _count(depth) if is_number(depth) else Cell("too few cases"),
+                _count(row["needed"]),
+                Cell(signed(change, 2), float(change)) if is_number(change) else Cell("not trained"),
+                Cell(str(row["verdict"]), str(row["verdict"])),
+            )
+        )
+    notes = (
+        "Needed is the smallest trained depth that is not worse than the full network by more than the margin (95 % "
+        "interval), or the full depth where none is shown to be. It is judged on every other held-out case; the "
+        "accuracy rule bisects on the rest, so that no rule is judged on what it has seen.",
+    )
+    return Table(tuple(columns), tuple(rows), notes)
+
+
+def _count(value: object) -> Cell:
+    number = int(float(str(value)))
+    return Cell(str(number), number)
+
+
+def _title(name: str) -> str:
+    """A rule's title; an unknown one, of another version, has its own name."""
+    return next((rule.title for known, rule in RULES.items() if known == name), name)

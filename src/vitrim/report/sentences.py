@@ -1,0 +1,211 @@
+"""What the numbers say, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import floor
+from typing import Any
+
+import pandas as pd
+
+from vitrim.attention import decision as flags
+from vitrim.attention.decision import ROUNDING, Decision
+from vitrim.attention.measures import MEASURES
+from vitrim.report.formatting import fixed, interval_text, is_number, listing, plural, signed
+from vitrim.report.run import NetworkRun, Run
+
+
+def needs(network: NetworkRun, decision: Decision, full: int) -> str:
+    """How many blocks the network needs, by the rule."""
+    found = decision.at(decision.threshold)
+    if decision.depth != found.depth:
+        return f"{network.title} was set by hand to {plural(decision.depth, 'block')}; the rule says {found.depth}."
+    if not found.reached:
+        certain = " for certain" if flags.NOT_CERTAIN in decision.flags else ""
+        return f"{network.title} keeps all {full} transformer blocks: none of them{certain} reaches the threshold."
+    count = f"all {full}" if decision.depth >= full else f"{decision.depth} of its {full}"
+    between = (
+        f" (with 95 % confidence, between {decision.low} and {decision.high})" if decision.low != decision.high else ""
+    )
+    return f"{network.title} needs {count} transformer blocks{between}."
+
+
+def saves(row: pd.Series, full: pd.Series, cost: dict[str, Any], full_cost: dict[str, Any]) -> str:
+    """What the smaller network saves: parameters, multiply-adds, milliseconds."""
+    parts = []
+    if is_number(row.get("parameters_saved_percent")):
+        parts.append(f"{fixed(row['parameters_saved_percent'], 1)} % of the parameters")
+    if is_number(row.get("multiply_adds")) and is_number(full.get("multiply_adds")):
+        share = 100 * (1 - row["multiply_adds"] / full["multiply_adds"])
+        parts.append(f"{fixed(share, 1)} % of the multiply-adds")
+    text = f"That saves {listing(parts)}" if parts else ""
+    before, after = full_cost.get("milliseconds_per_slice"), cost.get("milliseconds_per_slice")
+    if is_number(before) and is_number(after):
+        text += f"{'; a' if text else 'A'} slice takes {fixed(after, 1)} instead of {fixed(before, 1)} ms"
+    return f"{text}." if text else ""
+
+
+def costs(row: pd.Series, full: pd.Series, margins: tuple[str, ...]) -> str:
+    """What the smaller network costs in Dice, with the interval and the verdicts."""
+    change = row.get("dice_change_percent")
+    if not is_number(change):
+        return ""
+    text = (
+        f"Average Dice goes from {fixed(full.get('average_dice'), 3)} to {fixed(row.get('average_dice'), 3)}, "
+        f"a change of {signed(change, 2)} %"
+    )
+    low, high = row.get("change_low_percent"), row.get("change_high_percent")
+    if is_number(low) and is_number(high):
+        text += f" (95 % interval {interval_text(low, high, 2)} %)"
+    else:
+        text += " (too few cases for an interval)"
+    said = verdicts({margin: row.get(f"verdict_{margin}") for margin in margins})
+    return f"{text}: {said}." if said else f"{text}."
+
+
+def other_seeds(run: Run, network: str, blocks: int) -> str:
+    """The same change with the other seeds, where there are any."""
+    rows = [(seed, run.row(network, blocks, seed)) for seed in run.seeds[1:]]
+    known = [f"{signed(row['dice_change_percent'], 2)} % with seed {seed}" for seed, row in rows if row is not None]
+    return f" This is seed {run.seeds[0]}; it is {listing(known)}." if known else ""
+
+
+def verdicts(by_margin: Mapping[str, Any]) -> str:
+    """The verdicts at all margins (percent), as part of a sentence."""
+    words = {
+        "not worse": "not worse by more than",
+        "worse": "worse by more than",
+        "undecided": "undecided at a margin of",
+    }
+    parts = []
+    for value, text in words.items():
+        margins = [f"{margin} %" for margin, found in by_margin.items() if found == value]
+        if margins:
+            parts.append(f"{text} {' or '.join(margins)}")
+    return listing(parts)
+
+
+def explain_flags(network: NetworkRun, decision: Decision) -> list[str]:
+    """The decision's flags, in words. 'Averaging is not looking' comes first (design, section 2)."""
+    count = plural(len(decision.cases), "training case")
+    words = {
+        flags.NO_INTERVAL: f"The depth is a point estimate: {count} are too few for an interval (5 at least).",
+        flags.FEW_CASES: f"The interval of the depth rests on {count}; its nominal 95 % then covers 80 to 90 %.",
+        flags.FALLS_BACK: "A later block falls back below the threshold: attention does not simply widen with depth.",
+        flags.NOT_REACHED: "No block reaches the threshold, so the rule gives no reason to cut.",
+        flags.NOT_CERTAIN: "A block reaches the threshold on average, but none with its whole interval: none is cut.",
+    }
+    lines = [words.get(flag, f"Flag of the decision: {flag}.") for flag in decision.flags if flag != flags.UNIFORM]
+    uniform = [block.block for block in decision.blocks if block.uniform]
+    if uniform and min(uniform) <= decision.depth:
+        return [averaging_is_not_looking(network, decision), *lines]
+    if uniform:
+        entropy = fixed(decision.blocks[decision.depth - 1].entropy, 3)
+        lines.insert(
+            0,
+            f"Averaging is not looking: in {_blocks(uniform, len(decision.blocks))} attention cannot be told from "
+            "looking everywhere alike. The depth was decided before that, "
+            f"in block {decision.depth} (entropy {entropy}).",
+        )
+    started = begun_so(network, decision)
+    return [started, *lines] if started else lines
+
+
+def begun_so(network: NetworkRun, decision: Decision) -> str:
+    """Say so where the untrained network reaches the threshold in the same block: then it was not learned."""
+    found, measure = decision.at(decision.threshold), MEASURES[decision.measure]
+    sign = -1 if measure.falls else 1
+    known = [(block.block, block.untrained_value) for block in decision.blocks if block.untrained_value is not None]
+    before = [(block, value) for block, value in known if sign * (value - decision.threshold) >= -ROUNDING]
+    if not before or not found.reached or before[0][0] != found.depth:
+        return ""
+    return (
+        f"Before any training, block {found.depth} of {network.title} reaches the threshold too (its "
+        f"{measure.title} is {fixed(before[0][1], 2)}): that it is global is how it began, not what it learned."
+        f"{_beside_uniform(decision)}"
+    )
+
+
+def _beside_uniform(decision: Decision) -> str:
+    """How far the attention of all blocks is from uniform, which is 1 in globality and in entropy."""
+    entropies = [block.entropy for block in decision.blocks if block.entropy is not None]
+    if decision.measure != "globality" or not entropies:
+        return ""
+    values = [block.value for block in decision.blocks]
+    return (
+        f" Averaging is not looking: uniform attention has globality 1 and entropy 1; over its blocks this network's "
+        f"globality is {fixed(min(values), 2)} to {fixed(max(values), 2)}, "
+        f"its entropy {fixed(min(entropies), 2)} to {fixed(max(entropies), 2)}."
+    )
+
+
+def averaging_is_not_looking(network: NetworkRun, decision: Decision) -> str:
+    """Say plainly that uniform attention, up to the block that decided, tells nothing about what was learned."""
+    uniform = [block for block in decision.blocks if block.uniform]
+    where = _blocks([block.block for block in uniform], len(decision.blocks))
+    least = fixed(floor(1000 * min(block.entropy or 0.0 for block in uniform)) / 1000, 3)
+    text = (
+        f"Averaging is not looking: in {where} the attention of {network.title} has an entropy of {least}"
+        f"{' or more' if len(uniform) > 1 else ''} (1: every patch weighs all patches alike), which cannot be told "
+        "from looking everywhere alike"
+    )
+    first = next((b for b in uniform if b.block >= decision.depth), uniform[0])
+    if first.untrained_value is not None:
+        name = MEASURES[decision.measure].title
+        text += (
+            f"; in block {first.block} its {name} is {fixed(first.value, 2)}, and that of the same network before any "
+            f"training is {fixed(first.untrained_value, 2)}"
+        )
+    return (
+        f"{text}. Uniform attention counts as global by definition, so the rule's answer, "
+        f"{plural(decision.depth, 'block')}, says nothing about what this network learned to look at. Only the Dice "
+        "beside it says whether the blocks can go."
+    )
+
+
+def _blocks(numbers: list[int], total: int) -> str:
+    """every block; block 3; blocks 3 and 5 to 7."""
+    if len(numbers) == total:
+        return "every block"
+    return f"{'block' if len(numbers) == 1 else 'blocks'} {_ranges(numbers)}"
+
+
+def _ranges(numbers: list[int]) -> str:
+    """1 to 3, 5 and 7 to 9."""
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts = []
+    for part in runs:
+        parts += [str(n) for n in part] if len(part) < 3 else [f"{part[0]} to {part[-1]}"]
+    return listing(parts)
+
+
+def rule(decision: Decision) -> str:
+    """How the depth was decided."""
+    measure = MEASURES[decision.measure]
+    whose = {"mean": "", "max": " in its most global head"}.get(str(decision.head), f" in head {decision.head}")
+    how = "at most" if measure.falls else "at least"
+    return (
+        f"The depth is the first block whose {measure.title}{whose} is {how} {fixed(decision.threshold, 2)}, with the "
+        "whole interval where there is one; all later blocks are discarded."
+    )
+
+
+def setting(run: Run) -> str:
+    """Under which circumstances the numbers were found."""
+    row = run.results.iloc[0]
+    parts = []
+    if is_number(row.get("train_cases")) and is_number(row.get("train_slices")):
+        parts.append(f"{plural(int(row['train_cases']), 'training case')} ({int(row['train_slices']):,} slices)")
+    if is_number(row.get("validation_cases")):
+        parts.append(f"{plural(int(row['validation_cases']), 'validation case')} that took no part in any choice")
+    parts.append(
+        f"{len(run.classes)} classes: {', '.join(run.classes)}"
+        if len(run.classes) > 1
+        else f"1 class: {run.classes[0]}"
+    )
+    return "; ".join(parts) + "."

@@ -1,0 +1,173 @@
+"""The folder of a study: whose it is, and where things lie in it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pydantic import ValidationError
+
+import vitrim
+from vitrim.config.schema import StudyConfig
+from vitrim.errors import InputError
+from vitrim.files import UNFINISHED, write_json, write_text
+
+LIBRARIES = ("torch", "timm", "monai", "lightning", "nibabel", "numpy", "scipy", "pandas", "pydantic")
+
+
+def check_claim(folder: Path, study: StudyConfig) -> None:
+    """Refuse (InputError) a folder that holds something else than this same study."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; give a folder with --out")
+    stored = folder / "study.json"
+    if not stored.is_file():
+        if any(not _ours(path) for path in folder.iterdir()):
+            raise InputError(f"{folder} is not empty and holds no vitrim study; choose another folder with --out")
+        return
+    try:
+        other = _read(stored)["study"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{stored} is damaged ({error}); choose another folder with --out") from error
+    differences = _differences(_meaning(study.model_dump(mode="json")), _meaning(other))
+    if differences:
+        raise InputError(
+            f"{folder} holds another study (it differs in {', '.join(differences)}); choose another folder with --out"
+        )
+
+
+def begin(folder: Path, study: StudyConfig) -> None:
+    """Write down whose folder this is, before anything else is written into it."""
+    if not (folder / "study.json").is_file():
+        write_json(folder / "study.json", {"study": study.model_dump(mode="json"), "data": None})
+
+
+def is_begun_only(folder: Path) -> bool:
+    """Whether no data were ever found to be usable in this study's folder: nothing in it is worth keeping."""
+    return (folder / "study.json").is_file() and _read(folder / "study.json").get("data") is None
+
+
+def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
+    """Write down the study as it runs, and a fingerprint of its data (InputError if it is that of others).
+
+    Also writes `config.yaml` (the study, everything resolved) and `versions.json`.
+    """
+    begin(folder, study)
+    known = _read(folder / "study.json").get("data")
+    if known is not None:
+        if known != fingerprint:
+            raise InputError(f"{folder} holds the same study on other data; choose another folder with --out")
+        return
+    content = study.model_dump(mode="json")
+    write_text(folder / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+    write_json(folder / "versions.json", versions(study))
+    note(folder, data=fingerprint)
+
+
+def note(folder: Path, **facts: Any) -> None:
+    """Add to `study.json`, or replace there."""
+    write_json(folder / "study.json", {**_read(folder / "study.json"), **facts})
+
+
+def noted(folder: Path, fact: str, default: Any) -> Any:
+    """What `study.json` says."""
+    return _read(folder / "study.json").get(fact, default)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left half-written. Only whoever holds the study's lock may."""
+    for place in (folder, folder / "trials", folder / "networks", folder / "failed", folder / "data"):
+        for path in place.glob(f".*{UNFINISHED}"):
+            remove(path)
+    for path in (folder / "unfinished").glob("*"):
+        if (folder / "trials" / path.name).is_dir():
+            remove(path)
+        else:
+            for part in path.glob(f".*{UNFINISHED}"):
+                remove(part)
+
+
+def remove_if_empty(*folders: Path) -> None:
+    """Remove folders in which nothing is left."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def versions(study: StudyConfig) -> dict[str, Any]:
+    """What the study ran on: vitrim, Python, libraries, processor, threads."""
+    found: dict[str, Any] = {"vitrim": vitrim.__version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = None
+    found["machine"] = f"{platform.system()} {platform.machine()}"
+    found["processor"] = torch.cuda.get_device_name() if study.training.device == "gpu" else _processor()
+    found["threads"] = torch.get_num_threads()
+    found["precision"] = study.training.precision
+    return found
+
+
+def digest(content: Any) -> str:
+    """Hash of a JSON-able value: the name of a trial."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def _ours(path: Path) -> bool:
+    """What a process that was killed at once may have left."""
+    return path.name == ".lock" or (path.name.startswith(".") and path.name.endswith(UNFINISHED))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _meaning(study: dict[str, Any]) -> dict[str, Any]:
+    """A study without what changes no result; keys that an older vitrim did not write have their defaults."""
+    try:
+        content = StudyConfig.model_validate(study).model_dump(mode="json")
+    except ValidationError:
+        return study
+    content["training"].pop("workers")
+    return content
+
+
+def _differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
+    """Names of the keys in which two configurations differ."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        found = []
+        for key in sorted({*ours, *theirs}):
+            name = f"{where}.{key}" if where else str(key)
+            if key not in ours or key not in theirs:
+                found.append(name)
+            else:
+                found += _differences(ours[key], theirs[key], name)
+        return found
+    return [] if ours == theirs else [where]

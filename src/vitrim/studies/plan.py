@@ -1,0 +1,152 @@
+"""Which networks a study trains, and in which order: for each seed, fold and network the full one, then its cuts."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitrim.config.names import FULL_DEPTH, NETWORK_TITLES, NetworkName
+from vitrim.config.schema import NetworkConfig, StudyConfig
+from vitrim.errors import ConfigurationError, InputError
+from vitrim.models.factory import NETWORKS, build
+from vitrim.studies.study_data import StudyData
+from vitrim.studies.trial import Trial
+
+
+@dataclass(frozen=True)
+class RunKey:
+    """One network of the study with one seed on one fold: its full form, its decision, its truncated forms."""
+
+    network: NetworkName
+    seed: int
+    fold: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a study trains, given its data and where its weights come from."""
+
+    study: StudyConfig
+    study_data: StudyData
+    origins: dict[str, str]
+    """By network: what its weights are before training, as `initialised_from` says it."""
+
+    @property
+    def run_keys(self) -> list[RunKey]:
+        """In order: for each seed, fold, network."""
+        return [
+            RunKey(network, seed, fold)
+            for seed in self.study.all_seeds
+            for fold in self.study_data.splits
+            for network in self.study.networks
+        ]
+
+    def full(self, key: RunKey) -> Trial:
+        """The trial of the full network."""
+        return self.trial(key, FULL_DEPTH)
+
+    def truncated(self, key: RunKey, decided: int) -> list[Trial]:
+        """The trials of the truncated networks, deepest first: the decided depth and the fixed ones."""
+        wanted = {decided, *self.fixed(key.network)} - {FULL_DEPTH}
+        return [self.trial(key, depth) for depth in sorted(wanted, reverse=True)]
+
+    def fixed(self, network: NetworkName) -> list[int]:
+        """Depths that are trained whatever the decision is; of the study's common ones, those that there are."""
+        return fixed_depths(self.study, network)
+
+    def attention_folder(self, out: Path, key: RunKey) -> Path:
+        """Where the attention of a key's full network is kept; that of the first seed and fold has the short name."""
+        first = key.seed == self.study.all_seeds[0] and key.fold == next(iter(self.study_data.splits))
+        return out / "networks" / (key.network if first else f"{key.network}-seed{key.seed}-fold{key.fold}")
+
+    def trial(self, key: RunKey, blocks: int) -> Trial:
+        """The trial of a network with that many blocks."""
+        study, split = self.study, self.study_data.splits[key.fold]
+        cache = self.study_data.data.cache
+        start = "scratch" if blocks == FULL_DEPTH else study.truncated_from
+        return Trial(
+            network=network_config(
+                study,
+                key.network,
+                num_classes=self.study_data.data.cases.num_classes,
+                channels=cache.case(split.train[0]).images.shape[1],
+            ),
+            blocks=blocks,
+            training=study.training,
+            seed=key.seed,
+            fold=key.fold,
+            data=cache.fingerprint_of((*split.train, *split.validation)),
+            split=split,
+            empty_slices=study.data.empty_slices,
+            weights=origin_by_content(self.origins[key.network]),
+            start=start,
+            teacher=None if start == "scratch" else self.full(key).key,
+        )
+
+
+def fixed_depths(study: StudyConfig, network: NetworkName) -> list[int]:
+    """Fixed depths of one network; of the study's common ones, those that the network has a form of."""
+    if study.depths is None:
+        return list(study.networks[network].depths)
+    return [depth for depth in study.depths if depth >= NETWORKS[network].shallowest]
+
+
+def left_out(study: StudyConfig) -> list[str]:
+    """Of the study's common depths, those that a network has no form of, each said in a line."""
+    return [
+        f"{network} has no depth {depth}: left out"
+        for network in study.networks
+        for depth in study.depths or []
+        if depth not in fixed_depths(study, network)
+    ]
+
+
+def check_networks(study: StudyConfig) -> dict[str, str]:
+    """Where every network's weights come from; builds each once, before any data is read.
+
+    InputError where one cannot be had: no such form, backbone or weights.
+    """
+    for name in study.networks:
+        shallowest = NETWORKS[name].shallowest
+        if study.depths is None and min(study.networks[name].depths, default=shallowest) < shallowest:
+            raise ConfigurationError(
+                f"networks.{name}.depths: the smallest depth of {NETWORK_TITLES[name]} is {shallowest}"
+            )
+    origins: dict[str, str] = {}
+    for name in study.networks:
+        try:
+            origins[name] = build(network_config(study, name, num_classes=2, channels=1)).initialised_from
+        except InputError as error:
+            if not study.pretrained:
+                raise
+            raise InputError(f"{error} (on the command line: --init FILE, or --init scratch)") from error
+    return origins
+
+
+def network_config(study: StudyConfig, name: NetworkName, num_classes: int, channels: int) -> NetworkConfig:
+    """The full form of one of the study's networks."""
+    return NetworkConfig(
+        name=name,
+        num_classes=num_classes,
+        depth=FULL_DEPTH,
+        size=study.size,
+        image_size=study.data.image_size,
+        in_chans=channels,
+        backbone=study.networks[name].backbone,
+        width=study.width,
+        pretrained=study.pretrained,
+    )
+
+
+def absolute(pretrained: bool | str) -> bool | str:
+    """The same weights, named from whatever folder."""
+    if isinstance(pretrained, bool):
+        return pretrained
+    parts = [part.strip() for part in pretrained.split(",")]
+    return ",".join(str(Path(part).resolve()) if Path(part).exists() else part for part in parts)
+
+
+def origin_by_content(origin: str) -> str:
+    """Say where weights come from without the names of files: two copies of one file are the same weights."""
+    return re.sub(r"file .*? \(sha256 (\w+)…\)", r"sha256 \1", origin)

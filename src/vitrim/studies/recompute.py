@@ -1,0 +1,74 @@
+"""The statistics of a finished study, once more from its stored per-case table; nothing is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from vitrim.attention.decision import Decision
+from vitrim.compression.depth_rules import SWEEP, judge_rules, rule_results_table
+from vitrim.config.schema import StudyConfig
+from vitrim.errors import InputError
+from vitrim.files import read_json, read_table, write_table
+from vitrim.studies.attention_step import stored_influence
+from vitrim.studies.result_tables import found_columns
+
+KEYS = ["network", "blocks", "seed", "fold"]
+
+
+def recompute(run: Path) -> list[Path]:
+    """Write results.csv and, of a depth sweep, rules.csv of the study in `run` again, from cases.csv and decisions.
+
+    What follows from the cases is new; the rest of results.csv (parameters, multiply-adds, roles) stays as it is.
+    Returns what was written: nothing where the study has no per-case table. InputError where a table is damaged.
+    """
+    if not (run / "cases.csv").is_file() or not (run / "results.csv").is_file():
+        return []
+    cases, results = read_table(run / "cases.csv"), read_table(run / "results.csv")
+    stored = read_json(run / "study.json").get("study", {})
+    margins = stored.get("margins") or list(StudyConfig.model_fields["margins"].get_default(call_default_factory=True))
+    if not {*KEYS, "case", "class", "dice", "hd95", "hd95_unit"} <= set(cases.columns):
+        return []
+    comparisons = max(1, int((results["role"] != "full").sum()))
+    rows: list[dict[Any, Any]] = []
+    for _, row in results.iterrows():
+        own = cases[(cases["network"] == row["network"]) & (cases["blocks"] == row["blocks"])]
+        if own.empty:
+            raise InputError(f"{run / 'cases.csv'} says nothing of {row['network']} with {row['blocks']} blocks")
+        full = None if row["role"] == "full" else _full(cases, results, own)
+        rows.append(row.to_dict() | found_columns(own, full, margins, comparisons))
+    write_table(run / "results.csv", pd.DataFrame(rows)[results.columns.tolist()])
+    return [run / "results.csv", *write_rules(run, margins)]
+
+
+def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
+    """Write rules.csv of each network that was trained at enough depths to say which one is needed.
+
+    From cases.csv and what is kept of each full network's attention; writes nothing for a study that is no sweep.
+    """
+    cases = read_table(run / "cases.csv")
+    judged = []
+    for network, seed, fold in cases[["network", "seed", "fold"]].drop_duplicates().itertuples(index=False, name=None):
+        other = run / "networks" / f"{network}-seed{seed}-fold{fold}"
+        folder = other if other.is_dir() else run / "networks" / network  # the first seed and fold has the short name
+        own = cases[(cases["network"] == network) & (cases["seed"] == seed) & (cases["fold"] == fold)]
+        tables = {int(str(blocks)): table for blocks, table in own.groupby("blocks")}
+        if len(tables) < SWEEP or not (folder / "decision.json").is_file():
+            continue
+        decided, influence = Decision.load(folder / "decision.json").depth, stored_influence(folder)
+        judged += [(network, seed, fold, margin, judge_rules(tables, decided, influence, margin)) for margin in margins]
+    if not judged:
+        return []
+    write_table(run / "rules.csv", rule_results_table(judged))
+    return [run / "rules.csv"]
+
+
+def _full(cases: pd.DataFrame, results: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
+    """Cases of the full network with the same seeds and folds."""
+    network = own["network"].iloc[0]
+    depth = results[(results["network"] == network) & (results["role"] == "full")]["blocks"].iloc[0]
+    full = cases[(cases["network"] == network) & (cases["blocks"] == depth)]
+    return full.merge(own[["seed", "fold"]].drop_duplicates(), on=["seed", "fold"])

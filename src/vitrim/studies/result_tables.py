@@ -1,0 +1,151 @@
+"""The tables of a study, from the stored per-case tables of its trials alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from vitrim.metrics.statistics import average_dice, change
+from vitrim.models.checkpoint import load_model
+from vitrim.models.describe import count_macs, count_parameters
+from vitrim.studies.trial import Result, Trial
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network at one depth, over all seeds and folds: the trained networks, and the full ones of the same."""
+
+    results: Sequence[Result]
+    full: Sequence[Result]
+    """Of each of `results`, the full network with the same seed and fold."""
+    role: str
+    init: str
+    train_slices: int
+
+
+def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame:
+    """One row a network and depth; the full form of each network first.
+
+    Columns as in the paper's tables 1 to 3 (blocks, training slices, Dice per class, average, change by equation 4,
+    parameters saved by equation 5), then multiply-adds, the paired bootstrap interval of the change, effect size,
+    verdicts (each by itself, and corrected for the number of comparisons in the table), HD95. Dice of a class is the
+    mean over the cases that say something about it; `cases_<class>` is how many those are. Of several seeds, a case
+    counts with its mean over them; of several folds, all held-out cases count alike.
+    """
+    table = []
+    parameters_full: dict[str, int] = {}
+    comparisons = max(1, sum(each.role != "full" for each in rows))
+    for each in rows:
+        result, is_full = each.results[0], each.role == "full"
+        trial = result.trial
+        network = load_model(result.folder)
+        parameters = count_parameters(network)
+        if is_full:
+            parameters_full[trial.network.name] = parameters
+        before = parameters_full.get(trial.network.name)
+        cases, full = concatenated(each.results), concatenated(each.full)
+        seeds = dict.fromkeys(result.trial.seed for result in each.results)
+        row: dict[str, Any] = {
+            "network": trial.network.name,
+            "blocks": trial.blocks,
+            "role": each.role,
+            "init": each.init,
+            "seed": rows[0].results[0].trial.seed,
+            "seeds": len(seeds),
+            "folds": len({result.trial.fold for result in each.results}),
+            "train_slices": each.train_slices,
+            "train_cases": len(trial.split.train),
+            "validation_cases": cases["case"].nunique(),
+            "parameters": parameters,
+            "parameters_saved_percent": None if is_full or before is None else 100 * (before - parameters) / before,
+            "multiply_adds": count_macs(network, trial.network.image_size),
+        }
+        row |= found_columns(cases, None if is_full else full, margins, comparisons)
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def found_columns(
+    cases: pd.DataFrame, full: pd.DataFrame | None, margins: Sequence[float], comparisons: int
+) -> dict[str, Any]:
+    """The columns of `results_table` that follow from per-case tables alone: of one network, and of its full form.
+
+    `full` is None for the full form itself.
+    """
+    dice, hd95 = _by_class(cases, "dice"), _by_class(cases, "hd95")
+    row: dict[str, Any] = {f"dice_{name}": dice[name].mean() for name in dice}
+    row |= {f"cases_{name}": int(dice[name].notna().sum()) for name in dice}
+    row["average_dice"] = float(average_dice(dice.to_numpy()))
+    row["average_dice_sd"] = _spread_over_seeds(cases)
+    difference = None if full is None else change(full, cases)
+    row["dice_change_percent"] = difference and difference.percent
+    row["change_low_percent"] = difference and difference.low
+    row["change_high_percent"] = difference and difference.high
+    row["effect_size"] = difference and difference.effect
+    for margin in margins:
+        row[f"verdict_{100 * margin:g}"] = difference and difference.verdict(margin)
+        row[f"corrected_verdict_{100 * margin:g}"] = difference and difference.verdict(margin, comparisons)
+    row |= {f"hd95_{name}": hd95[name].mean() for name in hd95}
+    row["hd95_unit"] = cases["hd95_unit"].iloc[0]
+    return row
+
+
+def trials_table(rows: Sequence[Row]) -> pd.DataFrame:
+    """One row a trained network: with which seed, on which fold, and what came out of it."""
+    table = []
+    for each in rows:
+        for result, full in zip(each.results, each.full, strict=True):
+            trial = result.trial
+            table.append(
+                {
+                    **_name(trial),
+                    "role": each.role,
+                    "init": each.init,
+                    "train_cases": len(trial.split.train),
+                    "validation_cases": len(trial.split.validation),
+                    "average_dice": float(average_dice(_by_class(result.cases, "dice").to_numpy())),
+                    "dice_change_percent": None if result is full else change(full.cases, result.cases).percent,
+                    "trial": trial.key,
+                }
+            )
+    return pd.DataFrame(table)
+
+
+def gather(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
+    """Put the trials' own tables together: cases, history, cost, each with network, blocks, seed and fold in front."""
+    return {
+        "cases": concatenated(results),
+        "history": pd.concat([_named(result, result.history) for result in results], ignore_index=True),
+        "cost": pd.concat([_named(result, pd.DataFrame([result.cost])) for result in results], ignore_index=True),
+    }
+
+
+def concatenated(results: Sequence[Result]) -> pd.DataFrame:
+    """The per-case tables of several trials as one, with columns network, blocks, seed, fold in front."""
+    return pd.concat([_named(result, result.cases) for result in results], ignore_index=True)
+
+
+def _spread_over_seeds(cases: pd.DataFrame) -> float | None:
+    """Standard deviation of the average Dice over seeds; None for one seed."""
+    parts = [part for _, part in cases.groupby("seed")]
+    if len(parts) < 2:
+        return None
+    return float(np.std([average_dice(_by_class(part, "dice").to_numpy()) for part in parts], ddof=1))
+
+
+def _named(result: Result, table: pd.DataFrame) -> pd.DataFrame:
+    return pd.concat([pd.DataFrame([_name(result.trial)] * len(table)), table.reset_index(drop=True)], axis=1)
+
+
+def _name(trial: Trial) -> dict[str, Any]:
+    return {"network": trial.network.name, "blocks": trial.blocks, "seed": trial.seed, "fold": trial.fold}
+
+
+def _by_class(cases: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Cases × classes, the classes in the order of their labels; a case's mean over seeds."""
+    table = cases.groupby(["case", "class"])[value].mean().unstack()
+    return table[list(dict.fromkeys(cases["class"]))].astype(np.float64)

@@ -1,0 +1,129 @@
+"""What a study comes to, from its finished trials: tables, examples, and what the report's explorer shows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from vitrim.files import write_table
+from vitrim.studies.folder import note, noted, versions
+from vitrim.studies.plan import Plan, RunKey
+from vitrim.studies.recompute import write_rules
+from vitrim.studies.result_tables import Row, gather, results_table, trials_table
+from vitrim.studies.snapshots import Slices, choose_slices, write_examples, write_explorer
+from vitrim.studies.study_data import train_slices
+from vitrim.studies.trial import Result
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished trial, where it belongs, and the depth that was decided there."""
+
+    run_key: RunKey
+    result: Result
+    decided: int
+
+    @property
+    def blocks(self) -> int:
+        """Transformer blocks of the trained network."""
+        return self.result.trial.blocks
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing was cut."""
+        return self.blocks == self.result.trial.network.depth
+
+
+def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
+    """Write results.csv, trials.csv, cases.csv, history.csv, cost.csv, examples.npz, explorer.npz of each network.
+
+    Of a depth sweep also rules.csv. Slices are shown of the first seed and fold whose full network is there.
+    """
+    rows = [row for network in plan.study.networks for row in _rows(plan, done, network)]
+    write_table(out / "results.csv", results_table(rows, plan.study.margins))
+    write_table(out / "trials.csv", trials_table(rows))
+    for file, table in gather([each.result for each in done]).items():
+        write_table(out / f"{file}.csv", table)
+    write_rules(out, plan.study.margins)
+    first = done[0].run_key
+    here = [each for each in done if (each.run_key.seed, each.run_key.fold) == (first.seed, first.fold)]
+    shown = choose_slices(done[0].result, plan.study_data.data)
+    write_examples(out / "examples.npz", shown, [each.result for each in here])
+    for run_key in dict.fromkeys(each.run_key for each in here):
+        _write_explorer(
+            plan.attention_folder(out, run_key), [each.result for each in here if each.run_key == run_key], shown
+        )
+
+
+def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:
+    """A row for each depth of one network, deepest first."""
+    own = [each for each in done if each.run_key.network == network]
+    full = {each.run_key: each for each in own if each.is_full}
+    rows = []
+    for blocks in sorted({each.blocks for each in own}, reverse=True):
+        same = [each for each in own if each.blocks == blocks]
+        cache, split = plan.study_data.data.cache, same[0].result.trial.split
+        rows.append(
+            Row(
+                [each.result for each in same],
+                [full[each.run_key].result for each in same],
+                _role(plan, same),
+                _init(plan, same[0]),
+                train_slices(cache, split, plan.study),
+            )
+        )
+    return rows
+
+
+def _role(plan: Plan, same: Sequence[Done]) -> str:
+    """Why networks of this depth were trained: decided counts where it was for any seed and fold."""
+    if same[0].is_full:
+        return "full"
+    decided = any(each.blocks == each.decided for each in same)
+    fixed = same[0].blocks in plan.fixed(same[0].run_key.network)
+    return "+".join(name for name, holds in (("decided", decided), ("fixed", fixed)) if holds)
+
+
+def _init(plan: Plan, one: Done) -> str:
+    """What the weights were before training."""
+    if not one.is_full and plan.study.truncated_from != "scratch":
+        return plan.study.truncated_from
+    wish = plan.study.pretrained
+    return "file" if isinstance(wish, str) else "pretrained" if wish else "scratch"
+
+
+def _write_explorer(folder: Path, group: Sequence[Result], shown: Slices) -> None:
+    """Keep the whole attention of the shown slices, in one network's full and truncated forms, for the report."""
+    networks = {result.trial.blocks: result.network() for result in group}
+    write_explorer(
+        folder / "explorer.npz",
+        networks,
+        shown.images,
+        grid=networks[group[0].trial.blocks].token_grid,
+        cases=shown.cases,
+        slices=shown.numbers,
+        reference=shown.reference,
+    )
+
+
+def record_study(plan: Plan, results: Sequence[Result], out: Path, seconds: float) -> None:
+    """Write it down; `seconds` are added to those of earlier runs in the same folder."""
+    training = plan.study.training
+    trained = sum(float(result.cost["train_seconds"] or 0) for result in results)
+    if training.device == "gpu":
+        cost = {"gpu_seconds": round(trained * training.processes, 1)}
+    else:
+        cost = {"cpu_seconds": round(trained * training.processes * torch.get_num_threads(), 1)}
+    note(
+        out,
+        seeds=plan.study.all_seeds,
+        splits={str(fold): split.dump() for fold, split in plan.study_data.splits.items()},
+        initialised_from=plan.origins,
+        versions=versions(plan.study),
+        wall_seconds=round(noted(out, "wall_seconds", 0.0) + seconds, 1),
+        cost={"train_seconds": round(trained, 1), **cost},
+        trials=[result.trial.key for result in results],
+    )

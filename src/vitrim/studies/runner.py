@@ -1,0 +1,188 @@
+"""The order of a study: train full networks, measure attention, decide the depth, truncate, train alike, compare."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from vitrim.config.schema import StudyConfig, TrainConfig
+from vitrim.errors import ConfigurationError, InputError
+from vitrim.hardware import resolved
+from vitrim.progress import Reporter
+from vitrim.studies.control import reach_lines
+from vitrim.studies.coordinator import Coordinator, coordinating
+from vitrim.studies.folder import remove_if_empty
+from vitrim.studies.jobs import Job, LocalJobs, Outcome, Worker
+from vitrim.studies.plan import Plan, RunKey, absolute, check_networks, left_out
+from vitrim.studies.results import Done, record_study, write_results
+from vitrim.studies.status import Status, duration
+from vitrim.studies.study_data import open_study
+from vitrim.studies.trial import finished, trial_title
+from vitrim.training.distributed import Rendezvous, rendezvous
+from vitrim.training.loggers import make_logger
+from vitrim.training.loop import check_shares
+
+
+class Pool(Protocol):
+    """Does jobs, in this process or in others."""
+
+    at_once: int
+
+    def add(self, jobs: list[Job], next: bool = False) -> None: ...
+    def next(self) -> tuple[Job, Outcome] | None: ...
+    def close(self) -> None: ...
+
+
+def run_study(
+    study: StudyConfig,
+    source: Path | None,
+    out: Path,
+    reporter: Reporter,
+    *,
+    logger: str | None = None,
+    ray: str | None = None,
+) -> Path:
+    """Run `study` on the data in the folder `source` (its own phantom if None). Return `out`, which holds the results.
+
+    A folder that holds this same study is continued: finished trainings are kept, one that was killed resumes from its
+    last epoch, one that failed is tried again. Trainings that fail are recorded in `failed/` and left out of the tables
+    (`vitrim.studies.failures.failures(out)` reads the records). With `training.nodes` above 1 this is node 0 of several
+    machines; the others call `vitrim.studies.participant.participate`.
+
+    Args:
+        logger: class name of one of Lightning's loggers, beside the history that is always written.
+        ray: do the trials on a Ray cluster: its address, or "local" for one on this machine.
+
+    Raises:
+        InputError: for anything that is wrong with the configuration, the data or the folder, or if another process is
+            running this study; a folder made by a call that finds its input wrong is removed.
+    """
+    here = this_machine(study.training, ray)
+    if here is not None and here.node > 0:
+        raise InputError(
+            f"this is node {here.node}: node 0 runs the study, the others join it (vitrim.studies.participant)"
+        )
+    with coordinating(here, study.training.nodes) as coordinator:
+        if here is not None:
+            reporter.say(
+                f"node 0 of {study.training.nodes}: the others find it at {here.address}, port {here.port + 1}"
+            )
+        return _run_study(study, source, out, reporter, logger, ray, coordinator)
+
+
+def this_machine(training: TrainConfig, ray: str | None) -> Rendezvous | None:
+    """Which of the machines that share each training this is; None if there is one. Errors as `rendezvous`."""
+    if training.nodes == 1:
+        return None
+    if ray is not None:
+        raise ConfigurationError("--ray and --nodes exclude each other: Ray gives each training to one machine")
+    check_shares(training)
+    return rendezvous(training.nodes)
+
+
+def _run_study(
+    study: StudyConfig,
+    source: Path | None,
+    out: Path,
+    reporter: Reporter,
+    logger: str | None,
+    ray: str | None,
+    coordinator: Coordinator | None,
+) -> Path:
+    make_logger(logger, out / "logs", "check")
+    origins = check_networks(study)
+    if ray is not None:
+        from vitrim.studies.ray_cluster import connect, resolved_there
+
+        out, source = out.resolve(), source.resolve() if source else None  # other processes have other folders
+        study = study.model_copy(update={"pretrained": absolute(study.pretrained)})
+        connect(ray)
+        study = study.model_copy(update={"training": resolved_there(study.training)})
+    else:
+        study = study.model_copy(update={"training": resolved(study.training)})
+    began = time.monotonic()
+    with open_study(study, source, out, reporter) as study_data:
+        study_data.save_split(out / "split.json")
+        plan = Plan(study, study_data, origins)
+        for line in (*left_out(study), *reach_lines(study)):
+            reporter.say(f"note: {line}")
+        worker = Worker(study_data.data, study.attention, out, logger, coordinator)
+        done = _run(plan, out, reporter, lambda starting: _pool(ray, worker, study, reporter, starting))
+        if done:
+            with reporter.stage("tables and examples", 1):
+                write_results(plan, done, out)
+        remove_if_empty(out / "unfinished", out / "failed")
+        record_study(plan, [each.result for each in done], out, time.monotonic() - began)
+    return out
+
+
+def _pool(
+    ray: str | None, worker: Worker, study: StudyConfig, reporter: Reporter, starting: Callable[[Job], None]
+) -> Pool:
+    if ray is None:
+        return LocalJobs(worker, reporter, starting)
+    from vitrim.studies.ray_cluster import RayCluster
+
+    return RayCluster(worker, study.training, reporter, starting)
+
+
+def _run(plan: Plan, out: Path, reporter: Reporter, make: Callable[[Callable[[Job], None]], Pool]) -> list[Done]:
+    """Do all trials, the full networks deciding what else there is to do; those that succeeded, in order."""
+    run_keys = {plan.full(run_key).key: run_key for run_key in plan.run_keys}
+    truncated: dict[RunKey, list[Job]] = {}
+    decided: dict[RunKey, int] = {}
+    missing = {
+        run_key: len(plan.fixed(run_key.network)) for run_key in plan.run_keys
+    }  # known to come, not yet asked for
+    status = Status(out)
+
+    def starting(job: Job) -> None:
+        if finished(job.trial, out):
+            return
+        number = status.count("finished", "failed") + 1
+        left = status.left(more=sum(missing.values()))
+        reporter.say(
+            f"trial {number} of {len(status.trials) + sum(missing.values())} known so far"
+            + (f", about {duration(left)} to go" if left is not None else "")
+        )
+        status.set(job.trial.key, trial_title(job.trial), "running")
+
+    pool = make(starting)
+    status.at_once = pool.at_once
+    try:
+        full = [Job(plan.full(run_key), plan.attention_folder(out, run_key)) for run_key in plan.run_keys]
+        for job in full:
+            status.set(job.trial.key, trial_title(job.trial), "waiting")
+        pool.add(full)
+        while (answer := pool.next()) is not None:
+            job, outcome = answer
+            status.set(
+                job.trial.key, trial_title(job.trial), "failed" if outcome.failure else "finished", outcome.seconds
+            )
+            if outcome.failure:
+                reporter.say(f"  failed: {outcome.failure.sentence()}")
+            run_key = run_keys.get(job.trial.key)
+            if run_key is None:
+                continue
+            missing.pop(run_key)
+            if outcome.depth is None:
+                reporter.say(f"  {trial_title(job.trial)}: without it no depth is decided and nothing compared; "
+                             "its truncated networks are left out")  # fmt: skip
+                continue
+            reporter.say(f"  {outcome.sentence}")
+            decided[run_key] = outcome.depth
+            truncated[run_key] = [Job(trial) for trial in plan.truncated(run_key, outcome.depth)]
+            for each in truncated[run_key]:
+                status.set(each.trial.key, trial_title(each.trial), "waiting")
+            pool.add(truncated[run_key], next=True)
+    finally:
+        pool.close()
+    done = []
+    for run_key, depth in decided.items():
+        for trial in (plan.full(run_key), *(job.trial for job in truncated[run_key])):
+            if (result := finished(trial, out)) is not None:
+                done.append(Done(run_key, result, depth))
+    order = plan.run_keys
+    return sorted(done, key=lambda each: order.index(each.run_key))

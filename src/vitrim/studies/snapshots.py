@@ -1,0 +1,120 @@
+"""What the report shows: a few slices with every network's prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from vitrim.attention.maps import raw_maps
+from vitrim.data.cache import PreparedData
+from vitrim.data.sampling import fullest_slice
+from vitrim.evaluation.segment import predict_slices
+from vitrim.files import write_arrays
+from vitrim.studies.trial import Result
+
+
+def choose_cases(full: Result) -> list[str]:
+    """Best, median and worst case by the full network's Dice, in this order; fewer where there are not three."""
+    order = full.cases.groupby("case")["dice"].mean().sort_values(ascending=False, kind="stable").index.tolist()
+    places = dict.fromkeys([0, len(order) // 2, len(order) - 1])
+    return [str(order[place]) for place in places]
+
+
+@dataclass(frozen=True)
+class Slices:
+    """A few slices on the networks' grid: images (n, C, H, W), reference (n, H, W), and where they come from."""
+
+    cases: list[str]
+    numbers: list[int]
+    images: np.ndarray
+    reference: np.ndarray
+
+
+def choose_slices(full: Result, data: PreparedData) -> Slices:
+    """The fullest slice of the best, the median and the worst case."""
+    cases = choose_cases(full)
+    numbers, images, references = [], [], []
+    for case in cases:
+        prepared = data.cache.case(case)
+        assert prepared.labels is not None  # evaluated cases have a reference
+        numbers.append(fullest_slice(prepared.labels))
+        images.append(np.array(prepared.images[numbers[-1]]))
+        references.append(np.array(prepared.labels[numbers[-1]]))
+    return Slices(cases, numbers, np.stack(images), np.stack(references))
+
+
+def write_examples(path: Path, slices: Slices, results: Sequence[Result]) -> None:
+    """Write `examples.npz`: the slices and what every network makes of them.
+
+    Arrays: case (n,), slice (n,), image (n, H, W), reference (n, H, W), and prediction_<network>_<blocks> (n, H, W).
+    """
+    arrays: dict[str, Any] = {
+        "case": np.array(slices.cases),
+        "slice": np.array(slices.numbers),
+        "image": slices.images[:, 0],
+        "reference": slices.reference,
+    }
+    for result in results:
+        name = f"prediction_{result.trial.network.name}_{result.trial.blocks}"
+        arrays[name] = predict_slices(result.network(), slices.images)
+    write_arrays(path, arrays)
+
+
+def write_explorer(
+    path: Path,
+    networks: Mapping[int, nn.Module],
+    images: np.ndarray,
+    *,
+    grid: tuple[int, int],
+    cases: Sequence[str],
+    slices: Sequence[int],
+    reference: np.ndarray | None = None,
+    segment: bool = True,
+) -> None:
+    """Write `explorer.npz`: run every network over the slices and keep where each patch looks.
+
+    Arrays: case (n,), slice (n,), grid (2,), image (n, H, W), reference (n, H, W) where given, and for each network of
+    k blocks mean_<k> (n, k, N, N), the head-averaged attention, heads_<k>_<block> (heads, N, N), that of every head for
+    the first slice alone (it is twelve times as large), and prediction_<k> (n, H, W). Attention is float16.
+
+    Args:
+        path: the file; written whole or not at all.
+        networks: by their number of blocks; one without blocks leaves a prediction alone.
+        images: (n, C, H, W), as the networks take them.
+        grid: rows and columns of patches.
+        cases: case of each slice.
+        slices: its number in the case.
+        reference: label maps (n, H, W) on the same pixels.
+        segment: whether the networks give logits (B, K, H, W); without, there are no predictions.
+
+    Raises:
+        InputError: if attention cannot be captured, or the networks cannot take the images.
+    """
+    images = np.asarray(images, dtype=np.float32)
+    arrays: dict[str, np.ndarray] = {
+        "case": np.array([str(case) for case in cases]),
+        "slice": np.array([int(index) for index in slices]),
+        "grid": np.array(grid),
+        "image": images[:, 0],
+    }
+    if reference is not None:
+        arrays["reference"] = np.asarray(reference, dtype=np.uint8)
+    for blocks, network in networks.items():
+        if segment:
+            arrays[f"prediction_{blocks}"] = predict_slices(network.eval(), images)
+        if blocks == 0:
+            continue
+        means = []
+        for index, image in enumerate(torch.from_numpy(images)):
+            maps = raw_maps(network, image[None], None, heads=True, grid=grid)
+            means.append(np.stack([block.mean(axis=0) for block in maps.values()]))
+            if index == 0:
+                arrays |= {f"heads_{blocks}_{block}": part.astype(np.float16) for block, part in maps.items()}
+        arrays[f"mean_{blocks}"] = np.stack(means).astype(np.float16)
+    write_arrays(path, arrays)

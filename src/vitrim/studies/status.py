@@ -1,0 +1,163 @@
+"""Where a running study is, for whoever looks from outside: small files that are kept up to date by rename."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from vitrim.files import write_json
+from vitrim.progress import TrainingProgress
+
+FILE = "status.json"
+PROGRESS = "progress.json"
+SECONDS_BETWEEN = 1.0
+
+State = Literal["waiting", "running", "finished", "failed"]
+
+
+@dataclass
+class Status:
+    """The trials that are known so far, and what has become of them; kept in the study's folder."""
+
+    folder: Path
+    trials: dict[str, tuple[str, State]] = field(default_factory=dict)
+    """Title and state by key, in the order of the study."""
+    seconds: list[float] = field(default_factory=list)
+    """What each trial of this process took."""
+    at_once: int = 1
+    """Trials that run at the same time, at most."""
+
+    def set(self, key: str, title: str, state: State, seconds: float | None = None) -> None:
+        """Note what has become of a trial; `seconds` if it was trained now."""
+        self.trials[key] = (title, state)
+        if seconds is not None:
+            self.seconds.append(seconds)
+        self.write()
+
+    def count(self, *states: State) -> int:
+        """Trials in one of these states."""
+        return sum(state in states for _, state in self.trials.values())
+
+    def left(self, more: int = 0) -> float | None:
+        """Seconds that the trials not finished, and `more`, will take by what others took; None if none has."""
+        if not self.seconds:
+            return None
+        return sum(self.seconds) / len(self.seconds) * (self.count("waiting", "running") + more) / self.at_once
+
+    def write(self) -> None:
+        """Write the file."""
+        content = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "trials": [{"trial": key, "title": title, "state": state} for key, (title, state) in self.trials.items()],
+            "seconds_each": sum(self.seconds) / len(self.seconds) if self.seconds else None,
+            "at_once": self.at_once,
+            "updated": time.time(),
+        }
+        write_json(self.folder / FILE, content)
+
+
+@dataclass
+class Heartbeat:
+    """Keeps the file of one training up to date; may be called in any process of any machine."""
+
+    folder: Path
+    title: str
+    doing: str = "train"
+    last: float = 0.0
+    begin: tuple[float, int] | None = None
+    """When the first step of this process was done, and which that was."""
+
+    def __call__(self, moment: TrainingProgress | None = None) -> None:
+        """Say where the training is."""
+        now = time.time()
+        if moment is not None and now - self.last < SECONDS_BETWEEN and moment.step < moment.steps:
+            return
+        self.last = now
+        where: dict[str, Any] = {} if moment is None else dict(vars(moment))
+        if moment is not None:
+            self.begin = self.begin or (now, moment.step)
+            if moment.step > self.begin[1]:
+                each = (now - self.begin[0]) / (moment.step - self.begin[1])
+                where |= {"seconds_left": each * (moment.steps - moment.step), "seconds_whole": each * moment.steps}
+        write_json(
+            self.folder / PROGRESS,
+            {"title": self.title, "doing": self.doing, "pid": os.getpid(), "host": socket.gethostname(), **where,
+             "updated": now},
+        )  # fmt: skip
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """What the running process wrote last; empty where nothing was written."""
+    return _read(folder / FILE)
+
+
+def heartbeats(folder: Path) -> dict[str, dict[str, Any]]:
+    """Where the trainings are that are not finished, by trial."""
+    found = {path.parent.name: _read(path) for path in sorted(folder.glob(f"unfinished/*/{PROGRESS}"))}
+    return {key: beat for key, beat in found.items() if beat}
+
+
+def where(beat: dict[str, Any]) -> str:
+    """One training in a line."""
+    line = f"{beat['doing']} {beat['title']}"
+    if "epoch" in beat:
+        line += (
+            f"  epoch {beat['epoch']} of {beat['epochs']}, step {beat['step']} of {beat['steps']}, "
+            f"loss {beat['loss']:.3f}"
+        )
+    return f"{line}  ({duration(time.time() - beat['updated'])} ago)"
+
+
+def describe(folder: Path, running: bool) -> list[str]:
+    """The study in `folder` in a few lines: what runs, where it is, what is left."""
+    status = read_status(folder)
+    trials = status.get("trials", [])
+    states = Counter(trial["state"] for trial in trials)
+    unfinished = list(heartbeats(folder).values())
+    lines = [f"nothing runs in {folder}"]
+    if running:
+        lines = [f"{folder} is being run by process {status.get('pid', '?')} on {status.get('host', '?')}"]
+        lines += [f"  {where(beat)}" for beat in unfinished]
+    if trials:
+        seconds = _seconds_left(status, states["waiting"], unfinished) if running else None
+        lines.append(
+            f"{states['finished']} of {len(trials)} trials known so far are finished, {states['failed']} failed, "
+            f"{states['waiting'] + states['running']} left"
+            + (f"; about {duration(seconds)} to go" if seconds is not None else "")
+        )
+    return [*lines, *(f"  failed: {trial['title']}" for trial in trials if trial["state"] == "failed")]
+
+
+def _seconds_left(status: dict[str, Any], waiting: int, unfinished: list[dict[str, Any]]) -> float | None:
+    """Of what runs, what its steps will take; of what waits, what the finished trials took, or else those that run."""
+    now = time.time()
+    running = [
+        max(0.0, beat["seconds_left"] - (now - beat["updated"])) for beat in unfinished if "seconds_left" in beat
+    ]
+    whole = [beat["seconds_whole"] for beat in unfinished if "seconds_whole" in beat]
+    each = status.get("seconds_each") or (sum(whole) / len(whole) if whole else None)
+    if each is None:
+        return None
+    return (sum(running) + waiting * each) / status.get("at_once", 1)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,120 @@
+"""The data of a study: found, split by case, checked voxel by voxel, and cut into slices."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitrim.config.schema import StudyConfig
+from vitrim.data.cache import PreparedData, SliceCache, SliceDataset, prepare_cases
+from vitrim.data.cases import CaseSet
+from vitrim.data.check import beside_paper
+from vitrim.data.phantoms.make import write_phantom
+from vitrim.data.preprocessing import Preprocessing
+from vitrim.data.readers import read_cases
+from vitrim.data.split import Split, counted, study_splits
+from vitrim.errors import DataError, InputError
+from vitrim.files import write_json
+from vitrim.metrics.statistics import MINIMUM_CASES
+from vitrim.progress import Reporter
+from vitrim.studies.folder import begin, check_claim, claim, is_begun_only, sweep
+from vitrim.studies.lock import locked
+from vitrim.studies.status import Status
+from vitrim.training.loop import check_batch
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """The data of a study, checked and ready to be trained on; a split for each fold that is trained."""
+
+    data: PreparedData
+    splits: dict[int, Split]
+
+    def save_split(self, path: Path) -> None:
+        """Write the split, or the list of folds, as a file that `data.split_file` can name."""
+        splits = list(self.splits.values())
+        if len(splits) == 1:
+            splits[0].save(path)
+        else:
+            write_json(path, [split.dump() for split in splits])
+
+
+def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> StudyData:
+    """Read the cases in `source` (the study's own phantom if None) and prepare their slices in `out`.
+
+    InputError where there are no data, where anything in them is wrong, or where they do not fill a batch.
+    """
+    if source is None:
+        if study.data.phantom is None:
+            raise InputError(f"the study {study.name} needs data: give a folder with --data")
+        source = out / "data"
+        if not source.is_dir():
+            reporter.say(f"making {study.data.phantom.cases} {study.data.phantom.kind} phantoms")
+            write_phantom(study.data.phantom, source, study.data.layout)
+    cases = read_cases(study.data, source)
+    splits = study_splits(cases, study)
+    ids = tuple(dict.fromkeys(id for split in splits.values() for id in split.ids))
+    used = tuple(dict.fromkeys(id for split in splits.values() for id in (*split.train, *split.validation)))
+    with reporter.stage(f"check and prepare {len(ids)} cases", len(ids)) as stage:
+        findings, cache = prepare_cases(
+            cases, study.data, ids, used, out / "cache", progress=lambda done, total: stage.advance()
+        )
+    if findings.errors:
+        more = len(findings.errors) - 1
+        tail = f" (and {more} more: `vitrim data check` lists them all)" if more else ""
+        raise DataError(findings.errors[0] + tail)
+    for warning in findings.warnings:
+        reporter.say(f"  note: {warning}")
+    first = next(iter(splits.values()))
+    if len(splits) == 1 and (beside := beside_paper(findings, first)):
+        reporter.say(f"  {beside}")
+    findings.save(out / "data.json")
+    for split in splits.values():
+        check_batch(study.training, train_slices(cache, split, study))
+    reporter.say(f"{counted(splits)}, {_classes(cases)}")
+    if 0 < len(first.tuning) < MINIMUM_CASES:
+        reporter.say(f"  note: `vitrim compress` chooses by accuracy on {MINIMUM_CASES} tuning cases or more")
+    return StudyData(PreparedData(study.data, cases, cache, Preprocessing.from_config(study.data)), splits)
+
+
+def train_slices(cache: SliceCache, split: Split, study: StudyConfig) -> int:
+    """Slices that take part in training."""
+    return len(SliceDataset(cache, split.train, empty_slices=study.data.empty_slices))
+
+
+def _classes(cases: CaseSet) -> str:
+    names = [name for value, name in cases.classes.items() if value]
+    return f"{len(names)} classes: {', '.join(names)}"
+
+
+@contextmanager
+def open_study(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> Iterator[StudyData]:
+    """Hold the folder `out` for `study`, whose device and precision are resolved, and prepare its data there.
+
+    InputError if the folder holds something else or another process has it, or for what is wrong with the data; then a
+    folder that this made is removed.
+    """
+    check_claim(out, study)
+    with locked(out):
+        check_claim(out, study)  # another process may have been there meanwhile
+        sweep(out)
+        begin(out, study)
+        Status(out).write()  # who asks is told which process this is
+        with _removed_on_bad_input(out):
+            prepared = prepare_study(study, source, out, reporter)
+            claim(out, study, prepared.data.cache.fingerprint)
+        yield prepared
+
+
+@contextmanager
+def _removed_on_bad_input(out: Path) -> Iterator[None]:
+    """Leave nothing half-written behind when the input turns out to be unusable."""
+    try:
+        yield
+    except InputError:
+        if is_begun_only(out):
+            shutil.rmtree(out, ignore_errors=True)
+        raise

@@ -1,0 +1,190 @@
+"""One trained and evaluated network: a pure function of its configuration, kept under that configuration's hash."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from vitrim import __version__
+from vitrim.config.names import TruncatedStart
+from vitrim.config.schema import NetworkConfig, Strict, TrainConfig
+from vitrim.data.cache import PreparedData, SliceCache, SliceDataset
+from vitrim.data.recipe import RECIPE, Recipe
+from vitrim.data.split import Split
+from vitrim.evaluation.accuracy import evaluate_cases
+from vitrim.evaluation.cost import measure_cost
+from vitrim.files import read_table, replacing, write_json, write_table
+from vitrim.hardware import Hardware
+from vitrim.models.checkpoint import load_model, write_model
+from vitrim.models.factory import build
+from vitrim.models.network import Network
+from vitrim.progress import Reporter
+from vitrim.studies.coordinator import Coordinator
+from vitrim.studies.folder import digest
+from vitrim.studies.status import Heartbeat
+from vitrim.training.distillation import recover
+from vitrim.training.loggers import make_logger
+from vitrim.training.loop import Training, history_table, total_steps, train_network
+
+
+class Trial(Strict):
+    """Everything that decides the outcome of one training."""
+
+    network: NetworkConfig
+    """The full network; it is truncated to `blocks` before the training starts."""
+    blocks: int
+    training: TrainConfig
+    seed: int
+    fold: int = 0
+    """What the split is called; the split itself decides."""
+    data: str
+    """Fingerprint of the prepared data of the split's cases."""
+    split: Split
+    empty_slices: bool
+    weights: str = "random"
+    """What the full network starts from, by content: `vitrim.studies.plan.origin_by_content`."""
+    start: TruncatedStart = "scratch"
+    """`scratch`: the full network's initial weights; otherwise its trained ones, those of the trial `teacher`."""
+    teacher: str | None = None
+    version: str = __version__
+
+    @cached_property
+    def key(self) -> str:
+        """Name of the trial's folder; changes with all that decides the outcome, and with nothing else."""
+        one = {"nodes"} if self.training.nodes == 1 else set()  # the name as it was when there was one machine only
+        without: dict[str, Any] = {
+            "fold": True,
+            "network": {"pretrained"},
+            "training": {"workers", *one},
+            "split": {"tuning"},  # what it keeps out of `train` decides
+        }
+        if self.start == "scratch":
+            without |= {"start": True, "teacher": True}
+        return f"{self.network.name}-{self.blocks}-{digest(self.model_dump(mode='json', exclude=without))}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished trial left in its folder."""
+
+    trial: Trial
+    folder: Path
+
+    def network(self) -> Network:
+        """The trained network, in eval mode on the CPU."""
+        return load_model(self.folder)
+
+    @cached_property
+    def cases(self) -> pd.DataFrame:
+        """Columns case, class, dice, hd95, reference_voxels, predicted_voxels."""
+        return read_table(self.folder / "cases.csv")
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """Columns step, loss."""
+        return read_table(self.folder / "history.csv")
+
+    @cached_property
+    def cost(self) -> dict[str, float | str | None]:
+        """train_seconds, milliseconds_per_slice, peak_memory_mib, device."""
+        return json.loads((self.folder / "cost.json").read_text(encoding="utf-8"))
+
+
+def initial_network(trial: Trial) -> Network:
+    """Build the trial's network as it is before training: the full network's initial weights, truncated."""
+    torch.manual_seed(trial.seed)
+    full = build(trial.network)
+    return full if trial.blocks == full.depth else full.truncated(trial.blocks)
+
+
+def finished(trial: Trial, out: Path) -> Result | None:
+    """What the trial left in the study's folder `out`, if it is finished."""
+    folder = out / "trials" / trial.key
+    return Result(trial, folder) if folder.is_dir() else None
+
+
+def run_trial(
+    trial: Trial,
+    data: PreparedData,
+    out: Path,
+    reporter: Reporter,
+    logger: str | None = None,
+    coordinator: Coordinator | None = None,
+) -> Result:
+    """Train and evaluate, or return what is there; the trial's folder appears whole, once everything is written.
+
+    Until then `unfinished/` holds the state from which a training that was killed goes on. With a
+    `coordinator`, several machines share the training.
+    """
+    if (result := finished(trial, out)) is not None:
+        reporter.say(f"  {trial_title(trial)}: finished before, kept")
+        return result
+    state = state_file(trial, out)
+    heartbeat = Heartbeat(state.parent, trial_title(trial))
+    slices = SliceDataset(data.cache, trial.split.train, empty_slices=trial.empty_slices)
+    hardware = Hardware.of(trial.training)
+    shared = coordinator.training(announcement(trial, data.cache), state) if coordinator else nullcontext()
+    with (
+        reporter.stage(f"train {trial_title(trial)}", total_steps(trial.training, len(slices))) as stage,
+        shared as here,
+    ):
+        network, training = train_trial(
+            trial,
+            slices,
+            out,
+            stage=stage,
+            watch=heartbeat,
+            logger=make_logger(logger, out / "logs", trial.key),
+            rendezvous=here,
+        )
+    replace(heartbeat, doing="evaluate")()
+    with reporter.stage(f"evaluate {trial_title(trial)}", len(trial.split.validation)) as stage:
+        cases = evaluate_cases(network, data, trial.split.validation, hardware, stage)
+    folder = out / "trials" / trial.key
+    with replacing(folder) as part:
+        part.mkdir()
+        write_model(network, part)
+        write_json(part / RECIPE, Recipe(data.config, data.cases.classes).dump())
+        write_json(part / "trial.json", trial.model_dump(mode="json"))
+        write_table(part / "cases.csv", cases)
+        write_table(part / "history.csv", history_table(training))
+        cost = measure_cost(network, data.cache.case(trial.split.validation[0]).images, hardware)
+        write_json(part / "cost.json", {"train_seconds": round(training.seconds, 2), **cost})
+    shutil.rmtree(state.parent, ignore_errors=True)
+    return Result(trial, folder)
+
+
+def state_file(trial: Trial, out: Path) -> Path:
+    """Where the state of a training is kept until the trial is finished."""
+    return out / "unfinished" / trial.key / "state.ckpt"
+
+
+def train_trial(trial: Trial, slices: SliceDataset, out: Path, **options: Any) -> tuple[Network, Training]:
+    """The trial's network, trained from what it starts from; `options` go to `train_network`."""
+    options["state"] = state_file(trial, out)
+    if trial.teacher is None:
+        network = initial_network(trial)
+        return network, train_network(network, slices, trial.training, trial.seed, **options)
+    full = load_model(out / "trials" / trial.teacher)
+    network = full.truncated(trial.blocks)
+    teacher = full if trial.start == "distil" else None
+    return network, recover(network, slices, trial.training, teacher=teacher, seed=trial.seed, **options)
+
+
+def announcement(trial: Trial, cache: SliceCache) -> dict[str, Any]:
+    """What the other machines have to know to join a training; `vitrim.studies.participant` reads it."""
+    return {"trial": trial.model_dump(mode="json"), "cache": cache.names(trial.split.train)}
+
+
+def trial_title(trial: Trial) -> str:
+    """How a trial is called in front of people."""
+    name = f"{trial.network.name}, {trial.blocks} block{'s' if trial.blocks != 1 else ''}"
+    return name + (f", seed {trial.seed}" if trial.seed else "") + (f", fold {trial.fold}" if trial.fold else "")

@@ -1,0 +1,1 @@
+"""Training: the loop, how it resumes, several devices, distillation, loggers."""

@@ -1,0 +1,115 @@
+"""Training a truncated network on: from its surviving weights, by itself or with the full network as teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from vitrim.config.schema import TrainConfig
+from vitrim.errors import InputError
+from vitrim.models.adapt import Adapted
+from vitrim.models.block_search import block_output
+from vitrim.models.network import Network
+from vitrim.progress import Stage
+from vitrim.training.loop import Training, train_network
+
+TEMPERATURE = 2.0
+"""Of the soft labels."""
+SOFT_LABELS, HIDDEN_STATES = 1.0, 1.0
+"""Weights of the teacher's two terms beside the loss on the reference, whose weight is 1."""
+
+
+def recover(
+    small: Network | Adapted,
+    data: Dataset[Any],
+    config: TrainConfig,
+    *,
+    teacher: Network | Adapted | None = None,
+    kept: tuple[int, ...] | None = None,
+    seed: int = 0,
+    stage: Stage | None = None,
+    **options: Any,
+) -> Training:
+    """Train `small` on, in place, as `train_network` does; with a `teacher`, distil from it (Hinton et al. 2015).
+
+    Distilling adds two terms to the loss: the Kullback-Leibler divergence of the class probabilities of every pixel
+    from the teacher's, both softened by a temperature of 2 and scaled by its square; and the squared distance of the
+    tokens after each block from those after the same block of the teacher, relative to the variance of the latter,
+    mean over the blocks that were kept. `kept` says which of the teacher's blocks those are (the first ones by
+    default). The teacher does not change. `options` go to `train`.
+
+    Raises InputError where teacher and network do not go together, or as `train`.
+    """
+    if teacher is None:
+        return train_network(small, data, config, seed, stage, **options)
+    kept = tuple(range(1, small.depth + 1)) if kept is None else kept
+    if len(kept) != small.depth or any(not 1 <= block <= teacher.depth for block in kept):
+        raise InputError(f"the teacher has {teacher.depth} blocks, the network {small.depth}: {kept} are not its own")
+    training = teacher.training
+    theirs = [teacher.blocks[block - 1] for block in kept]
+    with tokens_after(list(small.blocks)) as mine, tokens_after(theirs) as wanted:
+        try:
+            teacher.eval()
+            extra = _Teaching(teacher, mine, wanted)
+            return train_network(small, data, config, seed, stage, extra_loss=extra, **options)
+        finally:
+            teacher.train(training).cpu()
+
+
+class _Teaching:
+    """The teacher's part of the loss, of a batch that the network has just seen."""
+
+    def __init__(self, teacher: nn.Module, mine: dict[int, Tensor], wanted: dict[int, Tensor]) -> None:
+        self.teacher, self.mine, self.wanted = teacher, mine, wanted
+
+    def __call__(self, images: Tensor, logits: Tensor) -> Tensor:
+        with torch.no_grad():
+            theirs = self.teacher.to(images.device)(images).float()  # (B, K, H, W)
+        if theirs.shape != logits.shape:
+            raise InputError(f"the teacher gives {tuple(theirs.shape)}, the network {tuple(logits.shape)}")
+        loss = SOFT_LABELS * soft_label_loss(logits, theirs)
+        if self.mine:
+            distances = [token_loss(self.mine[n], self.wanted[n]) for n in self.mine]
+            loss = loss + HIDDEN_STATES * torch.stack(distances).mean()
+        return loss
+
+
+def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
+    """Divergence of the class probabilities (B, K, ...) from the teacher's, mean over pixels, times temperature²."""
+    mine = F.log_softmax(logits / temperature, dim=1)
+    theirs = F.log_softmax(teacher / temperature, dim=1)
+    pixels = logits.numel() / logits.shape[1]
+    return F.kl_div(mine, theirs, reduction="sum", log_target=True) / pixels * temperature**2
+
+
+def token_loss(tokens: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared distance of tokens (B, N, dim) from the teacher's, relative to the variance of the teacher's."""
+    return F.mse_loss(tokens.float(), teacher.float()) / teacher.float().var().clamp_min(1e-6)
+
+
+@contextmanager
+def tokens_after(blocks: list[nn.Module]) -> Iterator[dict[int, Tensor]]:
+    """Give a dictionary that holds, after each forward pass, the tokens that each of `blocks` handed on."""
+    tokens: dict[int, Tensor] = {}
+    hooks = [block.register_forward_hook(_Note(tokens, index)) for index, block in enumerate(blocks)]
+    try:
+        yield tokens
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Note:
+    """A hook that keeps a block's tokens; no function, since it goes with its network into other processes."""
+
+    def __init__(self, tokens: dict[int, Tensor], index: int) -> None:
+        self.tokens, self.index = tokens, index
+
+    def __call__(self, block: nn.Module, args: Any, output: Any) -> None:
+        self.tokens[self.index] = block_output(output)

@@ -1,0 +1,247 @@
+"""The training loop: batch, forward, loss, backward, step, log, checkpoint."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from vitrim.config.schema import TrainConfig
+from vitrim.data.cache import collate_slices
+from vitrim.data.sampling import Batches, Shuffled, mixed
+from vitrim.errors import ConfigurationError, DataError, InputError
+from vitrim.hardware import deterministic, resolved
+from vitrim.progress import Stage, TrainingProgress, Watch
+from vitrim.training.distributed import Rendezvous, make_fabric, share_batch_norms
+from vitrim.training.resume import TrainingState, load_state
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+    from lightning.fabric.loggers import Logger
+
+WARM_UP = 0.05
+"""Share of the steps over which `schedule: cosine` rises."""
+
+ExtraLoss = Callable[[Tensor, Tensor], Tensor]
+"""A term beside the loss: of images (B, C, H, W) and the network's logits for them (B, K, H, W)."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """A finished training: `losses` holds one value a step."""
+
+    losses: list[float]
+    seconds: float
+
+
+def train_network(
+    network: nn.Module,
+    data: Dataset[Any],
+    config: TrainConfig,
+    seed: int,
+    stage: Stage | None = None,
+    *,
+    state: Path | None = None,
+    watch: Watch | None = None,
+    logger: Logger | None = None,
+    extra_loss: ExtraLoss | None = None,
+    rendezvous: Rendezvous | None = None,
+) -> Training:
+    """Train `network` in place on `data`, items {"image": (C, H, W), "label": (H, W)}.
+
+    The network ends on the CPU, in eval mode.
+
+    Loss: the mean of Dice loss over the batch and cross-entropy; optimiser: AdamW (paper, 3.6). Everything random
+    follows from `seed`.
+
+    Args:
+        stage: shows the progress; it cannot where several devices share the training.
+        state: file that is written at the end of every epoch. If it exists, the training goes on with the epoch after
+            it, and ends with the same numbers as one that never stopped. The caller removes the file.
+        watch: is called after every step; where several devices share the training, in another process.
+        logger: one of Lightning's loggers. It gets the loss and the learning rate.
+        extra_loss: a term that is added to the loss.
+        rendezvous: where the machines meet that share the training; by default the environment says it. Each machine
+            calls this function, with the same `state` on a file system that they share. Without a `state`, and on all
+            machines but the first, the result holds no losses and the network stays as it was.
+
+    Raises:
+        ConfigurationError: if a batch cannot be shared out among the devices.
+        DataError: if there are too few slices for a batch.
+        InputError: if the loss is not finite, or the network does not return logits.
+    """
+    config = resolved(config)
+    check_batch(config, len(data))  # type: ignore[arg-type]
+    fabric = make_fabric(config, rendezvous)
+    if config.processes == 1:
+        losses, seconds = _train(fabric, network, data, config, seed, state, extra_loss, logger, watch, stage)
+        network.eval().cpu()
+        return Training(losses, seconds)
+    with tempfile.TemporaryDirectory() as folder:  # the other processes hand the weights over in a file
+        path = state or Path(folder) / "state"
+        fabric.launch(_train, network, data, config, seed, path, extra_loss, logger, watch, None)
+        found = load_state(path) if rendezvous is None or rendezvous.node == 0 else None
+        if found is None:
+            return Training([], 0.0)
+        network.load_state_dict(found.network)
+        network.eval()
+        return Training(found.losses, found.seconds)
+
+
+def _train(
+    fabric: Fabric,
+    network: nn.Module,
+    data: Dataset[Any],
+    config: TrainConfig,
+    seed: int,
+    path: Path | None,
+    extra_loss: ExtraLoss | None,
+    logger: Logger | None,
+    watch: Watch | None,
+    stage: Stage | None,
+) -> tuple[list[float], float]:
+    """The loop itself, in every process that takes part. Gives the loss of every step, and the seconds."""
+    begin = time.perf_counter()
+    fabric.seed_everything(seed, workers=True, verbose=False)
+    network = network.to(memory_format=torch.channels_last).train()
+    if fabric.world_size > 1:
+        network = share_batch_norms(network, config.device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+    model, optimizer = fabric.setup(network, optimizer)
+    criterion = SegmentationLoss(fabric, extra_loss)
+
+    slices = len(data)  # type: ignore[arg-type]
+    steps, batches = total_steps(config, slices), slices // config.batch_size
+    order = Shuffled(slices, seed)
+    loader = DataLoader(
+        data,
+        batch_sampler=Batches(order, config.batch_size, fabric.global_rank, fabric.world_size),
+        num_workers=config.workers,
+        collate_fn=collate_slices,
+        persistent_workers=config.workers > 0,
+        pin_memory=config.device == "gpu",
+    )
+
+    state = load_state(path) or TrainingState()
+    if state.losses:
+        network.load_state_dict(state.network)
+        optimizer.load_state_dict(state.optimizer)
+        fabric.strategy.precision.load_state_dict(state.scaler)
+        if stage is not None:
+            stage.advance(len(state.losses))
+    losses, before = list(state.losses), state.seconds
+    log_every = max(1, min(50, steps // 100))
+
+    with deterministic("gpu" if config.device == "gpu" else "cpu"):
+        for epoch in range(len(losses) // batches, math.ceil(steps / batches)):
+            order.set_epoch(epoch)
+            for batch in loader:
+                step = len(losses)
+                if step == steps:
+                    break
+                torch.manual_seed(mixed(seed, step, fabric.global_rank))
+                rate = learning_rate(config, step, steps)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+
+                image, label = (batch[name].to(fabric.device, non_blocking=True) for name in ("image", "label"))
+                image = image.contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
+                with fabric.autocast():
+                    logits = model(image)  # (B, K, H, W)
+                    loss = criterion(image, logits, label)
+                value = float(loss.detach())
+                if not math.isfinite(value):
+                    raise InputError(
+                        f"the loss became {value} at step {step + 1}: lower training.learning_rate "
+                        f"(now {config.learning_rate}) or set precision to 32-true"
+                    )
+                optimizer.zero_grad()
+                fabric.backward(loss)
+                optimizer.step()
+
+                losses.append(value)
+                progress = TrainingProgress(step + 1, steps, epoch + 1, math.ceil(steps / batches), value)
+                if stage is not None:
+                    stage.advance(note=progress.sentence())
+                if watch is not None and fabric.is_global_zero:
+                    watch(progress)
+                if logger is not None and (step + 1) % log_every == 0:
+                    logger.log_metrics({"loss": value, "learning_rate": rate}, step=step + 1)
+            if path is not None and fabric.is_global_zero:
+                seconds = before + time.perf_counter() - begin
+                scaler = fabric.strategy.precision.state_dict()
+                TrainingState(network.state_dict(), optimizer.state_dict(), scaler, losses, seconds).save(path)
+    if logger is not None:
+        logger.finalize("success")
+    return losses, before + time.perf_counter() - begin
+
+
+class SegmentationLoss:
+    """The mean of Dice loss over the batch and cross-entropy, and an extra term where there is one."""
+
+    def __init__(self, fabric: Fabric, extra_loss: ExtraLoss | None = None) -> None:
+        self.fabric, self.extra_loss = fabric, extra_loss
+        # Dice over the batch, as in the public TransUNet code: a class absent from one slice gives no spurious loss.
+        self.loss = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
+
+    def __call__(self, image: Tensor, logits: Any, label: Tensor) -> Tensor:
+        """Loss of images (B, C, H, W), logits (B, K, H, W), labels (B, H, W), to be minimised.
+
+        On several devices, each with its part of the batch, it is the loss of the whole batch on every one of them.
+        """
+        if not isinstance(logits, Tensor) or logits.ndim != 4:
+            raise InputError("the network does not return logits (batch, classes, height, width)")
+        own = whole = logits.float()
+        if self.fabric.world_size > 1:
+            # Dice is of the whole batch, so the parts are gathered first; the devices then average equal losses.
+            whole = self.fabric.all_gather(own, sync_grads=True).flatten(0, 1)
+            label = self.fabric.all_gather(label).flatten(0, 1)
+        loss = self.loss(whole, label[:, None])
+        return loss if self.extra_loss is None else loss + self.extra_loss(image, own)
+
+
+def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
+    """Learning rate of a step, counted from 0: constant, or a linear rise and then half a cosine down to zero."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    warm_up = max(1, round(WARM_UP * steps))
+    if step < warm_up:
+        return config.learning_rate * ((step + 1) / warm_up)
+    return config.learning_rate * (0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up))))
+
+
+def total_steps(config: TrainConfig, slices: int) -> int:
+    """Optimiser steps of a training on this many slices (the last, incomplete batch of an epoch is dropped)."""
+    return config.steps or (config.epochs or 0) * (slices // config.batch_size)
+
+
+def check_batch(config: TrainConfig, slices: int) -> None:
+    """Refuse a batch that cannot be filled (DataError), or not be shared out evenly (ConfigurationError)."""
+    if slices < config.batch_size:
+        raise DataError(f"{slices} training slices do not fill one batch of {config.batch_size}; lower batch_size")
+    check_shares(config)
+
+
+def check_shares(config: TrainConfig) -> None:
+    """Refuse (ConfigurationError) a batch that cannot be shared out evenly among the devices of all machines."""
+    if config.batch_size % config.processes:
+        where = f" of {config.nodes} nodes" if config.nodes > 1 else ""
+        raise ConfigurationError(
+            f"training.batch_size {config.batch_size} cannot be shared out evenly among {config.processes} devices"
+            f"{where}; make it a multiple of {config.processes}"
+        )
+
+
+def history_table(training: Training) -> pd.DataFrame:
+    """The loss of every step: columns step (from 1) and loss."""
+    return pd.DataFrame({"step": range(1, len(training.losses) + 1), "loss": training.losses})

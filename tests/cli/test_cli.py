@@ -1,0 +1,200 @@
+"""The command line, as a user meets it: quick help, one clear line for bad input, nothing half-written."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from tests.support import tiny_study, vitrim
+
+
+@pytest.mark.parametrize("code", ["import vitrim", "import vitrim.cli", "import vitrim.config"])
+def test_importing_does_not_import_torch(code):
+    check = f"{code}; import sys; assert 'torch' not in sys.modules, 'torch was imported'"
+    subprocess.run([sys.executable, "-c", check], check=True)
+
+
+def test_help_answers_without_importing_torch():
+    code = (
+        "import sys; sys.argv = ['vitrim', 'study', '--help']\n"
+        "from vitrim.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "--data" in done.stdout
+
+
+def test_where_a_study_is_is_said_without_importing_torch(tmp_path):
+    (tmp_path / "study.json").write_text("{}")
+    code = (
+        f"import sys; sys.argv = ['vitrim', 'study', 'demo', '--out', {str(tmp_path)!r}, '--status']\n"
+        "from vitrim.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "nothing runs" in done.stdout
+
+
+def test_the_public_names_are_there():
+    import vitrim as package
+
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError):
+        _ = package.crop
+
+
+def rewrite(path: Path, change) -> None:
+    """Save a NIfTI file again with `change` applied to (array, affine)."""
+    image = nibabel.load(path)
+    array, affine = change(np.asanyarray(image.dataobj).copy(), image.affine.copy())
+    nibabel.save(nibabel.Nifti1Image(array, affine), path)
+
+
+def put(value, place=(3, 4, 1)):
+    def change(array, affine):
+        array = array.astype(np.float32)
+        array[place] = value
+        return array, affine
+
+    return change
+
+
+def shift(array, affine):
+    affine[0, 3] += 40
+    return array, affine
+
+
+def spoil_nothing_but_delete_images(data: Path) -> None:
+    for path in (data / "imagesTr").iterdir():
+        path.unlink()
+
+
+def truncate_file(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+BAD_DATA = {
+    "an image without its label": (lambda d: (d / "labelsTr/case_002.nii.gz").unlink(), "case_002"),
+    "an empty folder": (lambda d: [p.unlink() for p in d.rglob("*.*")], "data"),
+    "no images": (spoil_nothing_but_delete_images, "case_"),
+    "a label of another shape": (
+        lambda d: rewrite(d / "labelsTr/case_001.nii.gz", lambda a, m: (a[:, :-1], m)),
+        "case_001",
+    ),
+    "a label somewhere else": (lambda d: rewrite(d / "labelsTr/case_001.nii.gz", shift), "case_001"),
+    "an unknown label": (lambda d: rewrite(d / "labelsTr/case_003.nii.gz", put(7)), "7"),
+    "a fractional label": (lambda d: rewrite(d / "labelsTr/case_003.nii.gz", put(0.5)), "case_003"),
+    "NaN in an image": (lambda d: rewrite(d / "imagesTr/case_004.nii.gz", put(np.nan)), "case_004"),
+    "infinity in an image": (lambda d: rewrite(d / "imagesTr/case_004.nii.gz", put(np.inf)), "case_004"),
+    "a truncated file": (lambda d: truncate_file(d / "imagesTr/case_005.nii.gz"), "case_005"),
+    "text called NIfTI": (
+        lambda d: (d / "imagesTr/case_005.nii.gz").write_bytes(gzip.compress(b"not an image" * 99)),
+        "case_005",
+    ),
+    "a dataset.json that is none": (lambda d: (d / "dataset.json").write_text("{"), "dataset.json"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_DATA)
+def test_bad_data_is_refused_in_one_line_and_leaves_nothing(name, tiny_data, tmp_path, capsys):
+    spoil, word = BAD_DATA[name]
+    spoil(tiny_data)
+    status = vitrim("study", tiny_study(tmp_path / "tiny.yaml"), "--data", tiny_data, "--out", tmp_path / "out")
+    error = capsys.readouterr().err.strip()
+    assert status == 2
+    assert error.startswith("vitrim: ")
+    assert len(error.splitlines()) == 1
+    assert word in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"data": {"image_size": 100}}, "multiple of 16"),
+        ({"colour": "red"}, "colour"),
+        ({"networks": {"unetr2d": {"depths": [0]}}}, "unetr2d"),
+        ({"data": {"image_size": 64, "validation": 8}}, "too few cases"),
+        ({"data": {"image_size": 64, "classes": ["bright"]}}, "classes"),
+    ],
+)
+def test_a_bad_configuration_is_refused_in_one_line_and_leaves_nothing(changes, word, tiny_data, tmp_path, capsys):
+    file = tiny_study(tmp_path / "tiny.yaml", **changes)
+    status = vitrim("study", file, "--data", tiny_data, "--out", tmp_path / "out")
+    error = capsys.readouterr().err.strip()
+    assert status == 2
+    assert len(error.splitlines()) == 1
+    assert word in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_study_and_a_missing_folder_are_refused(tmp_path, capsys):
+    assert vitrim("study", "no-such-preset") == 2
+    assert "no-such-preset" in capsys.readouterr().err
+    file = tiny_study(tmp_path / "tiny.yaml")
+    assert vitrim("study", file, "--data", tmp_path / "nowhere", "--out", tmp_path / "out") == 2
+    assert "nowhere" in capsys.readouterr().err
+    assert vitrim("study", file, "--out", tmp_path / "out") == 2
+    assert "--data" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_things_is_never_touched(tiny_data, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    assert vitrim("study", tiny_study(tmp_path / "tiny.yaml"), "--data", tiny_data, "--out", out) == 2
+    assert "thesis" not in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+
+
+def test_a_folder_of_another_study_is_refused_and_says_where_it_differs(tiny_data, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    first = tiny_study(tmp_path / "first.yaml")
+    from vitrim.config.reading import load_study
+    from vitrim.hardware import resolved
+    from vitrim.studies.folder import claim
+
+    study = load_study(str(first))
+    claim(out, study.model_copy(update={"training": resolved(study.training)}), "fingerprint")
+    before = json.loads((out / "study.json").read_text())
+    second = tiny_study(tmp_path / "second.yaml", seed=5)
+    assert vitrim("study", second, "--data", tiny_data, "--out", out) == 2
+    assert "seed" in capsys.readouterr().err
+    assert json.loads((out / "study.json").read_text()) == before
+
+
+def test_a_data_set_is_checked_and_every_problem_is_said(tiny_data, tmp_path, capsys):
+    found = tmp_path / "found.json"
+    assert vitrim("data", "check", "decathlon", tiny_data, "--out", found) == 0
+    assert "8 cases" in capsys.readouterr().out
+    rewrite(tiny_data / "imagesTr/case_004.nii.gz", put(np.nan))
+    rewrite(tiny_data / "labelsTr/case_003.nii.gz", put(7))
+    assert vitrim("data", "check", "decathlon", tiny_data, "--out", found) == 2
+    said = capsys.readouterr()
+    assert "case_003" in said.out
+    assert "case_004" in said.out
+    assert len(json.loads(found.read_text())["errors"]) == 2
+    assert "2 problems" in said.err
+
+
+def test_a_phantom_is_written_and_read_again(tmp_path, capsys):
+    folder = tmp_path / "phantom ü"
+    assert vitrim("data", "phantom", "cardiac", folder, "--layout", "emidec", "--cases", 2) == 0
+    assert vitrim("data", "check", "emidec", folder, "--out", tmp_path / "found.json") == 0
+    assert "2 cases" in capsys.readouterr().out
+    assert vitrim("data", "phantom", "cardiac", folder, "--cases", 2) == 2
+    assert "exists" in capsys.readouterr().err

@@ -1,0 +1,156 @@
+"""`vitrim export`: an ONNX file that predicts as its checkpoint does, or no file."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from tests.support import vitrim, write_checkpoint, write_image
+from vitrim.commands import export
+
+
+@pytest.fixture(scope="module")
+def exported(checkpoint, tmp_path_factory):
+    path = tmp_path_factory.mktemp("onnx") / "network.onnx"
+    image = write_image(path.with_name("real.nii.gz"))
+    assert vitrim("export", checkpoint, path, "--data", image) == 0
+    return path
+
+
+def test_the_file_predicts_what_the_checkpoint_does_without_a_network_in_torch(checkpoint, exported, tmp_path):
+    source = write_image(tmp_path / "in/a.nii.gz", seed=3).parent
+    options = ("--probabilities", "--labels")
+    assert vitrim("predict", checkpoint, source, tmp_path / "torch", *options) == 0
+    code = (
+        "import sys; from vitrim.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "assert 'vitrim.models.network' not in sys.modules"
+    )
+    arguments = ["predict", exported, source, tmp_path / "onnx", *options]
+    subprocess.run([sys.executable, "-c", code, *map(str, arguments)], check=True, timeout=120)
+    one, other = (nib.load(tmp_path / name / "a.nii.gz") for name in ("torch", "onnx"))
+    assert np.array_equal(one.dataobj, other.dataobj)
+    chances = [nib.load(tmp_path / name / "a_probabilities.nii.gz").get_fdata() for name in ("torch", "onnx")]
+    np.testing.assert_allclose(*chances, atol=1e-4)
+    tables = [(tmp_path / name / "volumes.csv").read_text() for name in ("torch", "onnx")]
+    assert tables[0] == tables[1]
+
+
+def test_it_is_one_file_that_says_what_it_is(checkpoint, exported):
+    assert [path.name for path in exported.parent.iterdir() if "network" in path.name] == ["network.onnx"]
+    model = onnx.load(exported)
+    assert [entry.version for entry in model.opset_import if entry.domain == ""] == [export.OPSET]
+    batch, *rest = model.graph.input[0].type.tensor_type.shape.dim
+    assert batch.dim_param
+    assert [n.dim_value for n in rest] == [1, 32, 32]
+    about = json.loads({entry.key: entry.value for entry in model.metadata_props}["vitrim"])
+    assert about["preparation"]["classes"] == {"0": "background", "1": "bright", "2": "dark"}
+    assert about["network"]["name"] == "unetr2d"
+    assert about["sha256"] == json.loads((checkpoint / "model.json").read_text())["sha256"]
+
+
+def wrong_logits(engine, images):
+    return engine.session.run(None, {"images": images})[0] + np.float32(0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["transunet", "cats2d"])
+@pytest.mark.parametrize("depth", [12, 3])
+def test_the_other_networks_are_exported_too(name, depth, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "network", name, depth=depth)
+    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 0
+
+
+def test_a_file_that_does_not_compare_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
+    from vitrim.inference.onnx_engine import OnnxEngine
+
+    monkeypatch.setattr(OnnxEngine, "__call__", lambda *a: torch.from_numpy(wrong_logits(*a)))
+    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 2
+    error = capsys.readouterr().err.strip()
+    assert "random slices" in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_with_int8_the_file_is_smaller_and_its_labels_are_checked(checkpoint, exported, tmp_path, capsys, monkeypatch):
+    image = write_image(tmp_path / "a.nii.gz")
+    arguments = ("export", checkpoint, tmp_path / "out.onnx", "--int8", "--data", image)
+    monkeypatch.setattr(export, "AGREEMENT", 0.8)  # untrained, many labels hang by a thread
+    assert vitrim(*arguments) == 0
+    assert "real slices" in capsys.readouterr().out
+    assert (tmp_path / "out.onnx").stat().st_size < exported.stat().st_size - 400_000
+    assert vitrim("predict", tmp_path / "out.onnx", image, tmp_path / "out") == 0
+    monkeypatch.setattr(export, "AGREEMENT", 1.01)
+    before = (tmp_path / "out.onnx").read_bytes()
+    assert vitrim(*arguments, "--overwrite") == 2
+    assert "of its labels are torch's" in capsys.readouterr().err
+    assert (tmp_path / "out.onnx").read_bytes() == before
+
+
+def test_what_cannot_be_exported_is_refused_before_the_work(checkpoint, exported, tmp_path, capsys):
+    image = write_image(tmp_path / "a.nii.gz")
+    before = exported.read_bytes()
+    for arguments, word in (
+        ((checkpoint, exported), "exists"),
+        ((checkpoint, tmp_path / "out.bin"), ".onnx"),
+        ((checkpoint, tmp_path / "out.onnx", "--int8"), "--data"),
+        ((tmp_path / "nowhere", tmp_path / "out.onnx"), "nowhere"),
+        ((checkpoint, tmp_path / "out.onnx", "--data", tmp_path / "nothing"), "nothing"),
+        ((checkpoint, tmp_path / "out.onnx", "--data", image, "--study", "synapse"), "224"),
+    ):
+        assert vitrim("export", *arguments) == 2
+        error = capsys.readouterr().err.strip()
+        assert word in error
+        assert len(error.splitlines()) == 1
+    assert exported.read_bytes() == before
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
+def test_without_the_extra_it_is_said_what_to_install(missing, checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 2
+    assert "pip install 'vitrim[onnx]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_files_of_vitrim_export_are_predicted_with(exported, tmp_path, capsys, monkeypatch):
+    image = write_image(tmp_path / "a.nii.gz")
+
+    def refused(path: Path) -> str:
+        assert vitrim("predict", path, image, tmp_path / "out") == 2
+        error = capsys.readouterr().err.strip()
+        assert len(error.splitlines()) == 1
+        assert not (tmp_path / "out").exists()
+        return error
+
+    capsys.readouterr()
+    foreign = onnx.load(exported)
+    del foreign.metadata_props[:]
+    onnx.save(foreign, tmp_path / "foreign.onnx")
+    assert "was not written by `vitrim export`" in refused(tmp_path / "foreign.onnx")
+    (tmp_path / "cut.onnx").write_bytes(exported.read_bytes()[:-2000])
+    assert "cut.onnx" in refused(tmp_path / "cut.onnx")
+    foreign.metadata_props.add(key="vitrim", value="{}")
+    onnx.save(foreign, tmp_path / "odd.onnx")
+    assert "odd.onnx" in refused(tmp_path / "odd.onnx")
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert "pip install 'vitrim[onnx]'" in refused(exported)
+
+
+def test_without_a_preparation_the_file_asks_for_one(tmp_path, capsys):
+    checkpoint = write_checkpoint(tmp_path / "network")
+    (checkpoint / "preparation.json").unlink()
+    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 0
+    image = write_image(tmp_path / "a.nii.gz")
+    assert vitrim("predict", tmp_path / "out.onnx", image, tmp_path / "out") == 2
+    assert "--study" in capsys.readouterr().err

@@ -1,0 +1,369 @@
+"""`vitrim predict`: what lies beside an image lies on its grid, and work that was done is not done again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from scipy import ndimage
+
+import vitrim as package
+from tests.support import AFFINE, vitrim, write_checkpoint, write_image
+from vitrim.config.schema import DataConfig
+from vitrim.data.cases import Case, CaseSet
+from vitrim.data.preprocessing import Preprocessing
+from vitrim.data.volumes import load_volume
+from vitrim.evaluation.segment import predict_slices
+from vitrim.hardware import cpu_has_int8
+from vitrim.inference.inputs import find_inputs
+
+
+def voxels(path: Path) -> np.ndarray:
+    return np.asanyarray(nib.load(path).dataobj)
+
+
+def expected_labels(checkpoint: Path, image: Path, **data: object) -> np.ndarray:
+    """What `evaluate` would compute."""
+    about = CaseSet("files", image.parent, (), {0: "background"}, {0: 0})
+    preparation = Preprocessing.from_config(DataConfig.model_validate({"image_size": 32, **data}))
+    prepared = preparation.apply(load_volume(Case("case", (image,), None), about))
+    return preparation.restore(predict_slices(package.load_model(checkpoint), prepared.images), prepared.record)
+
+
+def describe(image: nib.Nifti1Image) -> None:
+    """A header as scanners write them: both forms, with different codes, units, a scale, and a comment."""
+    image.set_qform(AFFINE, code=1)
+    image.set_sform(AFFINE, code=2)
+    image.header.set_xyzt_units("mm", "sec")
+    image.header["descrip"] = b"knee of a friend"
+    image.header["cal_max"] = 400
+    image.header.set_slope_inter(2.5, -10)
+
+
+def test_a_label_map_has_the_images_grid_and_header(checkpoint, tmp_path):
+    image = nib.load(write_image(tmp_path / "knee.nii.gz", change=describe))
+    assert vitrim("predict", checkpoint, tmp_path / "knee.nii.gz", tmp_path / "out.nii.gz") == 0
+    found = nib.load(tmp_path / "out.nii.gz")
+    assert found.shape == image.shape
+    assert found.get_data_dtype() == np.uint8
+    assert np.array_equal(found.affine, image.affine)
+    for form in ("qform", "sform"):
+        matrix, code = getattr(image, f"get_{form}")(coded=True)
+        own, own_code = getattr(found, f"get_{form}")(coded=True)
+        assert code == own_code
+        np.testing.assert_allclose(own, matrix, atol=1e-5)
+    for field in ("descrip", "xyzt_units", "pixdim"):
+        assert np.array_equal(found.header[field], image.header[field]), field
+    raw = nib.Nifti1Header.from_fileobj(nib.openers.Opener(tmp_path / "out.nii.gz"), check=False)
+    assert (raw["scl_slope"], raw["scl_inter"], raw["cal_max"]) == (1, 0, 0)
+    assert np.array_equal(voxels(tmp_path / "out.nii.gz"), expected_labels(checkpoint, tmp_path / "knee.nii.gz"))
+    assert len(np.unique(voxels(tmp_path / "out.nii.gz"))) == 3
+
+
+@pytest.mark.parametrize("data", [{"axis": "coronal", "crop": (12, 40)}, {"axis": 0, "clip": (-100, 100)}])
+def test_the_preparation_beside_the_checkpoint_is_followed(data, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "network", data=data)
+    image = write_image(tmp_path / "in/a.nii.gz")
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out") == 0
+    assert np.array_equal(voxels(tmp_path / "out/a.nii.gz"), expected_labels(checkpoint, image, **data))
+
+
+def test_scaled_as_the_public_transunet_code_does_it_the_label_map_is_that_codes(tmp_path):
+    data = {"axis": 2, "clip": (-200, 200), "normalize": "unit", "scaling": "zoom"}
+    checkpoint = write_checkpoint(tmp_path / "network", data=data)
+    image = write_image(tmp_path / "a.nii.gz")
+    assert vitrim("predict", checkpoint, image, tmp_path / "out.nii") == 0
+    network = package.load_model(checkpoint)
+    scaled = ((voxels(image).clip(-200, 200) + 200) / 400).astype(np.float32)
+    found = voxels(tmp_path / "out.nii")
+    for n in range(5):  # its utils.test_single_volume, slice by slice
+        taken = torch.from_numpy(ndimage.zoom(scaled[..., n], (32 / 20, 32 / 24), order=3))
+        with torch.no_grad():
+            out = torch.argmax(torch.softmax(network(taken[None, None]), dim=1), dim=1)[0].numpy()
+        expected = ndimage.zoom(out, (20 / 32, 24 / 32), order=0)
+        assert (found[..., n] == expected).mean() > 0.995  # a tie may fall to either side
+    other = expected_labels(checkpoint, image, **{**data, "scaling": "linear"})
+    assert (found == other).mean() < 0.99
+
+
+@pytest.mark.parametrize("shape", [(20, 24, 2), (2, 24, 20), (20, 24, 1), (20, 24, 5, 1), (20, 24)])
+def test_thin_volumes_and_single_slices_keep_their_shape(shape, checkpoint, tmp_path):
+    image = write_image(tmp_path / "thin.nii.gz", shape)
+    shape = nib.load(image).shape
+    assert vitrim("predict", checkpoint, image, tmp_path / "out.nii", "--probabilities") == 0
+    assert nib.load(tmp_path / "out.nii").shape == shape
+    assert nib.load(tmp_path / "out_probabilities.nii.gz").shape == (*(*shape, 1, 1)[:3], 3)
+
+
+def test_probabilities_are_on_the_grid_and_what_was_cut_away_is_background(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "network", data={"axis": 2, "crop": (32, 32)})
+    write_image(tmp_path / "in/a.nii.gz", (40, 44, 5))
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out", "--probabilities") == 0
+    image = nib.load(tmp_path / "out/a_probabilities.nii.gz")
+    chances, labels = voxels(tmp_path / "out/a_probabilities.nii.gz"), voxels(tmp_path / "out/a.nii.gz")
+    assert chances.shape == (40, 44, 5, 3)
+    assert image.get_data_dtype() == np.float32
+    assert np.array_equal(image.affine, nib.load(tmp_path / "in/a.nii.gz").affine)
+    np.testing.assert_allclose(chances.sum(axis=3), 1, atol=1e-5)
+    inside = np.zeros(labels.shape, bool)
+    inside[4:36, 6:38] = True
+    assert (chances[~inside] == (1, 0, 0)).all()
+    assert np.array_equal(chances.argmax(axis=3), labels)
+    assert (chances[inside].max(axis=1) < 1).all()
+
+
+def test_volumes_are_counted_in_millilitres(checkpoint, tmp_path):
+    write_image(tmp_path / "in/a.nii.gz")
+    write_image(tmp_path / "in/b.nii.gz", affine=np.eye(4), change=lambda image: image.header.set_xyzt_units("unknown"))
+    image = nib.load(tmp_path / "in/b.nii.gz")
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    image.header.set_xyzt_units("unknown")
+    nib.save(image, tmp_path / "in/b.nii.gz")
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out", "--labels") == 0
+    table = pd.read_csv(tmp_path / "out/volumes.csv")
+    assert list(table.columns) == ["case", "label", "structure", "voxels", "ml"]
+    assert table[["case", "structure"]].to_numpy().tolist() == [[c, s] for c in "ab" for s in ("bright", "dark")]
+    labels = voxels(tmp_path / "out/a.nii.gz")
+    assert table["voxels"].tolist()[:2] == [(labels == 1).sum(), (labels == 2).sum()]
+    voxel = abs(np.linalg.det(AFFINE[:3, :3])) / 1000
+    np.testing.assert_allclose(table["ml"][:2], table["voxels"][:2] * voxel, atol=1e-3)
+    assert table["ml"][2:].isna().all(), "a header without a spacing says nothing about millilitres"
+
+
+def test_a_preview_is_a_picture_in_colour(checkpoint, tmp_path):
+    write_image(tmp_path / "in/a.nii.gz")
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out", "--preview") == 0
+    with Image.open(tmp_path / "out/a_preview.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert min(pixels.shape[:2]) > 200
+    assert (np.ptp(pixels, axis=2) > 50).mean() > 0.02
+
+
+def test_channels_in_several_files_or_in_a_fourth_axis_are_one_case(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "network", in_chans=2)
+    parts = [write_image(tmp_path / f"in/knee_000{n}.nii.gz", seed=n) for n in range(2)]
+    stacked = nib.Nifti1Image(np.stack([voxels(path) for path in parts], axis=3), nib.load(parts[0]).affine)
+    nib.save(stacked, tmp_path / "in/whole.nii.gz")
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["knee.nii.gz", "whole.nii.gz"]
+    assert np.array_equal(voxels(tmp_path / "out/knee.nii.gz"), voxels(tmp_path / "out/whole.nii.gz"))
+    assert vitrim("predict", checkpoint, parts[0], tmp_path / "one.nii.gz") == 0
+    assert np.array_equal(voxels(tmp_path / "one.nii.gz"), voxels(tmp_path / "out/whole.nii.gz"))
+
+
+def test_a_network_of_three_channels_takes_grey_images(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "network", in_chans=3)
+    write_image(tmp_path / "in/a_0000.nii.gz")
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out") == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
+def test_a_number_at_the_end_of_a_name_is_a_channel_only_where_it_counts_from_zero(tmp_path):
+    for name in ("a_0000", "patient_0003", "patient_0004", "single_0007", "plain"):
+        write_image(tmp_path / f"{name}.nii.gz")
+    for number in range(9):
+        write_image(tmp_path / f"many_{number:04d}.nii.gz")
+    names = [case.name for case in find_inputs(tmp_path, channels=1)]
+    many = [f"many_{number:04d}" for number in range(9)]
+    assert names == ["a", *many, "patient_0003", "patient_0004", "plain", "single_0007"]
+
+
+def test_the_batch_size_changes_nothing(checkpoint, tmp_path):
+    image = write_image(tmp_path / "a.nii.gz")
+    for batch in (1, 3):
+        assert vitrim("predict", checkpoint, image, tmp_path / f"{batch}.nii", "--batch", batch) == 0
+    assert np.array_equal(voxels(tmp_path / "1.nii"), voxels(tmp_path / "3.nii"))
+
+
+def test_the_same_prediction_gives_the_same_bytes(checkpoint, tmp_path):
+    image = write_image(tmp_path / "a.nii.gz")
+    for out in ("one", "two"):
+        assert vitrim("predict", checkpoint, image, tmp_path / out, "--probabilities") == 0
+    for name in ("a.nii.gz", "a_probabilities.nii.gz"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_what_is_there_is_kept_and_the_rest_is_made(checkpoint, tmp_path, capsys):
+    for name in "abc":
+        write_image(tmp_path / f"in/{name}.nii.gz", seed=ord(name))
+    out = tmp_path / "out"
+    assert vitrim("predict", checkpoint, tmp_path / "in", out, "--labels") == 0
+    table = (out / "volumes.csv").read_text()
+    for path in out.glob("*.nii.gz"):
+        os.utime(path, (0, 0))
+    (out / "b.nii.gz").unlink()
+    assert vitrim("predict", checkpoint, tmp_path / "in", out, "--labels") == 0
+    assert "2 of them kept" in capsys.readouterr().out
+    assert {path.name for path in out.glob("*.nii.gz") if path.stat().st_mtime} == {"b.nii.gz"}
+    assert (out / "volumes.csv").read_text() == table
+    assert vitrim("predict", checkpoint, tmp_path / "in", out, "--probabilities") == 0
+    assert len(list(out.glob("*_probabilities.nii.gz"))) == 3
+
+
+def another_network(checkpoint: Path, tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "other", seed=1)
+
+
+def another_image(checkpoint: Path, tmp_path: Path) -> Path:
+    write_image(tmp_path / "in/a.nii.gz", seed=5)
+    return checkpoint
+
+
+def another_preparation(checkpoint: Path, tmp_path: Path) -> Path:
+    return write_checkpoint(tmp_path / "other", data={"axis": "sagittal"})
+
+
+def something_else(checkpoint: Path, tmp_path: Path) -> Path:
+    shutil.copy(tmp_path / "in/a.nii.gz", tmp_path / "out/a.nii.gz")
+    return checkpoint
+
+
+@pytest.mark.parametrize("change", [another_network, another_image, another_preparation, something_else])
+def test_what_was_made_otherwise_is_neither_kept_nor_replaced_unasked(change, checkpoint, tmp_path, capsys):
+    write_image(tmp_path / "in/a.nii.gz")
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out") == 0
+    now = change(checkpoint, tmp_path)
+    before = (tmp_path / "out/a.nii.gz").read_bytes()
+    capsys.readouterr()
+    assert vitrim("predict", now, tmp_path / "in", tmp_path / "out") == 2
+    error = capsys.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert "a.nii.gz exists" in error
+    assert "--overwrite" in error
+    assert (tmp_path / "out/a.nii.gz").read_bytes() == before
+    assert vitrim("predict", now, tmp_path / "in", tmp_path / "out", "--overwrite") == 0
+    assert (tmp_path / "out/a.nii.gz").read_bytes() != before
+
+
+@pytest.mark.skipif(not cpu_has_int8(), reason="the processor has no instructions for 8-bit integers")
+def test_in_8_bit_integers_nearly_all_labels_are_the_same_and_results_are_kept_apart(tmp_path, capsys):
+    checkpoint = write_checkpoint(tmp_path / "network", width=0.5)
+    image, out = write_image(tmp_path / "knee.nii.gz"), tmp_path / "out.nii.gz"
+    assert vitrim("predict", checkpoint, image, tmp_path / "float.nii.gz") == 0
+    assert vitrim("predict", checkpoint, image, out, "--precision", "int8") == 0
+    assert 0.95 < np.mean(voxels(out) == voxels(tmp_path / "float.nii.gz")) < 1
+    capsys.readouterr()
+    for others in (("--precision", "float32"), ("--precision", "int8", "--batch", 3)):
+        assert vitrim("predict", checkpoint, image, out, *others) == 2
+        assert "another precision" in capsys.readouterr().err
+
+
+def test_a_precision_that_is_not_to_be_had_is_refused(checkpoint, tmp_path, capsys):
+    image = write_image(tmp_path / "knee.nii.gz")
+    (tmp_path / "network.onnx").touch()
+    for network, precision, word in ((checkpoint, "fp4", "auto, float32, bf16, int8"),
+                                     (tmp_path / "network.onnx", "int8", "--int8")):  # fmt: skip
+        assert vitrim("predict", network, image, tmp_path / "out.nii.gz", "--precision", precision) == 2
+        assert word in capsys.readouterr().err
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_with_a_replaced_label_map_goes_what_belonged_to_it(checkpoint, tmp_path):
+    for case in ("a", "a_probabilities"):  # a case may be called so
+        write_image(tmp_path / f"in/{case}.nii.gz", seed=len(case))
+    out = tmp_path / "out"
+    assert vitrim("predict", checkpoint, tmp_path / "in/a.nii.gz", out, "--probabilities", "--preview", "--labels") == 0
+    both = ["a.nii.gz", "a_preview.png", "a_probabilities.nii.gz"]
+    assert names(out) == [*both, "volumes.csv"]
+    assert vitrim("predict", checkpoint, tmp_path / "in/a.nii.gz", out, "--overwrite") == 0
+    assert names(out) == both, "the same network made them: they belong to the new label map too"
+    other = another_network(checkpoint, tmp_path)
+    (out / "notes.csv").write_text("mine")
+    assert vitrim("predict", other, tmp_path / "in/a.nii.gz", out, "--overwrite") == 0
+    assert names(out) == ["a.nii.gz", "notes.csv"]
+    assert vitrim("predict", other, tmp_path / "in", out) == 0
+    assert vitrim("predict", checkpoint, tmp_path / "in", out, "--overwrite") == 0
+    assert names(out) == ["a.nii.gz", "a_probabilities.nii.gz", "notes.csv"]
+    assert nib.load(out / "a_probabilities.nii.gz").shape == (20, 24, 5)
+
+
+def test_probabilities_without_their_label_map_are_not_taken_for_those_of_another(checkpoint, tmp_path, capsys):
+    image, out = write_image(tmp_path / "a.nii.gz"), tmp_path / "out"
+    assert vitrim("predict", checkpoint, image, out, "--probabilities") == 0
+    (out / "a.nii.gz").unlink()
+    other = another_network(checkpoint, tmp_path)
+    capsys.readouterr()
+    assert vitrim("predict", other, image, out) == 2
+    assert "a_probabilities.nii.gz exists and was made with another network" in capsys.readouterr().err
+    assert vitrim("predict", other, image, out, "--overwrite") == 0
+    assert names(out) == ["a.nii.gz"]
+
+
+def test_a_preview_and_a_table_without_label_maps_are_not_taken_for_those_of_another(checkpoint, tmp_path):
+    image, out = write_image(tmp_path / "a.nii.gz"), tmp_path / "out"
+    assert vitrim("predict", checkpoint, image, out, "--preview", "--labels") == 0
+    (out / "a.nii.gz").unlink()
+    assert vitrim("predict", another_network(checkpoint, tmp_path), image, out) == 0
+    assert names(out) == ["a.nii.gz"]
+
+
+def test_a_table_goes_before_the_label_maps_that_it_tells_of(checkpoint, tmp_path, monkeypatch):
+    """Stopped half way, nothing of the network before is left to be read as of this one."""
+    for case in "ab":
+        write_image(tmp_path / f"in/{case}.nii.gz", seed=ord(case))
+    arguments = ("predict", another_network(checkpoint, tmp_path), tmp_path / "in", tmp_path / "out", "--labels")
+    assert vitrim("predict", checkpoint, *arguments[2:]) == 0
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitrim.inference.predictor.segment_slices", stopped)
+    with contextlib.suppress(KeyboardInterrupt):
+        vitrim(*arguments, "--overwrite")
+    assert not (tmp_path / "out/volumes.csv").exists()
+    monkeypatch.undo()
+    assert vitrim(*arguments, "--overwrite") == 0
+    assert (tmp_path / "out/volumes.csv").exists()
+
+
+def test_an_imported_checkpoint_takes_its_preparation_from_a_study(tmp_path, capsys):
+    checkpoint = write_checkpoint(tmp_path / "network")
+    (checkpoint / "preparation.json").unlink()
+    image = write_image(tmp_path / "a.nii.gz")
+    assert vitrim("predict", checkpoint, image, tmp_path / "out.nii") == 2
+    assert "--study" in capsys.readouterr().err
+    (tmp_path / "study.yaml").write_text(
+        "name: s\ndata: {image_size: 32, axis: coronal, classes: [a, b]}\nnetworks: {unetr2d: {}}\ntraining: {steps: 1}"
+    )
+    options = ("--study", tmp_path / "study.yaml", "--labels")
+    assert vitrim("predict", checkpoint, image, tmp_path / "out.nii", *options) == 0
+    assert np.array_equal(voxels(tmp_path / "out.nii"), expected_labels(checkpoint, image, axis="coronal"))
+    assert pd.read_csv(tmp_path / "out_volumes.csv")["structure"].tolist() == ["a", "b"]
+    assert vitrim("predict", checkpoint, image, tmp_path / "no.nii", "--study", "synapse") == 2
+    assert "224" in capsys.readouterr().err
+
+
+def test_memory_does_not_grow_with_the_number_of_volumes(checkpoint, tmp_path, monkeypatch):
+    from vitrim.inference import predictor as run
+
+    alive, peak = set(), []
+
+    class Watched(run.Loaded):
+        def __init__(self, *content):
+            super().__init__(*content)
+            alive.add(id(self))
+            peak.append(len(alive))
+
+        def __del__(self):
+            alive.discard(id(self))
+
+    load = run.load_input
+    monkeypatch.setattr(run, "load_input", lambda *a: Watched(*vars(load(*a)).values()))
+    for number in range(8):
+        write_image(tmp_path / f"in/{number}.nii.gz", seed=number)
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out") == 0
+    assert len(peak) == 8
+    assert max(peak) <= 4

@@ -1,0 +1,72 @@
+"""A study is refused in one line that names what is wrong with it."""
+
+import pytest
+import yaml
+
+from vitrim.config.reading import load_study, parse_study, presets
+from vitrim.config.schema import NetworkConfig
+from vitrim.errors import InputError
+
+GOOD = {
+    "name": "mine",
+    "data": {"image_size": 128},
+    "networks": {"transunet": {"depths": [3, 1]}},
+    "training": {"steps": 10},
+}
+
+
+def study(**changes):
+    return parse_study(yaml.safe_dump({**GOOD, **changes}), "mine.yaml")
+
+
+def test_one_number_is_a_square_image():
+    assert study().data.image_size == (128, 128)
+
+
+@pytest.mark.parametrize("name", presets())
+def test_every_preset_is_a_study(name):
+    assert load_study(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"colour": "red"}, "unknown key colour"),
+        ({"training": {"steps": 10, "momentum": 0.9}}, "unknown key training.momentum"),
+        ({"data": {"image_size": 200}}, "200 is not a multiple of 16"),
+        ({"data": {"image_size": [128, 72]}}, "is not a multiple of 16"),
+        ({"data": {"tuning": 1.5}}, "tuning 1.5 is neither a number of cases nor a share"),
+        ({"data": {"tuning": -1}}, "tuning -1 is neither"),
+        ({"data": {"scaling": "cubic"}}, "data.scaling"),
+        ({"training": {}}, "give either epochs or steps"),
+        ({"training": {"steps": 5, "epochs": 5}}, "give either epochs or steps"),
+        ({"training": {"steps": -1}}, "training.steps"),
+        ({"training": {"steps": 5, "learning_rate": 0}}, "training.learning_rate"),
+        ({"networks": {"unet": {}}}, "networks.unet"),
+        ({"networks": {"transunet": {"depths": [13]}}}, "networks.transunet.depths.0"),
+        ({"networks": {}}, "networks"),
+        ({"name": "../elsewhere"}, "name"),
+        ({"name": None}, "name"),
+    ],
+)
+def test_an_impossible_study_is_refused_in_one_line_that_names_the_key(changes, words):
+    with pytest.raises(InputError) as refusal:
+        study(**changes)
+    assert words in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed", "just words", "!!python/object:os.system {}"])
+def test_what_is_no_mapping_is_no_study(text):
+    with pytest.raises(InputError, match=r"mine\.yaml"):
+        parse_study(text, "mine.yaml")
+
+
+def test_a_missing_preset_names_those_that_exist(tmp_path):
+    with pytest.raises(InputError, match="demo"):
+        load_study(str(tmp_path / "none.yaml"))
+
+
+def test_a_network_is_rebuilt_from_its_own_json():
+    config = NetworkConfig(name="cats2d", num_classes=4, depth=3, image_size=(96, 128), backbone="resnet34")
+    assert NetworkConfig.model_validate_json(config.model_dump_json()) == config

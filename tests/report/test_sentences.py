@@ -1,0 +1,142 @@
+"""What the numbers say, in sentences."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, NOT_CERTAIN, NOT_REACHED, BlockValue, Decision
+from vitrim.report.formatting import fixed, interval_text, listing, signed, whole
+from vitrim.report.run import NetworkRun
+from vitrim.report.sentences import averaging_is_not_looking, costs, explain_flags, needs, rule, saves, verdicts
+
+
+def decision(values: tuple[float, ...], entropies: tuple[float, ...], depth: int, **changes: object) -> Decision:
+    blocks = tuple(
+        BlockValue(i, v, v - 0.01, v + 0.01, e, 1.0, 1.0)
+        for i, (v, e) in enumerate(zip(values, entropies, strict=True), 1)
+    )
+    made = Decision(depth, depth, depth, "globality", "mean", 2 / 3, (), blocks, tuple("abcdefghijkl"), 2000, 0)
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+NETWORK = NetworkRun("unetr2d", Path(), None, None, None, None)
+LOOKS = decision((0.3, 0.5, 0.7, 0.8), (0.5, 0.7, 0.9, 0.95), 3)
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (0.8164, 3, "0.816"), (-2.16, 2, "−2.16"), (-0.0004, 2, "0.00"), (None, 3, "–"), (math.nan, 3, "–"),
+        (np.int64(3), 0, "3"), (np.float32(0.5), 1, "0.5"),
+    ],
+)  # fmt: skip
+def test_a_number_is_shown_with_its_decimals_or_as_a_dash(value: float, digits: int, text: str) -> None:
+    assert fixed(value, digits) == text
+
+
+def test_a_gain_has_a_plus_and_no_change_has_none() -> None:
+    assert [signed(value, 2) for value in (0.58, 0.0, -0.001, -0.21)] == ["+0.58", "0.00", "0.00", "−0.21"]
+
+
+def test_an_interval_without_an_end_is_a_dash() -> None:
+    assert interval_text(-1.2, 0.3, 1) == "−1.2 to +0.3"
+    assert interval_text(None, 0.3, 1) == "–"
+
+
+def test_lists_read_as_people_say_them() -> None:
+    assert [listing([]), listing(["a"]), listing(["a", "b"]), listing(["a", "b", "c"])] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+    assert whole(105277081) == "105,277,081"
+
+
+def test_a_network_needs_the_blocks_of_its_decision() -> None:
+    assert needs(NETWORK, LOOKS, 4) == "2D UNETR needs 3 of its 4 transformer blocks."
+
+
+def test_an_uncertain_depth_is_given_with_its_ends() -> None:
+    assert "with 95 % confidence, between 2 and 3" in needs(NETWORK, replace(LOOKS, low=2), 4)
+
+
+def test_a_depth_changed_by_hand_is_called_that() -> None:
+    assert needs(NETWORK, replace(LOOKS, depth=2), 4) == "2D UNETR was set by hand to 2 blocks; the rule says 3."
+
+
+def test_a_network_that_never_looks_far_keeps_all_its_blocks() -> None:
+    near = decision((0.1, 0.2, 0.3, 0.4), (0.3,) * 4, 4, flags=(NOT_REACHED,))
+    assert needs(NETWORK, near, 4) == "2D UNETR keeps all 4 transformer blocks: none of them reaches the threshold."
+    certain = replace(near, flags=(NOT_CERTAIN,))
+    assert "none of them for certain reaches" in needs(NETWORK, certain, 4)
+
+
+def test_uniform_attention_in_the_deciding_block_takes_the_answers_meaning() -> None:
+    uniform = decision((1.0, 1.0, 1.0), (0.999, 0.99, 0.985), 1)
+    text = averaging_is_not_looking(NETWORK, uniform)
+    assert text.startswith("Averaging is not looking: in every block")
+    assert "entropy of 0.985 or more" in text
+    assert "the same network before any training is 1.00" in text
+    assert "says nothing about what this network learned to look at" in text
+
+
+def test_uniform_attention_further_up_leaves_the_answer_its_meaning() -> None:
+    later = decision((0.3, 0.7, 0.9, 1.0, 1.0), (0.5, 0.8, 0.99, 0.97, 0.99), 2)
+    (text,) = explain_flags(NETWORK, later)
+    assert "in blocks 3 and 5 attention cannot be told from looking everywhere alike" in text
+    assert "decided before that, in block 2 (entropy 0.800)" in text
+
+
+def test_what_a_network_was_before_its_training_is_not_called_learned() -> None:
+    (text,) = explain_flags(NETWORK, decision((0.9, 0.95), (0.9, 0.9), 1))
+    assert text.startswith("Before any training, block 1 of 2D UNETR reaches the threshold too (its globality is 1.00)")
+    assert explain_flags(NETWORK, LOOKS) == []
+
+
+def test_every_flag_has_its_words() -> None:
+    flagged = replace(LOOKS, flags=(FEW_CASES, NO_INTERVAL, "something new"))
+    lines = explain_flags(NETWORK, flagged)
+    assert "80 to 90 %" in lines[0]
+    assert "too few for an interval" in lines[1]
+    assert lines[2] == "Flag of the decision: something new."
+
+
+def test_the_rule_says_from_which_side_the_threshold_is_reached() -> None:
+    assert "globality is at least 0.67" in rule(LOOKS)
+    falling = replace(LOOKS, measure="self_share", head="max", threshold=0.1)
+    assert "in its most global head is at most 0.10" in rule(falling)
+
+
+ROW = pd.Series({"parameters_saved_percent": 60.59, "multiply_adds": 40, "average_dice": 0.86,
+                 "dice_change_percent": -0.21,
+                 "change_low_percent": -1.0, "change_high_percent": 0.5, "verdict_5": "not worse",
+                 "verdict_1": "undecided"})  # fmt: skip
+FULL = pd.Series({"multiply_adds": 100, "average_dice": 0.862})
+
+
+def test_what_is_saved_is_parameters_multiply_adds_and_time() -> None:
+    text = saves(ROW, FULL, {"milliseconds_per_slice": 8.0}, {"milliseconds_per_slice": 17.0})
+    assert (
+        text
+        == "That saves 60.6 % of the parameters and 60.0 % of the multiply-adds; a slice takes 8.0 instead of 17.0 ms."
+    )
+    assert saves(ROW, FULL, {}, {}) == "That saves 60.6 % of the parameters and 60.0 % of the multiply-adds."
+
+
+def test_what_it_costs_is_said_with_interval_and_verdicts() -> None:
+    text = costs(ROW, FULL, ("5", "1"))
+    assert "from 0.862 to 0.860, a change of −0.21 % (95 % interval −1.00 to +0.50 %)" in text
+    assert text.endswith("not worse by more than 5 % and undecided at a margin of 1 %.")
+    assert "too few cases for an interval" in costs(ROW.drop("change_low_percent"), FULL, ())
+
+
+def test_equal_verdicts_are_said_once() -> None:
+    assert verdicts({"5": "undecided", "1": "undecided"}) == "undecided at a margin of 5 % or 1 %"
+    assert verdicts({"5": None, "1": math.nan}) == ""

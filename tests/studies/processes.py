@@ -1,0 +1,40 @@
+"""`vitrim` in processes of their own, which can be killed; they start at once, because what they import is there."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+
+
+def vitrim_process(*arguments: object) -> multiprocessing.Process:
+    """Start `vitrim` with these arguments, in silence and on one thread."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["vitrim.studies.runner", "vitrim.report.build", "tests.studies.processes"])
+    process = context.Process(target=_main, args=([str(argument) for argument in arguments],))
+    process.start()
+    return process  # type: ignore[return-value]
+
+
+def _main(arguments: list[str]) -> None:
+    import torch
+
+    from vitrim.cli import main
+
+    torch.set_num_threads(1)
+    with Path(os.devnull).open("w") as nothing:
+        os.dup2(nothing.fileno(), 1)
+        os.dup2(nothing.fileno(), 2)
+        sys.argv = ["vitrim", *arguments]
+        main()
+
+
+def wait_for(happened: Callable[[], object], seconds: float = 120) -> None:
+    """Wait until something is true."""
+    end = monotonic() + seconds
+    while not happened():
+        assert monotonic() < end, "it did not happen in time"
+        sleep(0.02)

@@ -1,0 +1,130 @@
+"""A study that is killed at any moment goes on with the same command and ends with the same bytes."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.studies.processes import vitrim_process, wait_for
+from tests.support import tiny_study, vitrim, write_tiny_data
+
+SAME = ("results.csv", "trials.csv", "cases.csv", "history.csv")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with data, a study of three short trainings, and that study done without a break."""
+    folder = tmp_path_factory.mktemp("killed")
+    write_tiny_data(folder / "data")
+    training = {"steps": 24, "batch_size": 4, "learning_rate": 1e-3, "schedule": "cosine"}
+    networks, attention = {"unetr2d": {"depths": [3]}}, {"slices": 1, "maps": [1]}
+    tiny_study(folder / "tiny.yaml", networks=networks, training=training, attention=attention)
+    assert finish(folder, "whole") == 0
+    return folder
+
+
+def start(folder: Path, out: str):
+    return vitrim_process("study", folder / "tiny.yaml", "--data", folder / "data", "--out", folder / out)
+
+
+def finish(folder: Path, out: str) -> int | None:
+    process = start(folder, out)
+    process.join()
+    return process.exitcode
+
+
+def check_same(folder: Path, out: str) -> None:
+    for name in SAME:
+        assert (folder / out / name).read_bytes() == (folder / "whole" / name).read_bytes(), name
+    assert not (folder / out / "unfinished").exists()
+    left = [path for path in (folder / out).rglob("*.part") if "cache" not in path.parts]
+    assert not left
+
+
+def kill_at_random(folder: Path, out: str, kills: int, longest: float, seed: int) -> int:
+    """Start the study again and again, killing it after a random time; how often it was killed."""
+    moments = random.Random(seed)
+    killed = 0
+    for _ in range(kills):
+        process = start(folder, out)
+        process.join(moments.uniform(0.1, longest))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+    return killed
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(place):
+    assert kill_at_random(place, "random", kills=5, longest=5.0, seed=1) >= 3
+    assert finish(place, "random") == 0
+    check_same(place, "random")
+
+
+@pytest.mark.slow
+def test_killed_many_times_at_random_moments_it_ends_with_the_same_bytes(place):
+    for seed in range(5):
+        kill_at_random(place, f"often{seed}", kills=12, longest=8.0, seed=seed)
+        assert finish(place, f"often{seed}") == 0
+        check_same(place, f"often{seed}")
+
+
+def test_finished_trainings_are_kept_and_the_unfinished_one_goes_on(place):
+    out = place / "training"
+    shutil.copytree(place / "whole", out)
+    lost = next((out / "trials").glob("unetr2d-3-*"))
+    kept = next((out / "trials").glob("unetr2d-12-*"))
+    stamp = kept.stat().st_mtime_ns
+    shutil.rmtree(lost)
+    process = start(place, "training")
+    state = out / "unfinished" / lost.name / "state.ckpt"
+    wait_for(state.is_file)
+    process.kill()
+    process.join()
+    assert state.is_file()
+    assert finish(place, "training") == 0
+    assert kept.stat().st_mtime_ns == stamp
+    check_same(place, "training")
+
+
+def test_two_processes_never_run_one_study_and_anyone_may_ask_where_it_is(place, capfd):
+    study = ("study", place / "tiny.yaml", "--data", place / "data", "--out", place / "two")
+    first = start(place, "two")
+    wait_for(lambda: list(place.glob("two/unfinished/*/progress.json")))
+    first_done = first.exitcode is not None
+    assert vitrim(*study, "--status") == 0
+    said = capfd.readouterr().out
+    assert f"process {first.pid}" in said
+    assert "epoch" in said
+    assert vitrim(*study) == 2
+    error = capfd.readouterr().err.strip()
+    assert len(error.splitlines()) == 1
+    assert f"process {first.pid}" in error
+    assert not first_done
+    first.kill()
+    first.join()
+    assert vitrim(*study, "--status") == 0
+    said = capfd.readouterr().out
+    assert "nothing runs" in said
+    assert "0 of" in said
+
+
+def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(place):
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from vitrim.cli import main; main()", "study", place / "tiny.yaml",
+         "--data", place / "data", "--out", place / "stopped"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also where the tests run in the background
+    )  # fmt: skip
+    wait_for(lambda: list(place.glob("stopped/unfinished/*/state.ckpt")))
+    process.send_signal(signal.SIGINT)
+    error = process.communicate()[1]
+    assert process.returncode == 130
+    assert "the same command goes on" in error
+    assert "Traceback" not in error

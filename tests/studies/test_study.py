@@ -1,0 +1,140 @@
+"""A whole study, small: everything that it promises is there, and the same again gives the same."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pandas as pd
+import pytest
+import torch
+
+import vitrim
+from tests.support import tiny_study
+from tests.support import vitrim as vitrim_command
+from vitrim.commands.report import write_report
+from vitrim.commands.train import train
+from vitrim.config.reading import load_study
+from vitrim.progress import Reporter
+from vitrim.studies.plan import Plan
+from vitrim.studies.runner import run_study
+from vitrim.studies.study_data import open_study
+from vitrim.studies.trial import Trial
+
+
+@pytest.fixture(scope="module")
+def run(tiny_data_once, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study")
+    study = load_study(str(tiny_study(folder / "tiny.yaml")))
+    return run_study(study, tiny_data_once, folder / "out", Reporter())
+
+
+def test_the_table_has_the_full_network_the_decided_depth_and_the_fixed_ones(run):
+    table = pd.read_csv(run / "results.csv")
+    decided = json.loads((run / "networks/transunet/decision.json").read_text())["depth"]
+    assert table["blocks"].tolist() == sorted({12, 3, decided}, reverse=True)
+    assert table["role"].iloc[0] == "full"
+    full = table.iloc[0]
+    for _, row in table.iloc[1:].iterrows():
+        saved = 100 * (full["parameters"] - row["parameters"]) / full["parameters"]
+        assert row["parameters_saved_percent"] == pytest.approx(saved, abs=1e-5)
+        change = 100 * (row["average_dice"] - full["average_dice"]) / full["average_dice"]
+        assert math.isnan(change) or row["dice_change_percent"] == pytest.approx(change, abs=0.05)
+
+
+def test_every_average_can_be_made_again_from_the_cases(run):
+    table, cases = pd.read_csv(run / "results.csv"), pd.read_csv(run / "cases.csv")
+    for _, row in table.iterrows():
+        own = cases[(cases["network"] == row["network"]) & (cases["blocks"] == row["blocks"])]
+        assert own.groupby("class")["dice"].mean().mean() == pytest.approx(row["average_dice"], abs=2e-6)
+
+
+def test_a_trial_is_a_checkpoint_that_rebuilds_itself(run):
+    for folder in (run / "trials").iterdir():
+        network = vitrim.load_model(folder)
+        assert not network.training
+        assert network(torch.zeros(1, 1, 64, 64)).shape == (1, 3, 64, 64)
+
+
+def test_cases_are_split_by_case(run):
+    split = json.loads((run / "split.json").read_text())
+    assert len(split["validation"]) == 3
+    assert len(split["train"]) == 5
+    assert not set(split["train"]) & set(split["validation"])
+    decision = json.loads((run / "networks/transunet/decision.json").read_text())
+    assert set(decision["cases"]) <= set(split["train"])
+
+
+def test_the_report_is_written(run):
+    paths = write_report(run)
+    assert {path.name for path in paths} >= {"report.md", "report.html"}
+    assert "TransUNet" in (run / "report.md").read_text()
+
+
+def test_the_same_study_again_returns_what_is_there(run, tiny_data_once, capsys):
+    study = load_study(str(run.parent / "tiny.yaml"))
+    before = (run / "results.csv").read_bytes()
+    stamps = {path: path.stat().st_mtime_ns for path in (run / "trials").rglob("*")}
+    run_study(study, tiny_data_once, run, Reporter())
+    assert (run / "results.csv").read_bytes() == before
+    assert {path: path.stat().st_mtime_ns for path in (run / "trials").rglob("*")} == stamps
+
+
+def test_the_same_study_elsewhere_gives_the_same_bytes(run, tiny_data_once, tmp_path):
+    study = load_study(str(run.parent / "tiny.yaml"))
+    again = run_study(study, tiny_data_once, tmp_path / "again", Reporter())
+    for name in ("results.csv", "cases.csv", "history.csv"):
+        assert (again / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_a_study_that_lost_a_trial_makes_that_one_again_and_ends_the_same(run, tiny_data_once, tmp_path):
+    import shutil
+
+    copy = tmp_path / "out"
+    shutil.copytree(run, copy)
+    before = (run / "results.csv").read_bytes()
+    lost = next(path for path in (copy / "trials").iterdir() if path.name.startswith("transunet-3-"))
+    shutil.rmtree(lost)
+    (copy / "results.csv").unlink()
+    run_study(load_study(str(run.parent / "tiny.yaml")), tiny_data_once, copy, Reporter())
+    assert lost.is_dir()
+    assert (copy / "results.csv").read_bytes() == before
+
+
+def test_a_network_trained_alone_is_the_studys(run, tiny_data_once, tmp_path, capsys):
+    (tmp_path / "runs").mkdir()
+    study, out = tiny_study(tmp_path / "tiny.yaml"), tmp_path / "runs/small"
+    arguments = ("train", study, "--data", tiny_data_once, "--depth", 3, "--out", out)
+    assert vitrim_command(*arguments, "--network", "unetr2d") == 2
+    assert "no 'unetr2d'; it has transunet" in capsys.readouterr().err
+    assert vitrim_command(*arguments) == 0
+    assert "held-out cases" in capsys.readouterr().out
+    (trial,) = (run / "trials").glob("transunet-3-*")
+    assert {path.name for path in out.iterdir()} == {path.name for path in trial.iterdir()}
+    for name in ("model.safetensors", "cases.csv", "history.csv", "trial.json"):
+        assert (out / name).read_bytes() == (trial / name).read_bytes()
+    assert [path.name for path in out.parent.iterdir()] == ["small"]
+    assert vitrim_command(*arguments) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changes", [{"seeds": [3, 4]}, {"data": {"image_size": 64, "folds": 3}}])
+def test_a_network_trained_alone_is_judged_on_the_cases_of_the_studys_first(
+    changes, tiny_data_once, tmp_path, monkeypatch
+):
+    """With the first of the seeds, on the first fold: nothing that the study holds out there is learned."""
+    study = load_study(str(tiny_study(tmp_path / "tiny.yaml", **changes)))
+    with open_study(study, tiny_data_once, tmp_path / "whole", Reporter()) as prepared:
+        plan = Plan(study, prepared, {"transunet": "random"})
+        expected = plan.trial(plan.places[0], 3)
+    train(study, "transunet", 3, tiny_data_once, tmp_path / "out", Reporter())
+    found = Trial.model_validate_json((tmp_path / "out/trial.json").read_text())
+    assert found.split == expected.split
+    assert (found.seed, found.fold) == (expected.seed, expected.fold)
+
+
+def test_a_network_that_begins_with_the_trained_full_one_is_not_trained_alone(tiny_data_once, tmp_path, capsys):
+    study, out = tiny_study(tmp_path / "tiny.yaml", truncated_from="inherit"), tmp_path / "small"
+    assert vitrim_command("train", study, "--data", tiny_data_once, "--depth", 3, "--out", out) == 2
+    assert "vitrim compress" in capsys.readouterr().err
+    assert not out.exists()

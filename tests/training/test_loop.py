@@ -1,0 +1,138 @@
+"""A training is a function of its seed: stopped and continued, or shared out among processes, it ends the same."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from vitrim import create_model
+from vitrim.config.schema import TrainConfig
+from vitrim.data.sampling import Batches, Shuffled
+from vitrim.errors import InputError
+from vitrim.training.loop import train_network
+
+
+class Squares(Dataset):
+    """Ten noisy 32 × 32 images with a bright square, each another one."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, item: int) -> dict[str, torch.Tensor]:
+        label = torch.zeros(32, 32, dtype=torch.int64)
+        label[item : item + 12, 5:20] = 1
+        noise = torch.randn(label.shape, generator=torch.Generator().manual_seed(item))
+        return {"image": (label + 0.3 * noise)[None].float(), "label": label}
+
+
+def config(**changes) -> TrainConfig:
+    plain = {"steps": 7, "batch_size": 4, "learning_rate": 1e-3, "precision": "32-true", "device": "cpu"}
+    return TrainConfig.model_validate({**plain, **changes})
+
+
+def network(name: str = "transunet"):
+    torch.manual_seed(0)
+    return create_model(
+        name, num_classes=2, depth=2, size="micro", width=0.25, image_size=32, in_chans=1, backbone="resnet10t"
+    )
+
+
+class KilledError(Exception):
+    pass
+
+
+class KilledAt:
+    """Raises after so many steps, as if the process had died there."""
+
+    def __init__(self, step: int) -> None:
+        self.left = step
+
+    def __call__(self, moment) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise KilledError
+
+
+@pytest.mark.parametrize("length", [{"steps": 7}, {"steps": 8}, {"steps": None, "epochs": 4}])
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_a_training_that_dies_again_and_again_ends_as_one_that_never_did(tmp_path, length, schedule):
+    settings = config(schedule=schedule, **length)
+    whole = network()
+    expected = train_network(whole, Squares(), settings, 3)
+    state, deaths = tmp_path / "state", 0
+    while True:
+        again = network()
+        try:
+            found = train_network(again, Squares(), settings, 3, state=state, watch=KilledAt(3))
+        except KilledError:
+            deaths += 1
+        else:
+            break
+    assert deaths >= 2
+    assert found.losses == expected.losses
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_what_is_resumed_are_whole_epochs(tmp_path):
+    state = tmp_path / "state"
+    with pytest.raises(KilledError):
+        train_network(network(), Squares(), config(), 3, state=state, watch=KilledAt(5))
+    seen = []
+    train_network(network(), Squares(), config(), 3, state=state, watch=lambda moment: seen.append(moment.step))
+    assert seen == [5, 6, 7]
+
+
+def test_a_training_that_died_after_its_last_step_is_not_done_again(tmp_path):
+    whole = network()
+    expected = train_network(whole, Squares(), config(), 3, state=tmp_path / "state")
+    seen, again = [], network()
+    found = train_network(again, Squares(), config(), 3, state=tmp_path / "state", watch=seen.append)
+    assert seen == []
+    assert found.losses == expected.losses
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in whole.state_dict().items())
+
+
+def test_a_damaged_state_is_not_used(tmp_path):
+    state = tmp_path / "state"
+    expected = train_network(network(), Squares(), config(), 3)
+    state.write_bytes(b"PK\x03\x04 half a file")
+    assert train_network(network(), Squares(), config(), 3, state=state).losses == expected.losses
+
+
+def test_every_epoch_has_its_own_order_of_all_slices():
+    order = Shuffled(12, seed=0)
+    passes = []
+    for epoch in (0, 1):
+        order.set_epoch(epoch)
+        passes.append([item for batch in Batches(order, 4) for item in batch])
+    assert sorted(passes[0]) == sorted(passes[1]) == list(range(12))
+    assert passes[0] != passes[1]
+
+
+def test_the_parts_of_all_devices_are_the_batch_of_one():
+    order = Shuffled(11, seed=0)
+    parts = zip(Batches(order, 4, 0, 2), Batches(order, 4, 1, 2), strict=True)
+    assert [[*one, *other] for one, other in parts] == list(Batches(order, 4))
+
+
+def test_a_batch_that_cannot_be_shared_out_is_refused():
+    with pytest.raises(InputError, match="multiple of 3"):
+        train_network(network(), Squares(), config(devices=3), 0)
+
+
+@pytest.mark.parametrize("name", ["cats2d", pytest.param("transunet", marks=pytest.mark.slow)])
+def test_two_processes_train_the_same_network_as_one(tmp_path, name):
+    one, two = network(name), network(name)
+    start = copy.deepcopy(one.state_dict())
+    expected = train_network(one, Squares(), config(steps=4), 3)
+    found = train_network(two, Squares(), config(steps=4, devices=2), 3, state=tmp_path / "state")
+    # Adam divides small gradients by themselves, so that rounding grows from step to step.
+    assert found.losses[0] == pytest.approx(expected.losses[0], rel=1e-6)
+    assert found.losses == pytest.approx(expected.losses, rel=1e-2)
+    moved = sum((tensor - start[key]).float().norm() for key, tensor in one.state_dict().items())
+    apart = sum((tensor - two.state_dict()[key]).float().norm() for key, tensor in one.state_dict().items())
+    assert apart < 0.1 * moved
