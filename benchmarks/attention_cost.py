@@ -1,12 +1,12 @@
-"""What it costs to look: time over the plain forward pass, and memory over the number of images.
+"""Cost of measuring attention: time compared with the plain forward pass, and memory by number of images.
 
-    python benchmarks/attention_cost.py time      # ViT-B, batch 8, side by side
+    python benchmarks/attention_cost.py time      # ViT-B, batch 8
     python benchmarks/attention_cost.py memory    # peak at 64 and at 1024 images
 
-`time` runs all variants in turn, round after round, and prints the median of each round's ratio to the plain forward
-pass, so that other work on the machine weighs on all of them alike; by the clock, and by the processor's time, which
-counts this process alone. `AttentionExtract` is timm's own way, which keeps
-the maps (and needs models built without fused attention).
+`time` runs every variant once per round. For each variant it prints the median over rounds of the ratio to the plain
+forward pass of the same round, so that other work on the machine affects all variants alike. It gives both wall-clock
+time and CPU time; CPU time counts this process alone. `AttentionExtract` is timm's own tool. It keeps the maps and
+needs a model that was built without fused attention.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TARGETS = {"globality": 1.15, "all but proximity correlation": 1.35}
 
 
 def unfused(name: str, depth: int | None) -> nn.Module:
-    """A model whose attention is written out, as AttentionExtract needs it."""
+    """Build a timm model without fused attention, as `AttentionExtract` needs it."""
     set_fused_attn(False)
     try:
         return timm.create_model(name, **({"depth": depth} if depth else {})).eval()
@@ -40,7 +40,7 @@ def unfused(name: str, depth: int | None) -> nn.Module:
 
 
 def compare_time(arguments: argparse.Namespace) -> None:
-    """Print seconds and ratio for each variant."""
+    """Print the seconds and the ratio to the plain forward pass of each variant."""
     torch.manual_seed(0)
     options = {"depth": arguments.depth} if arguments.depth else {}
     model = timm.create_model(arguments.model, **options).eval()
@@ -83,7 +83,7 @@ def compare_time(arguments: argparse.Namespace) -> None:
                     worked[name].append(time.process_time() - begun)
     print(f"{arguments.model}, batch {arguments.batch}, {'bf16' if arguments.bf16 else 'fp32'}, {device}, "
           f"{torch.get_num_threads()} threads, {arguments.rounds} rounds")  # fmt: skip
-    print(f"{'':36s} {'clock':>8s} {'ratio':>8s} {'processor':>12s} {'ratio':>8s}")
+    print(f"{'':36s} {'wall s':>8s} {'ratio':>8s} {'CPU s':>12s} {'ratio':>8s}")
     for name in variants:
         target = f"   (at most {TARGETS[name]})" if name in TARGETS else ""
         print(
@@ -93,19 +93,19 @@ def compare_time(arguments: argparse.Namespace) -> None:
 
 
 def ratio(times: dict[str, list[float]], name: str) -> float:
-    """Median over rounds of this variant's time to the plain forward pass of the same round."""
+    """Median over rounds of this variant's time divided by that of the plain forward pass in the same round."""
     return statistics.median(own / plain for own, plain in zip(times[name], times["plain forward"], strict=True))
 
 
 def stream(count: int, batch: int) -> Iterator[tuple[str, Tensor, tuple[float, float]]]:
-    """So many images, made when they are asked for, in cases of one batch; each case has its own spacing."""
+    """Generate `count` random images on demand. Each case is one batch and has its own spacing."""
     for case in range(count // batch):
         generator = torch.Generator().manual_seed(case)
         yield str(case), torch.randn(batch, 3, 224, 224, generator=generator), (1.0, 1.0 + case / count)
 
 
 def peak_of(arguments: argparse.Namespace) -> None:
-    """Print this process's peak memory in MiB after its work: run in a process of its own."""
+    """Run one variant and print the peak memory of this process in MiB. Run it in a separate process."""
     import resource
 
     if arguments.kind == "extract":
@@ -126,7 +126,7 @@ def peak_of(arguments: argparse.Namespace) -> None:
 
 
 def compare_memory(arguments: argparse.Namespace) -> None:
-    """Print the peak of each variant, each in a process of its own."""
+    """Print the peak memory of each variant; each variant runs in a separate process."""
     print(f"{arguments.model}, batch {arguments.batch}: peak memory of the process (MiB)")
     for kind, count in (("plain", 64), ("profile", 64), ("profile", 1024), ("extract", 64), ("extract", 128)):
         command = [sys.executable, __file__, "peak", "--kind", kind, "--images", str(count)]
@@ -140,12 +140,12 @@ def compare_memory(arguments: argparse.Namespace) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["time", "memory", "peak"])
-    parser.add_argument("--model", help="timm name; ViT-B for time, ViT-Ti for memory")
+    parser.add_argument("--model", help="timm name; default: ViT-B for time, ViT-Ti for memory")
     parser.add_argument("--depth", type=int)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--bf16", action="store_true", help="autocast to bf16, as trained networks run")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bf16, as in training")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--kind", choices=["plain", "profile", "extract"], default="profile")
     parser.add_argument("--images", type=int, default=64)

@@ -1,10 +1,10 @@
-"""How fast slices come from the cache, beside reading and preparing them each time and beside what a training consumes.
+"""Speed of the slice cache, compared with reading and preparing each case again, and with the need of a training.
 
     python benchmarks/cache_slices.py [--cases 4] [--size 224] [--batch 8] [--threads 2]
 
-Makes phantom abdomens of a CT's size (512 × 512 in plane), prepares them, and prints slices per second, the
-share of a TransUNet training step that waiting for data takes, and the memory that the process holds while it goes
-through few and through many cases.
+The benchmark writes abdomen phantoms of the size of a CT (512 × 512 in plane) and prepares them. It prints slices per
+second, the loading time of a batch as a share of a TransUNet training step, and the memory of the process after one
+case and after all cases.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--steps", type=int, default=2, help="training steps to time; 0 leaves them out")
+    parser.add_argument("--steps", type=int, default=2, help="training steps to time; 0 for none")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as name:
@@ -67,7 +67,7 @@ def _measure(folder: Path, options: argparse.Namespace) -> None:
     from_cache = len(loader) * options.batch / _seconds(serve)
     print(f"read and prepare each time  {each_time:9.1f} slices/s")
     print(f"from the cache, shuffled    {from_cache:9.1f} slices/s   {from_cache / each_time:.0f} times as fast")
-    print(f"building it once            {total / build:9.1f} slices/s;  finding it there again takes {again:.2f} s")
+    print(f"building the cache          {total / build:9.1f} slices/s;  opening the existing cache takes {again:.2f} s")
     _memory(cache)
     if options.steps:
         step = _training_step(options, case_set.num_classes)
@@ -79,17 +79,17 @@ def _measure(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _memory(cache: SliceCache) -> None:
-    """Peak of what the process holds for itself while it goes once through one case, and through all."""
+    """Print the private memory of the process after one pass over one case, and after one pass over all cases."""
     held = []
     for ids in (cache.ids[:1], cache.ids):
         for batch in DataLoader(SliceDataset(cache, ids), batch_size=8, collate_fn=collate_slices):
             batch["image"].sum()
         held.append(_private_mib())
-    print(f"memory of its own           {held[0]:.0f} MiB after 1 case, {held[1]:.0f} MiB after {len(cache.ids)}")
+    print(f"private memory              {held[0]:.0f} MiB after 1 case, {held[1]:.0f} MiB after {len(cache.ids)}")
 
 
 def _private_mib() -> float:
-    """Memory that is not mapped from files, in MiB (Linux; elsewhere the peak of everything)."""
+    """Memory that is not mapped from files, in MiB. Without /proc (not Linux): peak memory of the process."""
     status = Path("/proc/self/status")
     if status.exists():
         lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
@@ -98,7 +98,7 @@ def _private_mib() -> float:
 
 
 def _training_step(options: argparse.Namespace, classes: int) -> float:
-    """Seconds of the fastest of a few training steps."""
+    """Seconds of the fastest of `options.steps` training steps."""
     import vitrim
 
     network = vitrim.create_model("transunet", num_classes=classes, image_size=options.size)

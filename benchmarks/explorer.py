@@ -1,10 +1,11 @@
-"""How fast the report's explorer answers, and how large a page of the paper's size becomes.
+"""Response time of the attention explorer in the report, and size of a page for a study of the paper's size.
 
     python benchmarks/explorer.py
 
-Makes a page for three networks of 12 blocks, 12 heads and 14 × 14 patches (attention that is as hard to compress as
-noise), opens it in Chromium and moves the patch by arrow keys, ten times in every kind of view. Needs `playwright` and
-Debian's `chromium`. Prints size and milliseconds; the claims are 15 MB and 50 ms.
+The benchmark makes a page for three networks of 12 blocks, 12 heads and 14 × 14 patches. Their attention is as hard to
+compress as noise. It opens the page in Chromium and moves the patch with the arrow keys, ten times in each view. It
+prints the size of the page and the milliseconds. The limits are 15 MB and 50 ms. It needs `playwright` and Debian's
+`chromium`.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancr
 
 
 def moved(page: object, keys: list[str]) -> list[float]:
-    """Milliseconds that the page took for each key."""
+    """Press each key and return the milliseconds that the page needed for it."""
     taken = []
     page.locator("[data-part=big]").focus()  # type: ignore[attr-defined]
     for key in keys:
@@ -42,7 +43,7 @@ def main() -> None:
             Path(folder) / "run", classes=ORGANS, grid=(14, 14), depths=depths, uniform=(), cases=12, heads=12
         )
         report = next(path for path in write_report(run) if path.suffix == ".html")
-        print(f"page of three networks: {report.stat().st_size / 1e6:.1f} MB (claim: under 15)")
+        print(f"page of three networks: {report.stat().st_size / 1e6:.1f} MB (limit: 15)")
         names = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
         path = next(name for name in names if Path(name).exists())
         browser = playwright.chromium.launch(executable_path=path, args=list(QUIET))
@@ -58,7 +59,7 @@ def main() -> None:
             page.wait_for_timeout(1000)
             taken = moved(page, ["ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "PageDown"] * 2)
             print(
-                f"{name}: median {median(taken):.1f} ms, worst {max(taken):.1f} (claim: 50); chosen in {changed:.0f} ms"
+                f"{name}: median {median(taken):.1f} ms, worst {max(taken):.1f} (limit: 50); view changed in {changed:.0f} ms"
             )
         page.select_option("[name=kind]", "attention")
         page.select_option("[name=view]", "mosaic")

@@ -1,10 +1,11 @@
-"""Speed of the networks as vitrim runs them, over the plainest way to run them, in one process.
+"""Speed of the networks with vitrim's default settings, compared with plain PyTorch settings, in one process.
 
     python benchmarks/model_speed.py [--networks transunet ...] [--batch 8] [--rounds 5] [--compile] [--depth 12]
 
-Plain: float32, contiguous, attention written out. Default: bf16 where the hardware has it, channels last, fused
-attention. The two take turns, so that a busy machine slows both; the best of the rounds counts. On a GPU it also
-prints images per second, peak memory, and the share of the card's own bf16 matrix product that training reaches.
+Plain: float32, contiguous memory, attention without a fused kernel. Default: bf16 if the hardware supports it, channels
+last, fused attention. The two run in turn, so that other work on the machine slows both. The best round counts. The
+benchmark also prints images per second and the speed as a share of the machine's own matrix product in the precision of
+a training; on a GPU it also prints the peak memory of a training step.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from vitrim.models.describe import count_macs
 from vitrim.models.factory import NETWORKS, create_model
 
 TRAINING_COST = 3
-"""Multiply-adds of a training step over those of a forward pass."""
+"""Multiply-adds of a training step divided by those of a forward pass."""
 
 
 def main() -> None:
@@ -36,13 +37,13 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=12)
     parser.add_argument("--size", default="base")
     parser.add_argument("--image-size", type=int, default=224)
-    parser.add_argument("--compile", action="store_true", help="compile the default form too")
+    parser.add_argument("--compile", action="store_true", help="also compile the default network")
     options = parser.parse_args()
     settings = resolved(TrainConfig(epochs=1))
     device = "cuda" if settings.device == "gpu" else "cpu"
     rate = matrix_rate(device)
     print(f"{device}, {torch.get_num_threads()} threads, precision {settings.precision}, batch {options.batch}; ")
-    print(f"own matrix product in that precision: {rate / 1e12:.2f} TFLOP/s")
+    print(f"matrix product of this machine in that precision: {rate / 1e12:.2f} TFLOP/s")
     print(f"{'network':<10} {'what':<8} {'plain s':>9} {'default s':>9} {'ratio':>6} {'images/s':>9} {'of rate':>8}")
     for name in options.networks:
         compare(name, options, device, rate)
@@ -95,7 +96,7 @@ def compare(name: str, options: argparse.Namespace, device: str, rate: float) ->
 
 
 def best(runs: list[Callable[[], None]], rounds: int, device: str) -> list[float]:
-    """Seconds of the fastest round of each, after a warm-up; they take turns."""
+    """Seconds of the fastest round of each run. The runs take turns; the first round is a warm-up."""
     seconds = [float("inf")] * len(runs)
     for turn in range(rounds + 1):
         for index, run in enumerate(runs):
@@ -117,7 +118,7 @@ def autocast(device: str, bf16: bool) -> contextlib.AbstractContextManager[objec
 
 
 def matrix_rate(device: str) -> float:
-    """FLOP/s of a large matrix product in the precision that training uses here."""
+    """FLOP/s of a large matrix product, in the precision of a training on this machine."""
     low = resolved(TrainConfig(epochs=1)).precision != "32-true"
     n = 8192 if device == "cuda" else 2048
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if low else torch.float32)

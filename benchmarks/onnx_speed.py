@@ -1,9 +1,9 @@
-"""ONNX Runtime and torch on the same network, full and truncated, as `vitrim predict` runs them.
+"""Speed of ONNX Runtime and torch on the same network, full and truncated, as `vitrim predict` runs them.
 
     python benchmarks/onnx_speed.py [--network transunet] [--depths 12 3] [--batch 8] [--rounds 3] [--size base]
 
-The engines take turns, so that a busy machine slows both; the best of the rounds counts. Weights are random: they do
-not change the time. Ratios are over torch at the first depth.
+The engines take turns, so that other work on the machine slows both. The best round counts. The weights are random,
+which does not change the time. Ratios are relative to torch at the first depth.
 """
 
 from __future__ import annotations

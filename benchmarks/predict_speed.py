@@ -1,21 +1,22 @@
-"""`vitrim predict` over the public TransUNet release's way of testing, with the same weights on the same processor.
+"""Speed of `vitrim predict` compared with the test code of the public TransUNet release, with the same weights.
 
     python benchmarks/predict_speed.py [--slices 24] [--rounds 2] [--batch 8] [--steps 200] [--network FOLDER] [--onnx]
 
-The release's way (its `utils.test_single_volume`): one slice at a time, float32, each slice scaled to 224 x 224 by
-`scipy.ndimage.zoom` of order 3, its labels scaled back by order 0, weights standardised again at every call, attention
-written out. Ours: what `vitrim predict` does between reading a file and writing one. The volume is an abdomen phantom
-of 512 x 512 x SLICES voxels, at full depth and truncated to 3 blocks.
+Method of the release (its `utils.test_single_volume`): one slice at a time in float32; each slice is scaled to
+224 x 224 by `scipy.ndimage.zoom` with order 3, and its labels are scaled back with order 0; weights are standardised
+again in every call; attention has no fused kernel. Method of vitrim: all that `vitrim predict` does between reading a
+file and writing one. The volume is an abdomen phantom of 512 x 512 x SLICES voxels. The networks have 12 and 3 blocks.
 
-The labels of a random network are noise, in which two ways of scaling a slice never agree. So the decoder learns first,
-for STEPS steps on other phantoms, on top of a random stem and transformer (which cost as much as trained ones).
-`--network` keeps the weights, or takes those there. Printed are the Dice of each way with the phantom's own labels, the
-Dice of each with the release's labels, which are of the same pixels (`scaling: zoom`), and the Dice of the two
-computations on the same scaled slices. `int8` is `vitrim predict --precision int8`, where the processor has
-instructions for it; `onnx int8` the file of `vitrim export --int8`.
+A random network gives noise as labels, and two methods of scaling never agree on noise. So the decoder is trained
+first, for STEPS steps on other phantoms. The stem and the transformer stay random, which costs as much time as trained
+weights. `--network FOLDER` stores the weights there, or uses those in it. The benchmark prints for each method the Dice
+with the labels of the phantom and the Dice with the labels of the release (both see the same pixels, with
+`scaling: zoom`). It also prints the Dice between vitrim and the plain network on the same scaled slices. `int8` is
+`vitrim predict --precision int8`, if the processor has instructions for it. `onnx int8` is the file of
+`vitrim export --int8`.
 
-The ways take turns, slab by slab, so that a busy machine slows all; of each the best round counts. Peak memory is that
-of a process that does nothing else. The matrix rate is this machine's own, measured between the rounds.
+The methods take turns, slab by slab, so that other work on the machine slows all of them. The best round of each method
+counts. Peak memory is that of a separate process. The matrix rate of this machine is measured between the slabs.
 """
 
 from __future__ import annotations
@@ -58,14 +59,14 @@ from vitrim.models.transunet import TransUNet
 SPACING = (0.75, 0.75, 5.0)
 DATA = DataConfig(image_size=224, axis=2, clip=(-125, 275), normalize="unit", scaling="zoom")
 NOISE = 0.5
-"""Of the phantom's default: 9 Hounsfield units."""
+"""Factor on the default noise of the phantom; gives 9 Hounsfield units."""
 
 CLASSES = 9
 SLAB = 8
-"""Slices between two turns."""
+"""Slices that one method computes before the next method has its turn."""
 
 Way = Callable[[np.ndarray], np.ndarray]
-"""From a volume (X, Y, Z) of Hounsfield units to its labels."""
+"""Takes a volume (X, Y, Z) in Hounsfield units and returns its labels."""
 
 
 def main() -> None:
@@ -143,7 +144,10 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
 
 
 def computed(network: Network, way: str, image: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-    """Labels of one slab's slices, all scaled as vitrim does: from the plain network one at a time, and from ours."""
+    """Labels of the slices of one slab, by the plain network (one slice at a time) and by vitrim (in batches).
+
+    Both get the same slices, scaled by vitrim.
+    """
     part = Volume(image[None, :, :, :SLAB], None, np.diag([*SPACING, 1]), SPACING)
     images = Preprocessing.from_config(DATA).apply(part).images
     with torch.no_grad():
@@ -152,7 +156,7 @@ def computed(network: Network, way: str, image: np.ndarray, batch: int) -> tuple
 
 
 def release_way(network: Network) -> Way:
-    """One slice at a time, as the public release tests."""
+    """The test method of the public release: one slice at a time."""
     plain = copy.deepcopy(network).eval()
     for block in plain.blocks:
         block.attn.fused_attn = False
@@ -171,19 +175,19 @@ def release_way(network: Network) -> Way:
 
 
 def torch_engine(network: Network, precision: str = "auto") -> TorchEngine:
-    """As `vitrim predict` makes it."""
+    """The engine of `vitrim predict` for this network."""
     if precision == "auto":
         precision = "bf16" if cpu_has_bf16() else "float32"
     return TorchEngine(fold_for_inference(network), "", None, "cpu", precision)
 
 
 def engine_of(way: str, network: Network) -> TorchEngine:
-    """The engine of one of our ways in torch."""
+    """The torch engine of one of vitrim's methods."""
     return torch_engine(network, "int8" if way == "int8" else "auto")
 
 
 def onnx_engine(network: Network, image: np.ndarray) -> OnnxEngine:
-    """As `vitrim export --int8` makes it, checked on `image`."""
+    """The ONNX engine of a file written as by `vitrim export --int8` and checked on `image`."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         vitrim.save_model(network, folder / "network")
@@ -196,7 +200,7 @@ def onnx_engine(network: Network, image: np.ndarray) -> OnnxEngine:
 
 
 def vitrim_way(engine: Engine, batch: int) -> Way:
-    """What `vitrim predict` computes, in an array instead of a file."""
+    """The method of `vitrim predict`, with arrays in place of files."""
     preparation = Preprocessing.from_config(DATA)
 
     def segment(part: np.ndarray) -> np.ndarray:
@@ -208,17 +212,17 @@ def vitrim_way(engine: Engine, batch: int) -> Way:
 
 
 def volume(number: int, slices: int) -> tuple[np.ndarray, np.ndarray]:
-    """A phantom of that many slices (512, 512, slices), and its labels."""
+    """A phantom (512, 512, slices) and its labels."""
     config = PhantomConfig(kind="abdomen", cases=2, noise=NOISE)
     drawing = draw_phantom(config, number, (512, 512, slices), SPACING)
     return drawing.image, drawing.label
 
 
 def train_decoder(folder: Path, steps: int) -> None:
-    """Save a network whose decoder has learned the phantom's organs.
+    """Train the decoder of a network on the organs of the phantom and save the network in `folder`.
 
-    It learns from features after 12 blocks or after 3, so that it is at home in all that is compared. The features are
-    computed once: stem and transformer stay as they are.
+    The decoder gets features after 12 blocks and after 3 blocks in turn, so that it works at both depths. The features
+    are computed once, because the stem and the transformer are not trained.
     """
     torch.manual_seed(0)
     network = vitrim.create_model("transunet", num_classes=CLASSES, in_chans=1, stem="release").eval()
@@ -249,7 +253,7 @@ def train_decoder(folder: Path, steps: int) -> None:
 
 
 def training_slices(cases: int = 4, slices: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
-    """Slices of other phantoms (n, 1, 224, 224), scaled as the release does, and their labels (n, 224, 224)."""
+    """Slices of other phantoms (n, 1, 224, 224), scaled as by the release, and their labels (n, 224, 224)."""
     preparation = Preprocessing.from_config(DATA)
     images, labels = [], []
     for number in range(1, cases + 1):
@@ -262,7 +266,7 @@ def training_slices(cases: int = 4, slices: int = 10) -> tuple[torch.Tensor, tor
 
 
 def features(network: TransUNet, images: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """The stem's skips at 1/8, 1/4 and 1/2, and the tokens after 12 blocks and after 3, of all images."""
+    """Features of all images: the skips of the stem at 1/8, 1/4 and 1/2, and the tokens after 12 and after 3 blocks."""
     ends = [network.vit, network.truncated(3).vit]
     found: list[list[torch.Tensor]] = []
     with torch.inference_mode():
@@ -274,12 +278,12 @@ def features(network: TransUNet, images: torch.Tensor) -> tuple[list[torch.Tenso
 
 
 def zoom_in(image: np.ndarray) -> np.ndarray:
-    """A slice (H, W) as the release scales it."""
+    """Scale a slice (H, W) to 224 x 224 as the release does."""
     return ndimage.zoom(image, (224 / image.shape[0], 224 / image.shape[1]), order=3)
 
 
 def dice(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
-    """Mean and lowest Dice over the structures that either has."""
+    """Mean and lowest Dice over the structures that occur in at least one of the two label maps."""
     values = []
     for label in range(1, CLASSES):
         a, b = one == label, other == label
@@ -289,7 +293,7 @@ def dice(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
 
 
 def matrix_rate() -> float:
-    """FLOP/s of a product of two 2048 x 2048 matrices in float32."""
+    """FLOP/s of the product of two 2048 x 2048 matrices in float32."""
     a = torch.randn(2048, 2048)
     seconds = []
     for _ in range(3):
@@ -300,7 +304,7 @@ def matrix_rate() -> float:
 
 
 def memory_in_a_process(folder: Path, options: argparse.Namespace, way: str, depth: int) -> float:
-    """Peak MiB of a process that runs one way over one slab."""
+    """Peak memory in MiB of a separate process that runs one method over one slab."""
     command = [sys.executable, __file__, "--network", folder, "--memory-of", way, "--depth", depth]
     command += ["--slices", SLAB, "--batch", options.batch]
     done = subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True)
@@ -308,7 +312,7 @@ def memory_in_a_process(folder: Path, options: argparse.Namespace, way: str, dep
 
 
 def peak_memory(way: str, folder: Path, options: argparse.Namespace) -> float:
-    """Peak MiB of this process while it runs one way over random intensities."""
+    """Peak memory of this process in MiB while it runs one method over random intensities."""
     image = np.random.default_rng(0).normal(0, 100, (512, 512, options.slices)).astype(np.float32)
     network = vitrim.load_model(folder)
     if options.depth != network.depth:
@@ -316,7 +320,7 @@ def peak_memory(way: str, folder: Path, options: argparse.Namespace) -> float:
     run = release_way(network) if way == "release" else vitrim_way(engine_of(way, network), options.batch)
     del network
     run(image)
-    status = Path("/proc/self/status").read_text()  # not getrusage: there a process begins with its parent's peak
+    status = Path("/proc/self/status").read_text()  # getrusage would begin with the peak of the parent process
     return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
 
 

@@ -1,11 +1,11 @@
-"""Hours that a study's trainings take on this machine, from a training step that is measured.
+"""Hours that the trainings of a study take on this machine, from the measured time of a training step.
 
     python benchmarks/step_time.py ibsr18 --slices 1280 [--steps 5] [--threads 1] [--runs 1] [--only transunet]
 
-For every network of the study, and for its full and fixed depths, a few steps run as the study runs them (precision,
-batch, loss, optimiser), on slices that nobody drew; the best of them counts. A study's hours are the sum over its
-trainings of steps × seconds a step / 3600. Evaluation and attention are not in it, nor the decided depth where it is
-not among the fixed ones. Weights are random here, which costs the same.
+For every network of the study, at full depth and at its fixed depths, a few steps run with the settings of the study
+(precision, batch, loss, optimiser) on slices of noise. The fastest step counts. The hours of a study are the sum over
+its trainings of steps × seconds a step / 3600. Evaluation and attention are not included, nor is the training at the
+decided depth if that is not a fixed one. The weights are random, which does not change the time.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from vitrim.config.reading import load_study
 from vitrim.config.schema import StudyConfig
 from vitrim.hardware import resolved
 from vitrim.models.factory import build
+from vitrim.progress import TrainingProgress
 from vitrim.studies.plan import FULL_DEPTH, fixed_depths, network_config
 from vitrim.training.loop import total_steps, train_network
 
 
 class Noise(Dataset):
-    """As many slices of noise as are asked for."""
+    """A data set of `count` slices of noise."""
 
     def __init__(self, count: int, size: tuple[int, int], classes: int) -> None:
         self.count, self.size, self.classes = count, size, classes
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="steps to measure")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--runs", type=int, default=1, help="seeds times folds")
-    parser.add_argument("--only", nargs="+", help="of the study's networks, these")
+    parser.add_argument("--only", nargs="+", help="only these networks of the study")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     study = load_study(options.study)
@@ -63,11 +64,11 @@ def main() -> None:
             hours += seconds * steps / 3600
             print(f"  {name}, {depth} blocks: {seconds:.3f} s a step, {seconds * steps / 3600:.2f} h a training")
     unit = "GPU hours" if study.training.device == "gpu" else f"hours of {options.threads} threads"
-    print(f"  together {hours:.1f} {unit}; of {options.runs} seeds and folds {hours * options.runs:.1f}")
+    print(f"  total {hours:.1f} {unit}; for {options.runs} seeds × folds {hours * options.runs:.1f}")
 
 
 def step_seconds(study: StudyConfig, name: str, depth: int, classes: int, steps: int) -> float:
-    """The shortest time between the ends of two steps, of `steps` after the first."""
+    """Seconds of the fastest of `steps` training steps; a first step is not counted."""
     network = build(network_config(study, name, classes, channels=1)).truncated(depth)  # type: ignore[arg-type]
     ends: list[float] = []
 

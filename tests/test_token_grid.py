@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from vitrim.attention.tokens import distances, find_grid, mean_distance
+from vitrim.attention.tokens import distances, mean_distance
 from vitrim.errors import InputError
+from vitrim.token_grid import find_grid
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_the_grid_is_that_of_square_patches(
 
 
 def test_a_count_that_fits_no_grid_is_refused() -> None:
-    with pytest.raises(InputError, match=r"203 tokens, which fit no grid of square patches of a 224×224 image"):
+    with pytest.raises(InputError, match=r"203 tokens fit no grid of square patches of a 224×224 image"):
         find_grid(203, (224, 224))
 
 

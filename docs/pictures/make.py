@@ -1,8 +1,8 @@
-"""Makes the pictures of the report that the README shows, from a study's folder.
+"""Make the pictures of the report for README.md and docs/report.md, from the folder of a study.
 
     vitrim study demo && python docs/pictures/make.py runs/demo
 
-Needs `playwright` (pip) and Chromium (Debian: apt-get install chromium).
+Needs `playwright` (pip install playwright) and Chromium (Debian: apt-get install chromium).
 """
 
 from __future__ import annotations

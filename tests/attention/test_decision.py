@@ -54,7 +54,7 @@ def test_the_depth_is_the_first_block_that_reaches_the_threshold() -> None:
 
 def test_the_interval_is_the_percentile_bootstrap_over_cases() -> None:
     values = around([0.5, 0.7], cases=12, spread=0.1)
-    decision = decide_depth(profile(values), seed=3, resamples=4000)
+    decision = decide_depth(profile(values), seed=3)
     rng = np.random.default_rng(11)
     means = [values[rng.integers(0, 12, 12)].mean(axis=0) for _ in range(20000)]
     expected = np.percentile(means, [2.5, 97.5], axis=0)
@@ -242,6 +242,6 @@ def test_the_interval_covers_the_true_depth_as_often_as_it_says() -> None:
     hits = 0
     for seed in range(200):
         values = around([0.3, 0.63, 0.70, 0.9], cases=30, spread=0.1, seed=seed)
-        decision = decide_depth(profile(values), seed=seed, resamples=400)
+        decision = decide_depth(profile(values), seed=seed)
         hits += decision.low <= 3 <= decision.high
     assert hits >= 180

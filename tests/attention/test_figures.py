@@ -17,11 +17,10 @@ from vitrim.attention.figures import (
     draw_mosaic,
     draw_query,
     figure,
-    mosaic,
     write_map_figures,
     write_profile_figures,
 )
-from vitrim.attention.maps import raw_maps
+from vitrim.attention.maps import StoredMaps, mosaic, raw_maps
 from vitrim.attention.profiling import AttentionProfile, profile_attention
 from vitrim.attention.rule import decide_depth
 from vitrim.errors import InputError
@@ -101,8 +100,12 @@ def test_all_figures_of_a_network_are_written_as_png_and_pdf(
 ) -> None:
     decision = decide_depth(profile, untrained=untrained)
     written = write_profile_figures(profile, decision, tmp_path, untrained=untrained)
-    written += write_map_figures(planted(2, depth=4), torch.randn(1, 1, 16, 32), tmp_path)
-    names = ["globality", "distance_patches", "entropy", "rollout_globality", "decision"]
+    maps = raw_maps(planted(2, depth=4), torch.randn(1, 1, 16, 32), blocks=None)
+    stored = StoredMaps(
+        "case", 3, np.zeros((16, 32)), (4, 8), tuple(maps), np.stack(list(maps.values())), shown=(1, 2, 3)
+    )
+    written += write_map_figures(stored, tmp_path)
+    names = ["globality", "rollout_globality", "entropy", "distance_patches", "decision"]
     names += ["maps", "query", "query_rollout"]
     assert [path.name for path in written] == [f"{name}.{kind}" for name in names for kind in ("png", "pdf")]
     assert sorted(written) == sorted(tmp_path.iterdir())

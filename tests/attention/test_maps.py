@@ -39,7 +39,9 @@ def test_tokens_before_the_patches_are_dropped_and_rows_renormalised() -> None:
 
 
 def test_rollout_maps_spread_block_by_block() -> None:
-    maps = roll_out(planted(3, depth=4), noise(1))
+    model, image = planted(3, depth=4), noise(1)
+    rolled = roll_out(np.stack(list(raw_maps(model, image, blocks=None).values())))
+    maps = dict(enumerate(rolled, 1))
     reach = [np.count_nonzero(found[0] > 1e-3) for found in maps.values()]
     assert list(maps) == [1, 2, 3, 4]
     assert reach == sorted(reach)

@@ -7,7 +7,6 @@ import os
 import pickle
 import shutil
 import signal
-import socket
 import time
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from torch.utils.data import DataLoader, default_collate
 
 from vitrim.config.schema import DataConfig
 from vitrim.data import cache as slices
-from vitrim.data.cache import SliceCache, SliceDataset
+from vitrim.data import check
+from vitrim.data.cache import SliceCache, SliceDataset, prepare_cases
 from vitrim.data.preprocessing import Preprocessing
 from vitrim.data.readers import read_cases
 from vitrim.data.volumes import load_volume
@@ -126,7 +126,8 @@ def test_two_processes_may_build_at_once_even_if_one_deletes(decathlon: Path, tm
     assert process.exitcode == 0
     cache = build(decathlon, folder)
     assert cache.case("case_2").images.shape == (6, 1, 32, 32)
-    assert len(list(folder.iterdir())) == 3
+    assert len(list(folder.glob("[!.]*"))) == 3
+    assert not list(folder.glob("*.part"))
 
 
 def _hang_while_building(data: Path, folder: Path) -> None:
@@ -150,7 +151,35 @@ def test_a_process_that_is_killed_while_building_leaves_no_entry(decathlon: Path
         time.sleep(0.05)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
-    leftover = next(folder.glob(".*"))
-    assert socket.gethostname() in leftover.name
     assert build(decathlon, folder).case("case_0").images.shape == (6, 1, 32, 32)
-    assert not leftover.exists()
+    assert not list(folder.glob(".*/images.npy"))
+
+
+def test_a_study_reads_every_volume_once(decathlon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check fills the cache, and the cache holds the reference that an evaluation needs."""
+    read: list[str] = []
+    original = check.read_volume
+    monkeypatch.setattr(check, "read_volume", lambda case, cases: read.append(case.id) or original(case, cases))
+    config = DataConfig(image_size=32)
+    cases = read_cases(config, decathlon)
+    findings, cache = prepare_cases(cases, config, cases.ids, cases.ids[:2], tmp_path / "cache")
+    assert sorted(read) == list(cases.ids)
+    assert [case.case for case in findings.cases] == list(cases.ids)
+    assert cache.ids == cases.ids[:2]
+    for id in cache.ids:
+        volume = load_volume(cases.case(id), cases)
+        np.testing.assert_array_equal(cache.case(id).reference, volume.label)
+        assert cache.case(id).spacing == volume.spacing
+    again, _ = prepare_cases(cases, config, cases.ids, cases.ids[:2], tmp_path / "cache")
+    assert sorted(read) == sorted([*cases.ids, cases.ids[2]])  # only the case that is not kept
+    assert again == findings
+
+
+def test_a_bad_case_is_listed_and_not_kept(decathlon: Path, tmp_path: Path) -> None:
+    config = DataConfig(image_size=32)
+    cases = read_cases(config, decathlon)
+    (decathlon / "imagesTr" / "case_1.nii.gz").write_bytes(b"no image")
+    findings, cache = prepare_cases(cases, config, cases.ids, cases.ids, tmp_path / "cache")
+    assert cache.ids == ("case_0", "case_2")
+    assert len(findings.errors) == 1
+    assert "case_1" in findings.errors[0]

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitrim.config.schema import TrainConfig
 from vitrim.evaluation.cost import measure_cost
+from vitrim.hardware import Hardware
 
-CPU = TrainConfig(steps=1, device="cpu", precision="32-true")
+CPU = Hardware("cpu", "32-true")
 MIB = 2**20
 
 

@@ -1,1 +1,1 @@
-"""Compression: which blocks to keep, how many, and what that costs and saves."""
+"""Compression: chooses which blocks to keep and how many, and measures cost and savings."""

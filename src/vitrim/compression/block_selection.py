@@ -1,6 +1,6 @@
-"""Which blocks to keep for a given number: the first (the paper), or by a score, or by chance.
+"""Chooses which blocks to keep: the first ones (the paper), by a score, or at random.
 
-The others are there to be compared with, so that one can see whether keeping the first blocks chooses well.
+The other criteria serve as comparison: they show whether the first blocks are a good choice.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Choice:
-    """Blocks to keep, and why."""
+    """The blocks to keep, with their criterion and scores."""
 
     criterion: Criterion
     kept: tuple[int, ...]
-    """Counted from 1, in order."""
+    """Block numbers, counted from 1, in ascending order."""
     scores: tuple[float, ...] | None
-    """What each block of the full network is worth by this method; the smallest are dropped. None without scores."""
+    """Score of each block of the full network; blocks with the smallest scores are removed. None without scores."""
 
 
 def choose_blocks(
@@ -46,13 +46,13 @@ def choose_blocks(
     dice: Callable[[nn.Module], float] | None = None,
     seed: int = 0,
 ) -> Choice:
-    """Choose `count` of a model's blocks to keep; `model.keep_blocks(choice.kept)` is the smaller model.
+    """Choose `count` blocks of a model to keep; `model.keep_blocks(choice.kept)` returns the smaller model.
 
-    first: the first ones, as in the paper (section 3.8). influence: those with the largest block influence on `images`
-    (see `block_influence`). effect: those without which `dice`, a function from a network to its average Dice, falls
-    the most, each left out by itself. random: drawn from `seed`.
+    Criteria: `first` keeps the first blocks, as in the paper (section 3.8). `influence` keeps the blocks with the
+    largest block influence on `images` (see `block_influence`). `effect` removes each block separately and keeps the
+    blocks whose removal lowers Dice most; `dice` returns the average Dice of a network. `random` draws from `seed`.
 
-    Raises InputError for another method or count, or where `images` or `dice` is missing.
+    Raises InputError if the criterion or the count is not possible, or if `images` or `dice` is missing.
     """
     checked_name(criterion, Criterion, "criterion")
     if not 0 <= count <= model.depth:
@@ -64,11 +64,11 @@ def choose_blocks(
         return Choice(criterion, tuple(sorted(int(block) + 1 for block in drawn)), None)
     if criterion == "influence":
         if images is None:
-            raise InputError("block influence is measured on images: give some")
+            raise InputError("criterion influence needs images: give some")
         scores = block_influence(model, images).mean(axis=0)
     else:
         if dice is None:
-            raise InputError("the effect of a block is measured by Dice: give cases with labels")
+            raise InputError("criterion effect needs Dice: give cases with labels")
         whole = dice(model)
         scores = np.array([whole - dice(without(model, block)) for block in range(1, model.depth + 1)])
     best = np.argsort(-scores, kind="stable")[:count]
@@ -77,10 +77,10 @@ def choose_blocks(
 
 @torch.inference_mode()
 def block_influence(model: Network | Adapted, images: Iterable[CaseImages]) -> np.ndarray:
-    """How much each block turns its tokens: 1 − cosine similarity of a token before and after it (Men et al. 2024).
+    """Measure block influence (cases, blocks): 1 − cosine similarity of a token before and after a block.
 
-    Mean over tokens, then over the slices of a case; (cases, blocks). Images as for `profile_attention`'s cases.
-    The model runs in eval mode, where it is.
+    Each value is the mean over tokens, then over the slices of a case (Men et al. 2024). `images` has the form of the
+    cases in `profile_attention`. The model runs in eval mode on its current device. Raises InputError without images.
     """
     training = model.training
     device = next(model.parameters()).device
@@ -110,12 +110,12 @@ def block_influence(model: Network | Adapted, images: Iterable[CaseImages]) -> n
             hook.remove()
         model.train(training)
     if not cases:
-        raise InputError("block influence is measured on images: there are none")
+        raise InputError("block influence needs images, and there are none")
     return np.array(cases)
 
 
 def without(model: Network | Adapted, block: int) -> nn.Module:
-    """A copy of `model` in which one block, counted from 1, hands its tokens on; everything else stays in its place."""
+    """Return a copy of `model` in which one block (counted from 1) returns its tokens unchanged; the rest stays."""
     left = copy.deepcopy(model)
     remove(left.blocks[block - 1], left.found.returns if isinstance(left, Adapted) else None)
     return left

@@ -1,6 +1,6 @@
-"""Rules for the depth: the depth that each rule chooses, beside the smallest depth that is not worse.
+"""Depth rules: compares the depth that each rule chooses with the smallest depth that is not worse.
 
-A new rule is one function here with its row in `RULES`, and its name in `vitrim.config.names.RuleName`.
+To add a rule, add a function here, its entry in `RULES`, and its name in `vitrim.config.names.RuleName`.
 """
 
 from __future__ import annotations
@@ -16,50 +16,51 @@ from vitrim.config.names import RuleName
 from vitrim.metrics.statistics import MINIMUM_CASES, change
 
 INFLUENCE_SHARE = 0.9
-"""Block influence keeps the first blocks that hold this share of the influence of all blocks."""
+"""The rule `influence` keeps the first blocks that hold this share of the total block influence."""
 SWEEP = 4
-"""Depths, the full one among them, from which a study is a depth sweep."""
+"""Smallest number of trained depths, the full one included, that makes a study a depth sweep."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the rules may look at: one network of a depth sweep."""
+    """Input of the rules: one network of a depth sweep."""
 
     tables: Mapping[int, pd.DataFrame]
-    """Per-case table (case, class, dice, and seed where there are several) of every trained depth."""
+    """Per-case table (case, class, dice, and seed if there are several) of every trained depth."""
     tuning: Sequence[str]
-    """Cases that a rule may look at; the others judge the rules."""
+    """Cases that a rule may use; the other cases judge the rules."""
     attention: int
-    """The depth that attention decided."""
+    """The depth decided by attention."""
     influence: np.ndarray | None
-    """Block influence (cases, blocks); None where it was not measured."""
+    """Block influence (cases, blocks); None if it was not measured."""
     margin: float
+    """Non-inferiority margin, relative to the Dice of the full network (0.05 is 5 %)."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule for the depth."""
+    """A depth rule."""
 
     title: str
     choose: Callable[[Evidence], int | None]
-    """The depth that it chooses; None where it cannot choose."""
+    """Returns the depth that the rule chooses; None if it cannot choose."""
 
 
 @dataclass(frozen=True)
 class RuleResult:
-    """What a rule chose for one network, and how far that is from the smallest depth that is not worse."""
+    """The depth that a rule chose for one network, and the smallest depth that is not worse."""
 
     rule: str
     depth: int | None
-    """None where the rule could not choose: too few cases, or nothing measured."""
+    """None if the rule could not choose: too few cases, or block influence was not measured."""
     needed: int
-    """The smallest trained depth that is not worse by more than the margin, on cases that no rule has seen."""
+    """The smallest trained depth that is not worse by more than the margin, on cases that no rule used."""
     change_percent: float | None
-    """Change in Dice at the rule's depth, on the same cases; None where that depth was not trained."""
+    """Change in Dice at the rule's depth, on the same cases; None if that depth was not trained."""
 
     @property
     def verdict(self) -> str:
-        """In a word: whether the rule was right, or kept too few blocks or too many."""
+        """Say whether the rule was right, or kept too few or too many blocks."""
         if self.depth is None:
             return "cannot say"
         if self.depth == self.needed:
@@ -68,17 +69,17 @@ class RuleResult:
 
 
 def by_attention(evidence: Evidence) -> int:
-    """The depth that attention decided (`vitrim.decide_depth`)."""
+    """Return the depth decided by attention (`vitrim.decide_depth`)."""
     return evidence.attention
 
 
 def by_influence(evidence: Evidence) -> int | None:
-    """Smallest depth whose blocks hold nine tenths of the summed block influence (Men et al. 2024)."""
+    """Return the smallest depth whose blocks hold nine tenths of the total block influence (Men et al. 2024)."""
     return None if evidence.influence is None else influence_depth(evidence.influence)
 
 
 def by_accuracy(evidence: Evidence) -> int | None:
-    """What `vitrim compress --tolerance` does, among the depths that were trained: bisection on the tuning cases."""
+    """Bisect the trained depths on the tuning cases, as `vitrim compress --tolerance` does for all depths."""
     if len(evidence.tuning) < MINIMUM_CASES:
         return None
     depths = sorted(evidence.tables)
@@ -91,11 +92,11 @@ RULES: dict[RuleName, Rule] = {
     "influence": Rule("block influence (nine tenths)", by_influence),
     "accuracy": Rule("accuracy (bisection)", by_accuracy),
 }
-"""Every rule by its name, in the order of tables."""
+"""Every rule by name, in the order of the tables."""
 
 
 def influence_depth(influence: np.ndarray) -> int:
-    """Smallest depth whose blocks hold nine tenths of the summed block influence; `influence` is (cases, blocks)."""
+    """Return the smallest depth whose blocks hold nine tenths of the total of `influence` (cases, blocks)."""
     shares = np.cumsum(influence.mean(axis=0))
     if shares[-1] <= 0:
         return 0
@@ -105,11 +106,11 @@ def influence_depth(influence: np.ndarray) -> int:
 def judge_rules(
     tables: Mapping[int, pd.DataFrame], attention: int, influence: np.ndarray | None, margin: float
 ) -> list[RuleResult]:
-    """Compare what each rule chooses with the smallest depth of a sweep that is not worse by `margin`.
+    """Compare the depth that each rule chooses with the smallest depth of a sweep that is not worse by `margin`.
 
-    `tables` holds the per-case table of every trained depth; the deepest is the full network. The rules may look at
-    every other held-out case; the rest says what was needed, so that no rule is judged on what it has seen. The full
-    depth counts as needed where no smaller one is shown to be not worse.
+    `tables` holds the per-case table of every trained depth; the deepest is the full network. The rules use every
+    second held-out case. The other cases decide which depth was needed, so no rule is judged on cases that it used. If
+    no smaller depth is shown to be not worse, the full depth counts as needed.
     """
     deepest = max(tables)
     cases = sorted(tables[deepest]["case"].unique())
@@ -127,7 +128,7 @@ def judge_rules(
 
 
 def rule_results_table(judged: Sequence[tuple[str, int, int, float, list[RuleResult]]]) -> pd.DataFrame:
-    """One row per network, seed, fold, margin and rule, with the depth chosen, the depth needed and the verdict."""
+    """Return one row per network, seed, fold, margin and rule, with chosen depth, needed depth and verdict."""
     return pd.DataFrame(
         [
             {

@@ -1,4 +1,4 @@
-"""The smallest depth by accuracy: how many blocks a network needs to lose no more Dice than is tolerated."""
+"""Finds the smallest depth by accuracy: the blocks that a network needs to stay within a tolerated loss of Dice."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from vitrim.metrics.statistics import MINIMUM_CASES, Change, change
 
 @dataclass(frozen=True)
 class DepthTrial:
-    """A depth that was tried, and what came of it."""
+    """A depth that was tried, and its result."""
 
     depth: int
     change: Change
     enough: bool
     seconds: float
-    """What it took to make this network and to evaluate it."""
+    """Time to make and evaluate this network."""
 
     def as_json(self) -> dict[str, Any]:
-        """JSON-able."""
+        """Return the trial as JSON content."""
         change = {name: value for name, value in asdict(self.change).items() if name != "resamples"}
         return {"depth": self.depth, **change, "enough": self.enough, "seconds": round(self.seconds, 2)}
 
 
 @dataclass(frozen=True)
 class DepthSearch:
-    """The smallest depth whose loss of Dice is within the tolerance, and everything that was tried to find it."""
+    """The smallest depth whose loss of Dice is within the tolerance, with all depths that were tried."""
 
     depth: int
     tolerance: float
@@ -39,7 +39,7 @@ class DepthSearch:
     trials: tuple[DepthTrial, ...]
 
     def sentence(self) -> str:
-        """The finding in words."""
+        """Return the result as a sentence."""
         plural = "s" if self.depth != 1 else ""
         tried = ", ".join(f"{t.depth} ({t.change.percent:+.2f} %)" for t in self.trials)
         return (
@@ -54,13 +54,13 @@ def smallest_depth(
     """Find, by bisection, the smallest depth that is not worse than the full network by more than `tolerance`.
 
     Not worse: the whole 95 % paired interval over cases lies above minus the tolerance (0.01 is 1 %). `full` is the
-    full network's per-case table (case, class, dice), `candidate` makes and evaluates the network of a depth. Bisection
-    takes it that a deeper network is not worse than a shallower one; `deepest` is the full depth and is not tried.
-    InputError with fewer cases than an interval needs.
+    full network's per-case table (case, class, dice). `candidate` makes and evaluates the network of a depth and
+    returns its table. Bisection assumes that a deeper network is never worse than a shallower one. `deepest` is the
+    full depth and is not tried. Raises InputError with fewer cases than an interval needs.
     """
     cases = full["case"].nunique()
     if cases < MINIMUM_CASES:
-        raise InputError(f"a depth cannot be chosen by accuracy on {cases} cases: it takes at least {MINIMUM_CASES}")
+        raise InputError(f"a depth cannot be chosen by accuracy on {cases} cases: at least {MINIMUM_CASES} are needed")
     tried: list[DepthTrial] = []
     too_few, enough = shallowest - 1, deepest
     while enough - too_few > 1:

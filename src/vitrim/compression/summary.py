@@ -1,4 +1,4 @@
-"""What making a network smaller costs and saves, as data and in words."""
+"""Summary of a compression: cost and savings, as JSON content and as text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitrim.training.loop import Training
 
 
 def cost_of(network: Network, images: np.ndarray, hardware: Hardware) -> dict[str, Any]:
-    """Size and speed of a network: blocks, parameters, multiply_adds, and what `measure_cost` gives."""
+    """Return size and speed of a network: blocks, parameters, multiply_adds, and the values of `measure_cost`."""
     return {
         "blocks": network.depth,
         "parameters": count_parameters(network),
@@ -36,7 +36,7 @@ def summarise_compression(
     decided: Decision | None,
     search: DepthSearch | None,
 ) -> dict[str, Any]:
-    """Everything that was done and measured, JSON-able. `before` and `after` are `cost_of` the two networks."""
+    """Return all steps and measurements as JSON content. `before` and `after` are `cost_of` the two networks."""
 
     def by(depth: int, sentence: str) -> dict[str, Any]:
         parameters = count_parameters(network.truncated(depth))
@@ -70,12 +70,12 @@ def summarise_compression(
 
 
 def saved_percent(before: float, after: float) -> float:
-    """What the smaller value saves of the larger, in percent (equation 5 of the paper)."""
+    """Return the saving in percent (paper, equation 5)."""
     return 100 * (before - after) / before
 
 
 def summary_lines(summary: dict[str, Any]) -> list[str]:
-    """The summary in words; savings are those of equation 5."""
+    """Return the summary as lines of text; savings follow equation 5 of the paper."""
     before, after = summary["before"], summary["after"]
     lines = []
     if summary["by_attention"]:
@@ -95,5 +95,5 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
         saved = saved_percent(a, b)
         lines.append(f"{name}: {a / scale:,.{digits}f} -> {b / scale:,.{digits}f}{unit} ({saved:.2f} % saved)")
     if summary["recovery"] == "none" and before["blocks"] > after["blocks"]:
-        lines.append("the surviving weights are a starting point: train on before use (--recover finetune or distil)")
+        lines.append("the kept weights are only a starting point: train before use (--recover finetune or distil)")
     return lines

@@ -1,1 +1,1 @@
-"""A trained network on other people's images: NIfTI in, label maps on the same grid out."""
+"""Inference: a trained network predicts label maps from NIfTI images, on the grid of each image."""

@@ -1,4 +1,4 @@
-"""What computes the logits: a network in torch, or an ONNX file; to the rest they are the same."""
+"""Engines compute logits: a network in torch or an ONNX file, with one interface."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from vitrim.errors import InputError
 
 
 class Engine(Protocol):
-    """Computes logits."""
+    """Interface of everything that computes logits."""
 
     identity: str
     """SHA-256 of the weights."""
     precision: str
-    """In which it computes."""
+    """Precision of the computation: float32, bf16, int8 or "as exported"."""
     channels: int
     image_size: tuple[int, int]
     num_classes: int
     recipe: Recipe | None
-    """How the images have to be prepared, where the checkpoint knows."""
+    """How to prepare the images; None if the checkpoint does not say."""
 
     def __call__(self, images: np.ndarray) -> Tensor:
-        """Logits (B, K, H, W) of images (B, C, H, W), float32."""
+        """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""
         ...
 
 
 def open_engine(checkpoint: Path, precision: str = "auto") -> Engine:
-    """The engine for a checkpoint: the folder of a network, or a file that `vitrim export` wrote.
+    """Open the engine for a checkpoint: the folder of a network, or an ONNX file that `vitrim export` wrote.
 
-    InputError where it is neither, or is damaged; also if this machine cannot compute in `precision` (a `Precision`).
+    Raises InputError if the checkpoint is neither or is damaged, or if this machine cannot compute in `precision`
+    (one of `Precision`).
     """
     checked_name(precision, Precision, "precision")
     if checkpoint.suffix == ".onnx":
         if precision != "auto":
-            raise InputError(f"{checkpoint} has a precision of its own; export it again with --int8, or without")
+            raise InputError(f"{checkpoint} has a fixed precision; to change it, export again with or without --int8")
         from vitrim.inference.onnx_engine import OnnxEngine
 
         return OnnxEngine.open(checkpoint)
@@ -51,9 +52,9 @@ def open_engine(checkpoint: Path, precision: str = "auto") -> Engine:
 
 
 def recipe_for(engine: Engine, checkpoint: Path, study: DataConfig | None) -> Recipe:
-    """How to prepare images for `engine`: as `study` says, else as the checkpoint does.
+    """Return how to prepare images for `engine`: as `study` says, or as the checkpoint says if `study` is None.
 
-    InputError where neither says so, or where it does not fit the network.
+    Raises InputError if neither says it, or if the image size or the classes do not fit the network.
     """
     recipe = engine.recipe
     if study is not None:
@@ -61,8 +62,8 @@ def recipe_for(engine: Engine, checkpoint: Path, study: DataConfig | None) -> Re
         recipe = Recipe(study, {n: names.get(n, f"class {n}") for n in range(engine.num_classes)})
     if recipe is None:
         raise InputError(
-            f"{checkpoint} does not say how its images are prepared (no preparation.json); say it with --study, the "
-            f"name of a preset or a file whose data section does"
+            f"{checkpoint} does not say how its images are prepared (no preparation.json); give --study: a preset or "
+            f"a study file with a data section"
         )
     if recipe.data.image_size != engine.image_size:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Folds what does not change any more once a network is trained into its convolutions."""
+"""Folds the fixed parts of a trained network (batch norms, weight standardisation) into its convolutions."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ N = TypeVar("N", Network, Adapted)
 def fold_for_inference(network: N) -> N:
     """Return a copy in eval mode, for prediction only, that computes the same logits (to rounding) with less work.
 
-    Weight standardisation is done once instead of at every call, and each batch norm that follows a convolution
-    becomes part of it. A batch norm that stands elsewhere (DenseNet has some) stays. `network` is not changed.
+    The copy standardises weights once, not at every call. Each batch norm after a convolution becomes part of the
+    convolution. Other batch norms (DenseNet has some) stay. `network` does not change.
     """
     folded = copy.deepcopy(network).eval()
     with torch.no_grad():
@@ -38,7 +38,7 @@ def fold_for_inference(network: N) -> N:
 
 
 def _plain(layer: StdConv2d | StdConv2dSame) -> nn.Conv2d:
-    """A convolution whose weights are the standardised ones of `layer`."""
+    """Return a plain convolution with the standardised weights of `layer`."""
     if isinstance(layer, ReleaseStdConv2d):
         weight = standardised(layer.weight)
     else:
@@ -61,8 +61,8 @@ def _plain(layer: StdConv2d | StdConv2dSame) -> nn.Conv2d:
 
 
 def _pairs(network: Network | Adapted) -> list[tuple[str, str]]:
-    """Names of the convolutions whose output goes into a batch norm, and of these norms; each is called once."""
-    made: dict[int, tuple[str, Tensor]] = {}  # the tensors are kept, so that no later one has the same id
+    """Return the names (convolution, batch norm) of each pair that runs in sequence and is called exactly once."""
+    made: dict[int, tuple[str, Tensor]] = {}  # keeps the tensors, so that no later tensor gets the same id
     calls: list[str] = []
     fed: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Which NIfTI files make up a case to predict, and reading it with its header."""
+"""Finds the NIfTI files of each case to predict, and reads the case with its header."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from vitrim.errors import InputError
 ENDINGS = (".nii.gz", ".nii")
 
 MOST_CHANNELS = 8
-"""More files than this, numbered from `_0000`, are cases and not the channels of one, where a network takes one."""
+"""Limit for networks of one channel: more files than this, numbered from `_0000`, are separate cases, not channels."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A case to predict: its name, and one file for each channel or one with all."""
+    """A case to predict: its name, and one file for each channel or one file with all channels."""
 
     name: str
     files: tuple[Path, ...]
@@ -33,22 +33,22 @@ class Input:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A case in memory, and the image (without its voxels) whose header its prediction takes over."""
+    """A case in memory, and the image (without its voxels) whose header the prediction inherits."""
 
     volume: Volume
     image: Any
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether the name is that of a NIfTI file."""
+    """Whether the file name ends as a NIfTI file's name does."""
     return path.name.endswith(ENDINGS)
 
 
 def find_inputs(path: Path, channels: int) -> list[Input]:
-    """The cases in a NIfTI file, or in a folder of them (not below it), by name.
+    """Return the cases in a NIfTI file or a folder (not in its subfolders), sorted by name.
 
-    Files that differ only in nnU-Net's ending `_0000`, `_0001`, … are the channels of one case; other numbers are part
-    of a case's name. InputError where there is no such file, or two cases would have one name.
+    Files that differ only in nnU-Net's ending `_0000`, `_0001`, … are the channels of one case. Other numbers are part
+    of the case's name. Raises InputError if there is no NIfTI file, or if two cases would have the same name.
     """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
@@ -69,9 +69,9 @@ def find_inputs(path: Path, channels: int) -> list[Input]:
 
 
 def load_input(case: Input, channels: int) -> Loaded:
-    """Read a case for a network of that many channels; a network of three takes one channel too, which it repeats.
+    """Read a case for a network with that many input channels. A network of three channels also accepts one channel.
 
-    InputError as from `load_volume`; also for another number of channels, and for a series of volumes.
+    Raises InputError as `load_volume` does, and if the number of channels is wrong or the file is a series of volumes.
     """
     images = [_open(file) for file in case.files]
     found = len(images)
@@ -82,8 +82,8 @@ def load_input(case: Input, channels: int) -> Loaded:
         found = shape[3]
         if channels == 1:
             raise InputError(
-                f"{case.files[0]} is a series of {found} volumes, the network takes single ones: split it first, "
-                f"for example with nibabel.four_to_three, and predict those that are wanted"
+                f"{case.files[0]} is a series of {found} volumes, the network takes one volume: split the file first, "
+                f"for example with nibabel.four_to_three"
             )
     if found != channels and not (found == 1 and channels == 3):
         raise InputError(
@@ -103,14 +103,14 @@ def _open(file: Path) -> Any:
 
 
 def _with_its_channels(path: Path) -> list[Path]:
-    """The file, and those beside it that are other channels of its case."""
+    """Return the file together with the other channels of its case in the same folder."""
     files = (file for file in path.parent.iterdir() if is_nifti(file) and _number(file) is not None)
     members = sorted(_by_prefix(files).get(_prefix(path), []))
     return members if path in members and _are_channels(members) else [path]
 
 
 def _by_prefix(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Files whose names differ only in nnU-Net's number, together."""
+    """Group files whose names differ only in nnU-Net's channel number."""
     groups: dict[str, list[Path]] = {}
     for file in files:
         groups.setdefault(_prefix(file), []).append(file)
@@ -118,7 +118,7 @@ def _by_prefix(files: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def _cases(members: list[Path], channels: int) -> list[Input]:
-    """The cases among files that have one prefix: one of several channels, or several whose names end in a number."""
+    """Return the cases in files with one prefix: one case of several channels, or several cases with numbered names."""
     if len(members) == 1:
         file = members[0]
         return [Input(stem(file) if _number(file) else _prefix(file), (file,))]
@@ -127,7 +127,7 @@ def _cases(members: list[Path], channels: int) -> list[Input]:
     if channels == 1:
         return [Input(stem(file), (file,)) for file in members]
     raise InputError(
-        f"{' and '.join(file.name for file in members)} in {members[0].parent} are no whole case: "
+        f"{' and '.join(file.name for file in members)} in {members[0].parent} are not one complete case: "
         f"channels are numbered _0000, _0001 and so on; rename them"
     )
 

@@ -1,7 +1,8 @@
-"""A network for prediction on a CPU, most of whose products are of 8-bit integers.
+"""Converts a network to 8-bit integer products, for prediction on a CPU.
 
-Weights are rounded once, with a scale for each output channel. What goes into a layer is rounded at every call, to 256
-steps between the least and the largest value in the batch. The products are added up in 32 bits and go on as float32.
+Weights are rounded once, with one scale for each output channel. The input of a layer is rounded at every call, to 256
+steps between the smallest and the largest value in the batch. The products are summed in 32 bits and converted to
+float32.
 """
 
 from __future__ import annotations
@@ -17,23 +18,23 @@ from vitrim.models.layers import UpConvs, double_by_interpolation
 from vitrim.models.network import Network
 
 FEWEST_CHANNELS = 32
-"""Convolutions of fewer channels, in or out, stay in float32: they see the image itself, or cost little."""
+"""Convolutions with fewer input or output channels stay in float32: they read the image itself, or cost little."""
 
 
 def to_int8(network: Network) -> Network:
     """Return a copy, for prediction on this CPU only, with linear layers and most convolutions in 8-bit integers.
 
-    The CNNs before or beside a transformer stay in float32 (`Network.float32_parts`). They are some 50 layers deep and
-    add up the rounding: with them in integers, Dice with the float32 labels of TransUNet falls to 0.963; with all that
-    comes after them in integers it is 0.997. Their maps are large and thin, so that rounding takes the time that the
-    products save.
+    The CNNs before or beside a transformer stay in float32 (`Network.float32_parts`). They have about 50 layers, and
+    rounding errors add up: with the CNN in integers, the Dice of TransUNet's labels against its float32 labels falls
+    to 0.963; with only the later layers in integers it is 0.997. Their feature maps are also large with few channels,
+    so rounding takes as much time as the integer products save.
 
-    `network` has been folded (`vitrim.inference.folding`) and is in eval mode; it is not changed. The logits are near
-    its own, not equal to them, and depend a little on which images are in a batch together. InputError where the
-    processor multiplies 8-bit integers no faster than float32 (without VNNI they would even overflow).
+    `network` must be folded (`vitrim.inference.folding`) and in eval mode; it does not change. The logits are close to
+    the float32 logits, not equal, and depend slightly on the other images of the batch. Raises InputError if the
+    processor has no VNNI: then integer products are not faster than float32 and can overflow.
     """
     if not cpu_has_int8():
-        raise InputError("this processor has no instructions for 8-bit integers (VNNI); take another precision")
+        raise InputError("this processor has no instructions for 8-bit integers (VNNI); choose another precision")
     rounded = copy.deepcopy(network)
     for name, layer in list(rounded.named_modules()):
         if type(layer) is nn.Linear:
@@ -47,7 +48,7 @@ def to_int8(network: Network) -> Network:
 
 
 class Int8Linear(nn.Module):
-    """A linear layer: (..., in) float32 in, (..., out) float32 out."""
+    """A linear layer in 8-bit integers: (..., in) float32 to (..., out) float32."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
@@ -57,7 +58,7 @@ class Int8Linear(nn.Module):
         self.bias = layer.bias
 
     def forward(self, input: Tensor) -> Tensor:
-        """The product, to rounding."""
+        """Return the rounded product."""
         steps, scale, zero = quantised(input)
         return torch.ops.onednn.qlinear_pointwise(
             steps, scale, zero, self.weight, self.scales, self.zeros, self.bias, 1.0, 0, torch.float32, "none", [], ""
@@ -65,7 +66,7 @@ class Int8Linear(nn.Module):
 
 
 class Int8Conv2d(nn.Module):
-    """A convolution: (B, in, H, W) float32 in, (B, out, H', W') float32 out."""
+    """A convolution in 8-bit integers: (B, in, H, W) float32 to (B, out, H', W') float32."""
 
     def __init__(self, layer: nn.Conv2d) -> None:
         super().__init__()
@@ -75,15 +76,15 @@ class Int8Conv2d(nn.Module):
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
         self.weight = torch.ops.onednn.qconv_prepack(weight, self.scales, 1.0, 0, *self.how, None)
         self.bias = layer.bias
-        # oneDNN's 1 x 1 convolution of many channels is 8 times slower where zero is step 0, as it is after a ReLU
+        # oneDNN's 1 x 1 convolution of many channels is 8 times slower if zero is step 0, as it is after a ReLU
         self.least_zero = int(layer.kernel_size == (1, 1))
 
     def forward(self, input: Tensor) -> Tensor:
-        """The convolution, to rounding."""
+        """Return the rounded convolution."""
         return self.of_steps(*quantised(input.contiguous(memory_format=torch.channels_last), self.least_zero))
 
     def of_steps(self, steps: Tensor, scale: float, zero: int) -> Tensor:
-        """The convolution of the values scale * (steps - zero)."""
+        """Return the convolution of the values scale * (steps - zero)."""
         return torch.ops.onednn.qconv_pointwise(
             *(steps, scale, zero, self.weight, self.scales, self.zeros, self.bias, *self.how),
             *(1.0, 0, torch.float32, "none", [], ""),
@@ -91,9 +92,9 @@ class Int8Conv2d(nn.Module):
 
 
 class Int8UpConvs(nn.Module):
-    """`UpConvs` whose first convolution is an `Int8Conv2d`; what goes into it is at its full size only as steps.
+    """`UpConvs` with an `Int8Conv2d` as first convolution. Its input exists at full size only as 8-bit steps.
 
-    Interpolation makes no value beyond those there are, so that the range is known before it.
+    Interpolated values stay within the range of the input, so the scale is known before interpolation.
     """
 
     def __init__(self, stage: UpConvs) -> None:
@@ -103,7 +104,7 @@ class Int8UpConvs(nn.Module):
         self.first, self.others = first, nn.Sequential(*others)
 
     def forward(self, input: Tensor, skip: Tensor | None = None) -> Tensor:
-        """As of `UpConvs`, to rounding."""
+        """Return the rounded result of `UpConvs`."""
         count, below, height, width = input.shape
         size = (count, below + (0 if skip is None else skip.shape[1]), 2 * height, 2 * width)
         steps = torch.empty(size, dtype=torch.uint8, memory_format=torch.channels_last)
@@ -117,10 +118,10 @@ class Int8UpConvs(nn.Module):
 
 
 def quantised(values: Tensor, least_zero: int = 0) -> tuple[Tensor, float, int]:
-    """Steps (uint8, of the shape and layout of `values`), scale and zero: values = scale * (steps - zero).
+    """Return steps (uint8, shape and layout of `values`), scale and zero, with values = scale * (steps - zero).
 
-    Zero is a step of its own, at least `least_zero`, so that padding stays exact. Values that are not finite give a
-    scale that is not.
+    The value 0 is exactly one step, number `least_zero` or higher, so that padding stays exact. If `values` are not
+    all finite, the scale is not finite.
     """
     if not values.is_contiguous(memory_format=torch.channels_last if values.ndim == 4 else torch.contiguous_format):
         values = values.contiguous()
@@ -132,8 +133,8 @@ def quantised(values: Tensor, least_zero: int = 0) -> tuple[Tensor, float, int]:
 
 
 def _scale(tensors: list[Tensor], least_zero: int = 0) -> tuple[float, int]:
-    """What 256 steps from the least to the greatest value in any of the tensors are apart, and which step is zero."""
-    # over memory as it lies: torch's minimum and maximum are many times slower over channels_last
+    """Return the width of 256 steps from the smallest to the largest value in all tensors, and the step of zero."""
+    # in memory order: torch's minimum and maximum are many times slower over channels_last
     lows, highs = zip(*(torch.aminmax(_as_it_lies(tensor)) for tensor in tensors), strict=True)
     low, high = float(torch.stack(lows).min().clamp(max=0)), float(torch.stack(highs).max().clamp(min=0))
     low = min(low, -high * least_zero / (255 - least_zero))
@@ -142,12 +143,12 @@ def _scale(tensors: list[Tensor], least_zero: int = 0) -> tuple[float, int]:
 
 
 def _round_into(steps: Tensor, values: Tensor, scale: float, zero: int) -> None:
-    """Write the steps of `values` into `steps`, of the same shape."""
+    """Write the steps of `values` into `steps`, which has the same shape."""
     steps.copy_((values * (1 / scale)).add_(zero + 0.5).clamp_(0, 255))
 
 
 def _as_it_lies(values: Tensor) -> Tensor:
-    """A view (B, n) of a contiguous or channels_last tensor in the order of its memory."""
+    """Return a view (B, n) of a contiguous or channels_last tensor, in memory order."""
     return (values if values.is_contiguous() else values.permute(0, 2, 3, 1)).view(len(values), -1)
 
 
@@ -156,7 +157,7 @@ def _layers(stage: UpConvs) -> list[nn.Module]:
 
 
 def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights (out, ...) as int8, and the scale of each output channel (out,)."""
+    """Return the weights (out, ...) as int8, and the scale of each output channel (out,)."""
     scales = (weight.detach().flatten(1).abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
     steps = (weight.detach() / scales.view(-1, *(1,) * (weight.ndim - 1))).round().to(torch.int8)
     return steps, scales

@@ -1,4 +1,4 @@
-"""Runs an ONNX file that `vitrim export` wrote, with ONNX Runtime; no network of torch's is built."""
+"""Runs an ONNX file that `vitrim export` wrote, with ONNX Runtime and without a torch network."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from vitrim.errors import InputError
 from vitrim.files import sha256
 
 KEY = "vitrim"
-"""Where in the file's metadata vitrim's own lie, as JSON."""
+"""Key of vitrim's JSON in the metadata of the ONNX file."""
 
 FORMAT = 1
-"""Changes when an older vitrim could no longer read what this one writes."""
+"""Format version of that JSON. It changes when an older vitrim can no longer read it."""
 
 
 @dataclass
 class OnnxEngine:
-    """A network in ONNX Runtime, on its GPU if the package has that, else on the processor."""
+    """A network in ONNX Runtime, on the GPU if the installed package supports CUDA, else on the CPU."""
 
     session: Any
     identity: str
@@ -40,25 +40,25 @@ class OnnxEngine:
 
     @classmethod
     def open(cls, path: Path) -> OnnxEngine:
-        """Read a file of `vitrim export`; InputError if it is not one, or if ONNX Runtime is missing."""
+        """Read a file of `vitrim export`. Raises InputError if it is not one, or if ONNX Runtime is missing."""
         if not path.is_file():
             raise InputError(f"no such file: {path}")
         runtime = optional("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 3
-        # what torch was told to take (OMP_NUM_THREADS, a container's share) holds for this one too
+        # torch's thread limit (OMP_NUM_THREADS, a container's share) also applies to ONNX Runtime
         options.intra_op_num_threads = torch.get_num_threads()
         there = runtime.get_available_providers()
         providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in there]
         try:
             session = runtime.InferenceSession(path, options, providers=providers)
-        except Exception as error:  # the runtime's exceptions have no common class
+        except Exception as error:  # ONNX Runtime's exceptions have no common class
             raise InputError(f"cannot read {path} as ONNX: {' '.join(str(error).split())[:200]}") from error
         about = session.get_modelmeta().custom_metadata_map.get(KEY)
         if about is None:
             raise InputError(
-                f"{path} was not written by `vitrim export`: it does not say what network it is, nor how its images "
-                f"are prepared; export the network's checkpoint again"
+                f"{path} has no vitrim metadata (network and preparation of images); export the network's checkpoint "
+                f"with `vitrim export`"
             )
         try:
             content = json.loads(about)
@@ -69,16 +69,16 @@ class OnnxEngine:
         except ValidationError as error:
             raise InputError(f"{path}: {explain(error, NetworkConfig)}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} does not hold what vitrim writes there; export the network again") from error
+            raise InputError(f"{path} has damaged vitrim metadata; export the network again") from error
         return cls(session, sha256(path), config.in_chans, config.image_size, config.num_classes, recipe)
 
     def __call__(self, images: np.ndarray) -> Tensor:
-        """Logits (B, K, H, W) of images (B, C, H, W), float32."""
+        """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""
         return torch.from_numpy(self.session.run(None, {"images": np.ascontiguousarray(images)})[0])
 
 
 def optional(name: str) -> Any:
-    """A module of the extra `onnx`; InputError, with what to install, where it is missing."""
+    """Import a module of the extra `onnx`. Raises InputError, which names the extra, if it is missing."""
     try:
         return import_module(name)
     except ImportError as error:

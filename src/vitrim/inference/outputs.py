@@ -1,7 +1,7 @@
-"""Writing label maps and probabilities as NIfTI on the grid of the image that they belong to.
+"""Writes label maps and probabilities as NIfTI, on the grid of their image.
 
-Each file says in a comment (a NIfTI header extension) which network made it from which image, so that work that was
-interrupted goes on where it was, and nothing that came from elsewhere is taken for a result.
+Each file stores its provenance in a comment (a NIfTI header extension): which network made it from which image. So an
+interrupted prediction can resume, and files from other sources are not mistaken for results.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from vitrim.data.io import UNREADABLE
 from vitrim.files import replacing
 
 COMMENT = 6
-"""NIfTI's code of an extension that is plain text."""
+"""NIfTI's code for an extension of plain text."""
 
 MILLILITRES = {"meter": 1e6, "micron": 1e-12}
-"""Of a cubic unit; millimetres otherwise, which nearly all files are in."""
+"""Millilitres in one cubic unit of length. Other units count as millimetres, which nearly all files use."""
 
 Origin = dict[str, str]
-"""What a prediction depends on: digests of network, image and preparation."""
+"""Provenance of a prediction: vitrim's version, precision, and digests of network, image and preparation."""
 
 
 def write_labels(path: Path, labels: np.ndarray, image: Any, origin: Origin) -> None:
-    """Write labels (X, Y, Z), uint8, with grid, affine, orientation codes, units and description of `image`."""
+    """Write labels (X, Y, Z), uint8, with the grid, affine, orientation codes, units and description of `image`."""
     shape = image.shape if np.prod(image.shape) == labels.size else labels.shape
     result = _like(image, labels.reshape(shape), origin)
     result.header.set_intent("label")
@@ -40,7 +40,7 @@ def write_labels(path: Path, labels: np.ndarray, image: Any, origin: Origin) -> 
 
 
 def write_probabilities(path: Path, classes: Iterable[np.ndarray], count: int, image: Any, origin: Origin) -> None:
-    """Write probabilities as float32 (X, Y, Z, K); `classes` gives K maps (X, Y, Z), of which one is held at a time."""
+    """Write probabilities as float32 (X, Y, Z, K). `classes` yields K maps (X, Y, Z); one is in memory at a time."""
     result = _like(image, np.broadcast_to(np.float32(0), (*_space(image), count)), origin)
     header = result.header
     header.set_slope_inter(1, 0)
@@ -52,7 +52,7 @@ def write_probabilities(path: Path, classes: Iterable[np.ndarray], count: int, i
 
 
 def read_origin(path: Path) -> Origin | None:
-    """What the file at `path` was made from; None if it does not say, or is not readable."""
+    """Return the provenance stored in the file at `path`; None if there is none or the file is unreadable."""
     try:
         extensions = nib.load(path).header.extensions
         for extension in extensions:
@@ -66,12 +66,12 @@ def read_origin(path: Path) -> Origin | None:
 
 
 def are_probabilities(path: Path) -> bool:
-    """Whether `write_probabilities` wrote this file; a label map of a case of such a name is none."""
+    """Whether `write_probabilities` wrote this file. A label map with such a file name does not count."""
     return read_origin(path) is not None and nib.load(path).header.get_intent()[0] != "label"
 
 
 def millilitres(image: Any) -> float | None:
-    """Volume of a voxel in ml; None where the header knows no spacing."""
+    """Return the volume of a voxel in ml; None if the header has no spacing."""
     header = image.header
     unit = header.get_xyzt_units()[0] if hasattr(header, "get_xyzt_units") else "unknown"
     known = unit != "unknown" or header.get("sform_code", 0) > 0 or header.get("qform_code", 0) > 0
@@ -81,7 +81,7 @@ def millilitres(image: Any) -> float | None:
 
 
 def _like(image: Any, array: np.ndarray, origin: Origin) -> Any:
-    """A NIfTI image of `array` under the header of `image`, as far as that still holds."""
+    """Return a NIfTI image of `array` with the header of `image`, without the fields that no longer apply."""
     kind = nib.Nifti2Image if isinstance(image, nib.Nifti2Image) else nib.Nifti1Image
     header = image.header.copy() if isinstance(image, nib.Nifti1Pair) else None
     result = kind(array, image.affine, header, dtype=array.dtype)
@@ -89,7 +89,7 @@ def _like(image: Any, array: np.ndarray, origin: Origin) -> Any:
     result.header.set_intent("none")
     result.header.extensions.clear()
     result.header.extensions.append(Nifti1Extension(COMMENT, json.dumps({"vitrim": origin}).encode()))
-    result.header["vox_offset"] = 0  # found anew, behind the extension
+    result.header["vox_offset"] = 0  # nibabel computes it again, after the extension
     return result
 
 
@@ -100,10 +100,10 @@ def _space(image: Any) -> tuple[int, int, int]:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[IO[bytes]]:
-    """A stream, compressed if the name says so, whose content appears at `path` once it is whole."""
+    """Open a stream, compressed if the name ends in .gz. Its content appears at `path` once it is complete."""
     with replacing(path) as temporary, temporary.open("wb") as raw:
         if path.name.endswith(".gz"):
-            # no name and no time in it: the same prediction gives the same bytes
+            # without name and time, the same prediction gives the same bytes
             with gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as zipped:
                 yield zipped  # type: ignore[misc]
         else:

@@ -1,4 +1,4 @@
-"""A network for prediction on a CPU that takes a batch apart where maps are large, so that they stay in the cache."""
+"""Runs the parts of a network with large feature maps image by image, so that the maps stay in the CPU's cache."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from vitrim.models.layers import TwoConvs, UpBlocks
 from vitrim.models.network import Network
 
 PARTS = (ResNetStage, TwoConvs, UpBlocks)
-"""Several convolutions, from one map (and a skip) to one map."""
+"""Parts that can run image by image: several convolutions from one feature map (and a skip) to one feature map."""
 
 
 def large_maps_by_image(network: Network) -> Network:
-    """Return a copy of `network`, which is in eval mode: each part whose map outweighs its weights runs image by image.
+    """Return a copy of `network` in which parts whose feature map has more values than weights run image by image.
 
-    Other parts run on the batch, since to read their weights again for each image would cost more. The logits are the
-    same, to rounding, and less memory is needed. The two networks share their weights.
+    `network` must be in eval mode. Other parts run on the whole batch, because reading their weights for each image
+    would cost more. The logits are the same (to rounding) and need less memory. Both networks share their weights.
     """
     apart = copy.deepcopy(network, {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())})
     parts = {name: part for name, part in apart.named_modules() if isinstance(part, PARTS)}
@@ -42,14 +42,14 @@ def large_maps_by_image(network: Network) -> Network:
 
 
 class ByImage(nn.Module):
-    """What `part` makes of each image of a batch by itself."""
+    """Runs `part` on each image of a batch separately."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
         self.part = part
 
     def forward(self, *maps: Tensor | None) -> Tensor:
-        """As of `part`."""
+        """Return the result of `part` for the whole batch."""
         count = next(len(one) for one in maps if one is not None)
         images = ([None] * count if one is None else one.split(1) for one in maps)
         return torch.cat([self.part(*image) for image in zip(*images, strict=True)])

@@ -1,4 +1,4 @@
-"""Predicting many volumes: one is read and prepared, one computed and one written, all at the same time."""
+"""Predicts many cases. Reading the next case, computing one and writing the previous one run at the same time."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from vitrim.inference.outputs import (
 from vitrim.progress import Reporter
 
 Draw = Callable[[Path, Loaded, np.ndarray, PreparedCase, dict[int, str]], None]
-"""Draws a prediction (X, Y, Z) of a case into a file; see `vitrim.report.preview`."""
+"""Function that draws a prediction (X, Y, Z) of a case into a file; see `vitrim.report.preview`."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the prediction of a case goes."""
+    """The output files for one case."""
 
     case: Input
     labels: Path
@@ -47,19 +47,19 @@ class Target:
 
     @property
     def wanted(self) -> list[Path]:
-        """The files to be written."""
+        """The files to write."""
         return [path for path in (self.labels, self.probabilities, self.preview) if path is not None]
 
 
 def companions(labels: Path) -> tuple[Path, Path]:
-    """Where the probabilities and the preview go that belong to a label map."""
+    """Return the paths of the probabilities and of the preview for a label map."""
     name = stem(labels)
     return labels.with_name(f"{name}_probabilities.nii.gz"), labels.with_name(f"{name}_preview.png")
 
 
 @dataclass
 class Summary:
-    """What came of it: rows (case, label, structure, voxels, ml), cases that were there before, and failures."""
+    """Result of a run: rows (case, label, structure, voxels, ml), cases kept from before, and why cases failed."""
 
     volumes: list[dict[str, Any]] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
@@ -67,7 +67,7 @@ class Summary:
 
 
 class Prediction:
-    """One network applied to cases; `run` does the work."""
+    """Applies one network to cases; see `run`."""
 
     def __init__(self, engine: Engine, recipe: Recipe, batch_size: int, draw: Draw | None = None) -> None:
         self.engine, self.recipe, self.batch_size, self.draw = engine, recipe, batch_size, draw
@@ -76,16 +76,16 @@ class Prediction:
         self._made_by = {
             "version": vitrim.__version__,
             "network": engine.identity,
-            # the scales of int8 are those of a batch
+            # the scales of int8 depend on the batch
             "precision": engine.precision if engine.precision != "int8" else f"int8, {batch_size} slices at a time",
             "preparation": hashlib.sha256(settings.encode()).hexdigest(),
         }
 
     def run(self, targets: list[Target], reporter: Reporter, overwrite: bool = False) -> Summary:
-        """Predict all `targets`; a case that cannot be read is left out, and its reason kept.
+        """Predict all `targets`. A case that cannot be read is left out; the summary gives the reason.
 
-        What is there already is kept if this network made it from the same image; InputError if it was made otherwise
-        (before anything is computed), unless `overwrite`; also where a file cannot be written.
+        Existing files with the same provenance are kept. Raises InputError, before it computes anything, if an
+        existing file has another provenance, unless `overwrite`. Raises InputError if a file cannot be written.
         """
         summary = Summary()
         done = [] if overwrite else [target for target in targets if self._finished(target)]
@@ -123,7 +123,7 @@ class Prediction:
         return loaded, self.preparation.apply(loaded.volume), self._origin(target.case)
 
     def _channels(self, images: np.ndarray) -> np.ndarray:
-        """Images (S, C, H, W) with as many channels as the network takes."""
+        """Return images (S, C, H, W) with as many channels as the network takes; a single channel is repeated."""
         return images if images.shape[1] == self.engine.channels else images.repeat(self.engine.channels, axis=1)
 
     def _write(
@@ -135,7 +135,7 @@ class Prediction:
         labels: np.ndarray,
         chances: np.ndarray | None,
     ) -> list[dict[str, Any]]:
-        """Take a prediction back to its grid and write it, the label map last: where it is, all is."""
+        """Resample a prediction to the case's grid and write it, the label map last: it marks the case as complete."""
         volume = restore(labels, prepared.record)
         self._clear(target, origin)
         if target.probabilities is not None and chances is not None:
@@ -164,9 +164,9 @@ class Prediction:
         return {**self._made_by, "image": " ".join(sha256(file) for file in case.files)}
 
     def _clear(self, target: Target, origin: Origin) -> None:
-        """Remove an earlier prediction of the case that was made otherwise, and all of ours that belongs to it.
+        """Remove an earlier prediction of the case with another provenance, with its probabilities and preview.
 
-        What is written beside a label map, or is left there, then never belongs to another one.
+        So the files next to a label map always belong to that label map.
         """
         probabilities, preview = companions(target.labels)
         if not target.labels.exists() or _otherwise(read_origin(target.labels), origin):
@@ -176,7 +176,7 @@ class Prediction:
             probabilities.unlink()
 
     def _finished(self, target: Target) -> bool:
-        """Whether all that is wanted is there; InputError if it, or what would stand beside it, was made otherwise."""
+        """Whether all files exist. Raises InputError if one, or probabilities next to it, has another provenance."""
         there = [path for path in target.wanted if path.exists()]
         beside = companions(target.labels)[0]
         left = [beside] if beside not in there and are_probabilities(beside) else []
@@ -189,7 +189,7 @@ class Prediction:
             if found is None or other:
                 how = f"with another {' and '.join(other)}" if found else "by something else"
                 if found and not found.keys() >= expected.keys():
-                    how = f"by vitrim {found.get('version', 'of unknown version')}, which does not say all that counts"
+                    how = f"by vitrim {found.get('version', 'of unknown version')}, with an incomplete provenance"
                 raise InputError(
                     f"{path} exists and was made {how}; replace it with --overwrite, or choose another OUT"
                 )
@@ -197,14 +197,14 @@ class Prediction:
 
 
 def _otherwise(found: Origin | None, expected: Origin) -> list[str]:
-    """In what the origin of one of our files differs from the expected one."""
+    """Return the keys in which the provenance of a file differs from the expected one; none if `found` is None."""
     if found is None:
         return []
     return [key for key in ("network", "precision", "image", "preparation") if found.get(key) != expected[key]]
 
 
 def check_writable(folder: Path) -> None:
-    """Make `folder`, and see that files can be written there; InputError if not."""
+    """Create `folder` and check that it is writable. Raises InputError if not."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -216,7 +216,7 @@ def check_writable(folder: Path) -> None:
 def _ahead(
     pool: ThreadPoolExecutor, work: Callable[[Target], Any], targets: list[Target]
 ) -> Iterator[tuple[Target, Future[Any]]]:
-    """Each target with its work in the pool, begun while the one before it is used; never more than one ahead."""
+    """Yield each target with its work in the pool. The work starts one target ahead, never more."""
     coming = pool.submit(work, targets[0]) if targets else None
     for number, target in enumerate(targets):
         assert coming is not None
@@ -228,11 +228,11 @@ def _ahead(
 
 
 def _finished_writing(target: Target, written: Future[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Wait until a case is written; InputError if it could not be, since then no other can."""
+    """Wait until a case is written. Raises InputError if that fails: then no other case can be written either."""
     try:
         return written.result()
     except OSError as error:
         raise InputError(
-            f"cannot write {target.labels}: {error.strerror or error}; what is finished stays, and the same command "
-            f"goes on from there"
+            f"cannot write {target.labels}: {error.strerror or error}; finished cases stay, and the same command "
+            f"continues with the others"
         ) from error

@@ -1,4 +1,4 @@
-"""Runs a network in torch as fast as this machine does."""
+"""Runs a network in torch, in the fastest form for this machine."""
 
 from __future__ import annotations
 
@@ -41,21 +41,21 @@ class TorchEngine:
 
     @classmethod
     def open(cls, checkpoint: Path, precision: str = "auto") -> TorchEngine:
-        """Read the network in the folder `checkpoint` and fold it, for the GPU if there is one.
+        """Read the network in the folder `checkpoint` and fold it. It runs on the GPU if there is one.
 
-        InputError if there is no network or it is damaged; also where int8 is asked for and is not to be had.
+        Raises InputError if the network is missing or damaged, or if `precision` is int8 and int8 is not available.
         """
         network = fold_for_inference(load_model(checkpoint))
         hardware = Hardware.choose()
         if precision == "int8" and hardware.device == "gpu":
-            raise InputError("int8 is for processors, and this machine has a GPU; leave --precision out for bf16 on it")
+            raise InputError("int8 runs on a CPU only, and this machine has a GPU; leave --precision out to use it")
         if precision == "auto":
             precision = "bf16" if hardware.precision == "bf16-mixed" else "float32"
         identity = sha256(checkpoint / "model.safetensors")
         return cls(network, identity, stored_recipe(checkpoint), hardware.torch_device, precision)
 
     def __call__(self, images: np.ndarray) -> Tensor:
-        """Logits (B, K, H, W) of images (B, C, H, W), float32."""
+        """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""
         batch = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
         try:
             with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -147,8 +147,8 @@ def latex(table: Table, caption: str, label: str) -> str:
 def _tabular(table: Table, columns: Sequence[int]) -> str:
     """Some columns as a tabular, with room between models; pandas sets it."""
     frame = pd.DataFrame([[row[i].text for i in columns] for row in table.rows])
-    headings = [tex_escape(table.columns[i].heading) for i in columns]
-    style = frame.style.format(tex_escape).relabel_index(headings, axis=1).hide(axis="index")
+    frame.columns = pd.Index([tex_escape(table.columns[i].heading) for i in columns])
+    style = frame.style.format(tex_escape).hide(axis="index")
     form = "".join("r" if table.columns[i].number else "l" for i in columns)
     lines = style.to_latex(hrules=True, column_format=form).rstrip().splitlines()
     start = next(n for n, line in enumerate(lines) if line == r"\midrule") + 1

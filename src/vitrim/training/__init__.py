@@ -1,1 +1,1 @@
-"""Training: the loop, how it resumes, several devices, distillation, loggers."""
+"""Training: loop, resuming, several devices, distillation, loggers."""

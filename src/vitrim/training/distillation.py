@@ -1,4 +1,4 @@
-"""Training a truncated network on: from its surviving weights, by itself or with the full network as teacher."""
+"""Trains a truncated network further from its kept weights, alone or with the full network as teacher."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from vitrim.progress import Stage
 from vitrim.training.loop import Training, train_network
 
 TEMPERATURE = 2.0
-"""Of the soft labels."""
+"""Temperature of the soft labels."""
 SOFT_LABELS, HIDDEN_STATES = 1.0, 1.0
-"""Weights of the teacher's two terms beside the loss on the reference, whose weight is 1."""
+"""Weights of the teacher's two loss terms; the loss on the reference has weight 1."""
 
 
 def recover(
@@ -36,21 +36,21 @@ def recover(
     stage: Stage | None = None,
     **options: Any,
 ) -> Training:
-    """Train `small` on, in place, as `train_network` does; with a `teacher`, distil from it (Hinton et al. 2015).
+    """Train `small` further, in place, with `train_network`; with a `teacher`, distil from it (Hinton et al. 2015).
 
-    Distilling adds two terms to the loss: the Kullback-Leibler divergence of the class probabilities of every pixel
-    from the teacher's, both softened by a temperature of 2 and scaled by its square; and the squared distance of the
-    tokens after each block from those after the same block of the teacher, relative to the variance of the latter,
-    mean over the blocks that were kept. `kept` says which of the teacher's blocks those are (the first ones by
-    default). The teacher does not change. `options` go to `train`.
+    Distillation adds two terms to the loss. The first is the Kullback-Leibler divergence of each pixel's class
+    probabilities from the teacher's, both softened by a temperature of 2, times the squared temperature. The second is
+    the squared distance between the tokens after each block and after the same block of the teacher, relative to the
+    variance of the teacher's tokens, mean over the kept blocks. `kept` lists these blocks of the teacher (by default
+    the first ones). The teacher does not change. `options` go to `train_network`.
 
-    Raises InputError where teacher and network do not go together, or as `train`.
+    Raises InputError if teacher and network do not match, or as `train_network` does.
     """
     if teacher is None:
         return train_network(small, data, config, seed, stage, **options)
     kept = tuple(range(1, small.depth + 1)) if kept is None else kept
     if len(kept) != small.depth or any(not 1 <= block <= teacher.depth for block in kept):
-        raise InputError(f"the teacher has {teacher.depth} blocks, the network {small.depth}: {kept} are not its own")
+        raise InputError(f"kept must name {small.depth} of the teacher's {teacher.depth} blocks, but it is {kept}")
     training = teacher.training
     theirs = [teacher.blocks[block - 1] for block in kept]
     with tokens_after(list(small.blocks)) as mine, tokens_after(theirs) as wanted:
@@ -63,7 +63,7 @@ def recover(
 
 
 class _Teaching:
-    """The teacher's part of the loss, of a batch that the network has just seen."""
+    """The teacher's loss terms, for the batch that the network has just computed."""
 
     def __init__(self, teacher: nn.Module, mine: dict[int, Tensor], wanted: dict[int, Tensor]) -> None:
         self.teacher, self.mine, self.wanted = teacher, mine, wanted
@@ -72,7 +72,7 @@ class _Teaching:
         with torch.no_grad():
             theirs = self.teacher.to(images.device)(images).float()  # (B, K, H, W)
         if theirs.shape != logits.shape:
-            raise InputError(f"the teacher gives {tuple(theirs.shape)}, the network {tuple(logits.shape)}")
+            raise InputError(f"logits differ in shape: teacher {tuple(theirs.shape)}, network {tuple(logits.shape)}")
         loss = SOFT_LABELS * soft_label_loss(logits, theirs)
         if self.mine:
             distances = [token_loss(self.mine[n], self.wanted[n]) for n in self.mine]
@@ -81,7 +81,7 @@ class _Teaching:
 
 
 def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float = TEMPERATURE) -> Tensor:
-    """Divergence of the class probabilities (B, K, ...) from the teacher's, mean over pixels, times temperature²."""
+    """Return the divergence of class probabilities (B, K, ...) from the teacher's, mean over pixels, × temperature²."""
     mine = F.log_softmax(logits / temperature, dim=1)
     theirs = F.log_softmax(teacher / temperature, dim=1)
     pixels = logits.numel() / logits.shape[1]
@@ -89,13 +89,13 @@ def soft_label_loss(logits: Tensor, teacher: Tensor, temperature: float = TEMPER
 
 
 def token_loss(tokens: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared distance of tokens (B, N, dim) from the teacher's, relative to the variance of the teacher's."""
+    """Return the mean squared distance of tokens (B, N, dim) from the teacher's, relative to the latter's variance."""
     return F.mse_loss(tokens.float(), teacher.float()) / teacher.float().var().clamp_min(1e-6)
 
 
 @contextmanager
 def tokens_after(blocks: list[nn.Module]) -> Iterator[dict[int, Tensor]]:
-    """Give a dictionary that holds, after each forward pass, the tokens that each of `blocks` handed on."""
+    """Give a dictionary that holds, after each forward pass, the output tokens of each of `blocks`."""
     tokens: dict[int, Tensor] = {}
     hooks = [block.register_forward_hook(_Note(tokens, index)) for index, block in enumerate(blocks)]
     try:
@@ -106,7 +106,7 @@ def tokens_after(blocks: list[nn.Module]) -> Iterator[dict[int, Tensor]]:
 
 
 class _Note:
-    """A hook that keeps a block's tokens; no function, since it goes with its network into other processes."""
+    """A hook that stores a block's tokens; a class, because it is pickled with the network for other processes."""
 
     def __init__(self, tokens: dict[int, Tensor], index: int) -> None:
         self.tokens, self.index = tokens, index

@@ -1,4 +1,4 @@
-"""One training on several devices: each takes its part of every batch, and the numbers stay those of one device."""
+"""Training on several devices: each processes a part of every batch, and results are those of one device."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from vitrim.config.schema import TrainConfig
 from vitrim.errors import InputError
 
 TIMEOUT = 600.0
-"""Seconds after which a machine that waits for another, to begin or at any step, gives up."""
+"""Seconds that a machine waits for another one, at the start or at any step, before it gives up."""
 
 
 @dataclass(frozen=True)
 class Rendezvous:
-    """Where the machines of one training meet, and which of them this one is."""
+    """The rendezvous of the machines of one training: an address and a port, and the node number of this machine."""
 
     node: int
-    """Counted from 0; node 0 is the machine at `address`."""
+    """Number of this machine, counted from 0; node 0 is the machine at `address`."""
     address: str
     port: int
 
 
 def rendezvous(nodes: int) -> Rendezvous:
-    """What the environment says: MASTER_ADDR, MASTER_PORT, and NODE_RANK, GROUP_RANK or SLURM_NODEID.
+    """Read the rendezvous from the environment: MASTER_ADDR, MASTER_PORT, and NODE_RANK, GROUP_RANK or SLURM_NODEID.
 
-    InputError where it does not, or where this machine is none of `nodes`.
+    Raises InputError if a variable is missing or is no valid number, or if the node number is not below `nodes`.
     """
     node = next((name for name in ("NODE_RANK", "GROUP_RANK", "SLURM_NODEID") if name in os.environ), "NODE_RANK")
     for name in ("MASTER_ADDR", "MASTER_PORT", node):
@@ -52,49 +52,49 @@ def rendezvous(nodes: int) -> Rendezvous:
         raise InputError(f"{node} is {number}, but there are {nodes} nodes, counted from 0; set --nodes")
     port = _number("MASTER_PORT")
     if not 1 <= port < 65535:
-        raise InputError(f"MASTER_PORT is {port}; it and the next have to be ports: choose one from 1024 to 65534")
+        raise InputError(f"MASTER_PORT is {port}; it and the next number must be ports: choose one from 1024 to 65534")
     return Rendezvous(number, os.environ["MASTER_ADDR"], port)
 
 
 def _number(name: str) -> int:
     text = os.environ[name]
     if not (text.isascii() and text.isdigit()):
-        raise InputError(f"{name} is {text!r} in the environment, which is no number from 0 on")
+        raise InputError(f"{name} is {text!r} in the environment; it must be a whole number, 0 or larger")
     return int(text)
 
 
 def make_fabric(config: TrainConfig, here: Rendezvous | None = None) -> Fabric:
-    """Lightning's Fabric for a training configuration. Several machines meet at `here`, or where the environment says.
+    """Return Lightning's Fabric for a training configuration.
 
-    Raises InputError as `rendezvous`.
+    Several machines meet at `here`, or at the rendezvous in the environment. Raises InputError as `rendezvous` does.
     """
     _quiet()
-    # Processes are started here, also in a job of SLURM's, whose tasks Lightning would take for parts of the training.
+    # This function starts the processes. In a SLURM job, Lightning would use the job's tasks as training processes.
     common: dict[str, Any] = {"accelerator": config.device, "precision": config.precision}
     if config.processes == 1:
         return Fabric(**common, devices=1, plugins=[LightningEnvironment()])
     environment = LightningEnvironment() if config.nodes == 1 else _AtRendezvous(here or rendezvous(config.nodes))
-    # Spawned processes leave this one, which holds the study, alone.
+    # With spawn, this process, which runs the study, stays outside the training.
     strategy = DDPStrategy(start_method="spawn", timeout=timedelta(seconds=TIMEOUT))
     return Fabric(**common, devices=config.devices, num_nodes=config.nodes, strategy=strategy, plugins=[environment])
 
 
 def _quiet() -> None:
-    """Silence Lightning's advice (workers, tips, devices), which is not for the user of a study."""
+    """Hide Lightning's advice (workers, tips, devices), which does not help the user of a study."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", message=r".*torch\.distributed\.nn.* is deprecated")  # what follows it is private
+    warnings.filterwarnings("ignore", message=r".*torch\.distributed\.nn.* is deprecated")  # its successor is private
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 
 class _AtRendezvous(LightningEnvironment):
-    """Takes from a `Rendezvous` what Lightning would take from the environment."""
+    """Gives Lightning the values of a `Rendezvous` in place of the environment's."""
 
     def __init__(self, place: Rendezvous) -> None:
         super().__init__()
         self.place = place
-        # torchrun's word that it serves a store at the master's port; at the port of this meeting it does not.
+        # torchrun sets this if it serves a store at MASTER_PORT; it serves none at the port of this rendezvous.
         os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
 
     @property
@@ -114,7 +114,7 @@ class _AtRendezvous(LightningEnvironment):
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm over the parts of a batch on all processes; torch's SyncBatchNorm does not run on a CPU."""
+    """BatchNorm over the whole batch of all processes; torch's SyncBatchNorm does not run on a CPU."""
 
     def __init__(self, plain: nn.BatchNorm2d) -> None:
         super().__init__(plain.num_features, plain.eps, plain.momentum)
@@ -122,7 +122,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
         self.after = nn.Sequential(plain.drop, plain.act) if isinstance(plain, BatchNormAct2d) else nn.Identity()
 
     def forward(self, input: Tensor) -> Tensor:
-        """Normalise (B, C, H, W) by the mean and variance over all processes' parts, which are of equal size."""
+        """Normalise (B, C, H, W) by mean and variance over all processes' parts of the batch, which have equal size."""
         if not self.training:
             return self.after(super().forward(input))
         world = torch.distributed.get_world_size()
@@ -144,8 +144,8 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norms(network: nn.Module, device: Device) -> nn.Module:
-    """Replace every BatchNorm2d by a layer that sees the whole batch; names and weights stay."""
-    # Not torch's own conversion: it forgets the activation in timm's BatchNormAct2d.
+    """Replace every BatchNorm2d by a layer that normalises over the whole batch; names and weights stay."""
+    # timm's conversion, because torch's drops the activation in timm's BatchNormAct2d.
     return convert_sync_batchnorm(network) if device == "gpu" else _shared(network)
 
 

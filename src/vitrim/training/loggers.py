@@ -1,4 +1,4 @@
-"""Another of Lightning's loggers beside the CSV that is always written, by its class name."""
+"""Makes an additional Lightning logger by class name. The loss history is always written, also without it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vitrim.errors import InputError
 
 
 def make_logger(name: str | None, folder: Path, key: str) -> Logger | None:
-    """One of Lightning's loggers for one trial, writing into `folder` if it writes files; None for no name.
+    """Make one of Lightning's loggers for the trial `key`; it writes its files into `folder`. None without a name.
 
-    InputError where Lightning has no such logger, or what it needs is not installed.
+    Raises InputError if Lightning has no such logger, or if a package that it needs is not installed.
     """
     if name is None:
         return None
@@ -29,4 +29,4 @@ def make_logger(name: str | None, folder: Path, key: str) -> Logger | None:
         return kind(**{option: value for option, value in wanted.items() if option in accepted})
     except ImportError as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"--logger: {name} cannot be used, what it needs is not installed: {reason}") from error
+        raise InputError(f"--logger: {name} needs a package that is not installed: {reason}") from error

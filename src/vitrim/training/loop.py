@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from lightning.fabric.loggers import Logger
 
 WARM_UP = 0.05
-"""Share of the steps over which `schedule: cosine` rises."""
+"""Share of the steps in which the learning rate of `schedule: cosine` rises."""
 
 ExtraLoss = Callable[[Tensor, Tensor], Tensor]
-"""A term beside the loss: of images (B, C, H, W) and the network's logits for them (B, K, H, W)."""
+"""Function that returns an additional loss term for images (B, C, H, W) and their logits (B, K, H, W)."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """A finished training: `losses` holds one value a step."""
+    """A finished training; `losses` holds one value per step."""
 
     losses: list[float]
     seconds: float
@@ -61,22 +61,22 @@ def train_network(
 
     The network ends on the CPU, in eval mode.
 
-    Loss: the mean of Dice loss over the batch and cross-entropy; optimiser: AdamW (paper, 3.6). Everything random
-    follows from `seed`.
+    Loss: the mean of Dice loss over the batch and cross-entropy; optimiser: AdamW (paper, 3.6). `seed` decides
+    everything random.
 
     Args:
-        stage: shows the progress; it cannot where several devices share the training.
-        state: file that is written at the end of every epoch. If it exists, the training goes on with the epoch after
-            it, and ends with the same numbers as one that never stopped. The caller removes the file.
-        watch: is called after every step; where several devices share the training, in another process.
+        stage: shows the progress; not used if several devices share the training.
+        state: file that is written at the end of every epoch. If it exists, the training resumes with the next epoch
+            and ends with the same numbers as an uninterrupted training. The caller removes the file.
+        watch: called after every step; if several devices share the training, in another process.
         logger: one of Lightning's loggers. It gets the loss and the learning rate.
         extra_loss: a term that is added to the loss.
-        rendezvous: where the machines meet that share the training; by default the environment says it. Each machine
-            calls this function, with the same `state` on a file system that they share. Without a `state`, and on all
-            machines but the first, the result holds no losses and the network stays as it was.
+        rendezvous: where the machines that share the training meet; by default read from the environment. Each machine
+            calls this function with the same `state` on a shared file system. Only node 0 is sure to get the losses
+            and the trained network; on other machines the result can be empty and the network unchanged.
 
     Raises:
-        ConfigurationError: if a batch cannot be shared out among the devices.
+        ConfigurationError: if a batch cannot be divided evenly among the devices.
         DataError: if there are too few slices for a batch.
         InputError: if the loss is not finite, or the network does not return logits.
     """
@@ -87,7 +87,7 @@ def train_network(
         losses, seconds = _train(fabric, network, data, config, seed, state, extra_loss, logger, watch, stage)
         network.eval().cpu()
         return Training(losses, seconds)
-    with tempfile.TemporaryDirectory() as folder:  # the other processes hand the weights over in a file
+    with tempfile.TemporaryDirectory() as folder:  # the other processes return the weights in a file
         path = state or Path(folder) / "state"
         fabric.launch(_train, network, data, config, seed, path, extra_loss, logger, watch, None)
         found = load_state(path) if rendezvous is None or rendezvous.node == 0 else None
@@ -110,7 +110,7 @@ def _train(
     watch: Watch | None,
     stage: Stage | None,
 ) -> tuple[list[float], float]:
-    """The loop itself, in every process that takes part. Gives the loss of every step, and the seconds."""
+    """Run the loop in one process; every process calls it. Return the loss of every step, and the seconds."""
     begin = time.perf_counter()
     fabric.seed_everything(seed, workers=True, verbose=False)
     network = network.to(memory_format=torch.channels_last).train()
@@ -187,23 +187,24 @@ def _train(
 
 
 class SegmentationLoss:
-    """The mean of Dice loss over the batch and cross-entropy, and an extra term where there is one."""
+    """The mean of Dice loss over the batch and cross-entropy, plus the extra loss term if there is one."""
 
     def __init__(self, fabric: Fabric, extra_loss: ExtraLoss | None = None) -> None:
         self.fabric, self.extra_loss = fabric, extra_loss
-        # Dice over the batch, as in the public TransUNet code: a class absent from one slice gives no spurious loss.
+        # Dice over the batch, as in the public TransUNet code: a class absent from one slice adds no loss.
         self.loss = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
 
     def __call__(self, image: Tensor, logits: Any, label: Tensor) -> Tensor:
-        """Loss of images (B, C, H, W), logits (B, K, H, W), labels (B, H, W), to be minimised.
+        """Return the loss to minimise, for images (B, C, H, W), logits (B, K, H, W) and labels (B, H, W).
 
-        On several devices, each with its part of the batch, it is the loss of the whole batch on every one of them.
+        If each of several devices has a part of the batch, every device gets the loss of the whole batch. Raises
+        InputError if `logits` is not a tensor of four axes.
         """
         if not isinstance(logits, Tensor) or logits.ndim != 4:
             raise InputError("the network does not return logits (batch, classes, height, width)")
         own = whole = logits.float()
         if self.fabric.world_size > 1:
-            # Dice is of the whole batch, so the parts are gathered first; the devices then average equal losses.
+            # Dice needs the whole batch, so the parts are gathered first; the devices then average equal losses.
             whole = self.fabric.all_gather(own, sync_grads=True).flatten(0, 1)
             label = self.fabric.all_gather(label).flatten(0, 1)
         loss = self.loss(whole, label[:, None])
@@ -211,7 +212,7 @@ class SegmentationLoss:
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """Learning rate of a step, counted from 0: constant, or a linear rise and then half a cosine down to zero."""
+    """Return the learning rate of a step (from 0): constant, or a linear rise and then half a cosine down to zero."""
     if config.schedule == "constant":
         return config.learning_rate
     warm_up = max(1, round(WARM_UP * steps))
@@ -221,27 +222,27 @@ def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
 
 
 def total_steps(config: TrainConfig, slices: int) -> int:
-    """Optimiser steps of a training on this many slices (the last, incomplete batch of an epoch is dropped)."""
+    """Return the optimiser steps of a training on this many slices; an incomplete last batch of an epoch is dropped."""
     return config.steps or (config.epochs or 0) * (slices // config.batch_size)
 
 
 def check_batch(config: TrainConfig, slices: int) -> None:
-    """Refuse a batch that cannot be filled (DataError), or not be shared out evenly (ConfigurationError)."""
+    """Check the batch. Raises DataError if the slices do not fill it, ConfigurationError as `check_shares` does."""
     if slices < config.batch_size:
         raise DataError(f"{slices} training slices do not fill one batch of {config.batch_size}; lower batch_size")
     check_shares(config)
 
 
 def check_shares(config: TrainConfig) -> None:
-    """Refuse (ConfigurationError) a batch that cannot be shared out evenly among the devices of all machines."""
+    """Check that a batch divides evenly among the devices of all machines. Raises ConfigurationError if not."""
     if config.batch_size % config.processes:
         where = f" of {config.nodes} nodes" if config.nodes > 1 else ""
         raise ConfigurationError(
-            f"training.batch_size {config.batch_size} cannot be shared out evenly among {config.processes} devices"
+            f"training.batch_size {config.batch_size} cannot be divided evenly among {config.processes} devices"
             f"{where}; make it a multiple of {config.processes}"
         )
 
 
 def history_table(training: Training) -> pd.DataFrame:
-    """The loss of every step: columns step (from 1) and loss."""
+    """Return the loss of every step, with columns step (from 1) and loss."""
     return pd.DataFrame({"step": range(1, len(training.losses) + 1), "loss": training.losses})

@@ -1,4 +1,4 @@
-"""The state of a training on disk, from which a training that was killed goes on with the same numbers."""
+"""State of a training on disk. A killed training resumes from it and ends with the same numbers."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from vitrim.files import replacing
 
 @dataclass
 class TrainingState:
-    """Everything that a training needs to go on. Nothing random is kept: all that is drawn follows from the seed."""
+    """Everything that a training needs to resume. It holds no random state, because the seed decides every draw."""
 
     network: dict[str, Any] = field(default_factory=dict)
     optimizer: dict[str, Any] = field(default_factory=dict)
     scaler: dict[str, Any] = field(default_factory=dict)
-    """Of the precision 16-mixed; empty for the others."""
+    """State of the gradient scaler for precision 16-mixed; empty for other precisions."""
     losses: list[float] = field(default_factory=list)
-    """One value a step."""
+    """One value per step."""
     seconds: float = 0.0
 
     def save(self, path: Path) -> None:
-        """Write the state, whole or not at all."""
+        """Write the state to `path`, completely or not at all."""
         with replacing(path) as temporary:
             torch.save(vars(self), temporary)
 
 
 def load_state(path: Path | None) -> TrainingState | None:
-    """Read a state; None if there is no such file, or it is damaged. Nothing in the file is executed."""
+    """Read a state; None if the file is missing or damaged. Code in the file is not executed."""
     if path is None or not path.is_file():
         return None
     try:
@@ -42,6 +42,6 @@ def load_state(path: Path | None) -> TrainingState | None:
 
 
 def steps_done(path: Path) -> int:
-    """Number of steps that the training with this state has done; 0 without a state."""
+    """Return the number of steps that the training with this state has done; 0 without a state."""
     state = load_state(path)
     return len(state.losses) if state else 0

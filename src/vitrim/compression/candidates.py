@@ -1,0 +1,128 @@
+"""The candidates of one compression: makes the smaller networks that are asked for, and evaluates them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import nn
+
+from vitrim.attention.forward import CaseImages
+from vitrim.compression.block_selection import Choice, choose_blocks
+from vitrim.config.names import Criterion, Recovery
+from vitrim.config.schema import AttentionConfig, TrainConfig
+from vitrim.data.cache import PreparedData, SliceDataset
+from vitrim.data.sampling import case_images, evenly_spaced
+from vitrim.evaluation.accuracy import evaluate_cases
+from vitrim.hardware import Hardware
+from vitrim.metrics.statistics import average_dice
+from vitrim.models.network import Network
+from vitrim.progress import Reporter, silent
+from vitrim.training.distillation import recover
+from vitrim.training.loop import Training, total_steps
+
+ANALYSIS = AttentionConfig(cases=40, slices=8)
+
+
+@dataclass(frozen=True)
+class CompressionRequest:
+    """What is asked for."""
+
+    depth: int | None = None
+    """Blocks to keep; None to have the depth decided."""
+    decision: Path | None = None
+    """A decision.json that says how many."""
+    tolerance: float | None = None
+    """Decide by accuracy: the share of Dice that may be lost. Otherwise by attention."""
+    criterion: Criterion = "first"
+    """Which blocks are kept (`vitrim.compression.block_selection`)."""
+    recovery: Recovery = "none"
+    epochs: int | None = None
+    """Of recovery; by default as long as the checkpoint's own training."""
+    steps: int | None = None
+    seed: int = 0
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether anything is measured or learned on cases."""
+        given = self.depth is not None or self.decision is not None
+        return not given or self.recovery != "none" or self.criterion in ("influence", "effect")
+
+
+@dataclass
+class CompressionRun:
+    """A network that is being made smaller, with the data for it."""
+
+    network: Network
+    request: CompressionRequest
+    reporter: Reporter
+    training: TrainConfig | None
+    data: PreparedData | None = None
+    train: tuple[str, ...] = ()
+    tuning: tuple[str, ...] = ()
+    made: dict[int, tuple[Network, Choice, Training | None]] = field(default_factory=dict)
+
+    def smaller(self, depth: int) -> tuple[Network, Choice, Training | None]:
+        """The network with `depth` blocks, recovered if that is asked for. It is made once."""
+        if depth not in self.made:
+            choice = choose_blocks(
+                self.network,
+                depth,
+                self.request.criterion,
+                images=self._images(),
+                dice=self._dice,
+                seed=self.request.seed,
+            )
+            small = self.network.keep_blocks(choice.kept)
+            self.made[depth] = (small, choice, self._recovered(small, choice))
+        return self.made[depth]
+
+    def cases(self, network: nn.Module, title: str) -> pd.DataFrame:
+        """Per-case table of a network on the tuning cases."""
+        assert self.data is not None
+        with self.reporter.stage(f"evaluate {title}", len(self.tuning)) as stage:
+            return evaluate_cases(network, self.data, self.tuning, self.hardware, stage)
+
+    def example(self) -> np.ndarray:
+        """Slices (16, C, H, W) to measure speed on; noise if there are no cases."""
+        if self.data is None:
+            return np.random.default_rng(0).normal(size=(16, *self.network.example.shape[1:])).astype(np.float32)
+        images = self.data.cache.case(self.train[0]).images
+        return np.array(images[np.arange(16) % len(images)])
+
+    @property
+    def hardware(self) -> Hardware:
+        """That of the training, or what this machine has."""
+        return Hardware.of(self.training)
+
+    def _recovered(self, small: Network, choice: Choice) -> Training | None:
+        if self.request.recovery == "none" or not small.depth < self.network.depth:
+            return None
+        assert self.data is not None
+        assert self.training is not None
+        slices = SliceDataset(self.data.cache, self.train, empty_slices=self.data.config.empty_slices)
+        distil = self.request.recovery == "distil"
+        title = f"{'distil' if distil else 'train on'}, {small.depth} blocks"
+        with self.reporter.stage(title, total_steps(self.training, len(slices))) as stage:
+            return recover(
+                small,
+                slices,
+                self.training,
+                teacher=self.network if distil else None,
+                kept=choice.kept,
+                seed=self.request.seed,
+                stage=stage,
+            )
+
+    def _images(self) -> Iterator[CaseImages] | None:
+        if self.data is None:
+            return None
+        cases = evenly_spaced(self.train, ANALYSIS.cases)
+        return case_images(cases, self.data.cache, ANALYSIS.slices, silent(len(cases)))
+
+    def _dice(self, network: nn.Module) -> float:
+        table = self.cases(network, "without one block")
+        return float(average_dice(table.pivot(index="case", columns="class", values="dice").to_numpy()))
