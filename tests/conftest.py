@@ -1,4 +1,4 @@
-"""What tests of several rooms share: a tiny data set in the decathlon layout, and a tiny study on it."""
+"""Fixtures of several rooms: a tiny data set in the decathlon layout, a checkpoint, and a finished study."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+from rich.console import Console
 
-from tests.support import write_checkpoint, write_tiny_data
+import vitrim as package
+from tests.support import tiny_study, write_checkpoint, write_tiny_data
+from vitrim.config.reading import load_study
+from vitrim.progress import Reporter
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
@@ -37,3 +42,16 @@ def tiny_data_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small network of one channel, whose labels depend on the image; read only."""
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "network")
+
+
+@pytest.fixture(scope="session")
+def finished_study(tiny_data_once: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The tiny study, finished, with its report; made once for all workers. Read only: copy it before you change it."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+    folder = shared / "finished-study"
+    with FileLock(shared / "finished-study.lock"):
+        if not (folder / "report.html").is_file():
+            study = load_study(tiny_study(shared / "finished-study.yaml"))
+            package.study(study, data=tiny_data_once, out=folder, reporter=Reporter(Console(quiet=True)))
+    return folder

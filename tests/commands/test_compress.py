@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import vitrim as package
-import vitrim.commands.compress as vitrim_compression
 from tests.support import make_checkpoint, vitrim, write_tiny_data
+from vitrim.compression import candidates
 
 
 @pytest.fixture
@@ -122,9 +122,9 @@ def test_cases_kept_for_tuning_decide_and_take_no_part_in_recovery(tmp_path, cap
     trained = make_checkpoint(tmp_path / "tuned", split=split)
     data = write_tiny_data(tmp_path / "more", cases=14)
     options = ("--depth", "auto", "--tolerance", "99%", "--recover", "finetune", "--steps", 1, "--data", data)
-    learned, real = [], vitrim_compression.recover
+    learned, real = [], candidates.recover
     monkeypatch.setattr(
-        vitrim_compression, "recover", lambda net, slices, *a, **k: learned.append(slices) or real(net, slices, *a, **k)
+        candidates, "recover", lambda net, slices, *a, **k: learned.append(slices) or real(net, slices, *a, **k)
     )
     assert vitrim("compress", trained, *options, "--out", tmp_path / "small") == 0
     assert learned

@@ -15,14 +15,14 @@ from tests.support import tiny_study, vitrim
 def broken(monkeypatch):
     """Make trainings of some depths fail, as if the GPU's memory were too small; empty it to mend them."""
     depths: set[int] = set()
-    real = trial_module.train
+    real = trial_module.train_network
 
     def train(network, *arguments, **options):
         if network.depth in depths:
             raise RuntimeError("CUDA out of memory.\nTried to allocate 2 GiB")
         return real(network, *arguments, **options)
 
-    monkeypatch.setattr(trial_module, "train", train)
+    monkeypatch.setattr(trial_module, "train_network", train)
     return depths
 
 

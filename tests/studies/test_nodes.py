@@ -24,9 +24,9 @@ from vitrim.data.cache import SliceCache
 from vitrim.data.split import Split
 from vitrim.errors import InputError
 from vitrim.progress import Reporter
-from vitrim.studies import coordinator as leading
-from vitrim.studies import participant as following
-from vitrim.studies.trial import Trial
+from vitrim.studies import coordinator as coordinating
+from vitrim.studies import participant as participating
+from vitrim.studies.trial import Trial, announcement
 from vitrim.training.distributed import Rendezvous
 
 NAMES = ("MASTER_ADDR", "MASTER_PORT", "NODE_RANK", "GROUP_RANK", "SLURM_NODEID")
@@ -40,29 +40,33 @@ def _nobody_says_where(monkeypatch):
 
 
 @pytest.fixture
-def place() -> Rendezvous:
+def rendezvous_point() -> Rendezvous:
     return Rendezvous(0, "127.0.0.1", find_free_network_port() - 1)
 
 
 @pytest.fixture
-def lead(place):
-    lead = leading.Lead(place, 2)
-    yield lead
-    lead.store.set("gone/1", "")  # whatever became of it
-    lead.close()
+def coordinator(rendezvous_point):
+    coordinator = coordinating.Coordinator(rendezvous_point, 2)
+    yield coordinator
+    coordinator.store.set("gone/1", "")  # whatever became of it
+    coordinator.close()
 
 
-class Follower(threading.Thread):
+class Participant(threading.Thread):
     """Node 1, in this process."""
 
-    def __init__(self, place: Rendezvous, out: Path) -> None:
+    def __init__(self, rendezvous_point: Rendezvous, out: Path) -> None:
         super().__init__(daemon=True)
-        self.place, self.out, self.error = Rendezvous(1, place.address, place.port), out, None
+        self.rendezvous_point, self.out, self.error = (
+            Rendezvous(1, rendezvous_point.address, rendezvous_point.port),
+            out,
+            None,
+        )
         self.start()
 
     def run(self) -> None:
         try:
-            following.follow(self.place, 2, self.out, Reporter(Console(quiet=True)))
+            participating.participate(self.rendezvous_point, 2, self.out, Reporter(Console(quiet=True)))
         except InputError as error:
             self.error = str(error)
 
@@ -73,6 +77,10 @@ def trial(nodes: int = 2) -> Trial:
         blocks=12, seed=0, data="d", split=Split(("a",), ("b",)), empty_slices=True,
         training=TrainConfig(steps=2, batch_size=4, nodes=nodes), version="0.1.0",
     )  # fmt: skip
+
+
+def announced(folder: Path) -> dict[str, object]:
+    return announcement(trial(), SliceCache({"a": folder / "cache" / "a"}))
 
 
 @pytest.mark.parametrize(
@@ -118,69 +126,71 @@ def test_one_node_leaves_the_name_of_a_trial_as_it_was_and_two_change_it():
     assert trial(nodes=2).key != name
 
 
-def test_a_follower_ends_when_node_0_does(lead, place, tmp_path):
-    follower = Follower(place, tmp_path)
-    wait_for(lambda: lead.store.check(["node/1"]))
-    lead.close()
-    follower.join(10)
-    assert not follower.is_alive()
-    assert follower.error is None
+def test_a_follower_ends_when_node_0_does(coordinator, rendezvous_point, tmp_path):
+    participant = Participant(rendezvous_point, tmp_path)
+    wait_for(lambda: coordinator.store.check(["node/1"]))
+    coordinator.close()
+    participant.join(10)
+    assert not participant.is_alive()
+    assert participant.error is None
 
 
-def serve(place: Rendezvous) -> None:
-    held = leading.Lead(place, 2)
+def serve(rendezvous_point: Rendezvous) -> None:
+    held = coordinating.Coordinator(rendezvous_point, 2)
     time.sleep(600)
     del held
 
 
-def test_a_follower_ends_in_one_line_when_node_0_dies(place, tmp_path):
-    node_0 = multiprocessing.get_context("spawn").Process(target=serve, args=(place,))
+def test_a_follower_ends_in_one_line_when_node_0_dies(rendezvous_point, tmp_path):
+    node_0 = multiprocessing.get_context("spawn").Process(target=serve, args=(rendezvous_point,))
     node_0.start()
-    follower = Follower(place, tmp_path)
+    participant = Participant(rendezvous_point, tmp_path)
     time.sleep(1)
-    assert follower.is_alive()
-    wait_for(lambda: reachable(place))
-    time.sleep(2 * leading.POLL)
+    assert participant.is_alive()
+    wait_for(lambda: reachable(rendezvous_point))
+    time.sleep(2 * coordinating.POLL)
     node_0.kill()
     node_0.join()
-    follower.join(30)
-    assert not follower.is_alive()
-    assert "has ended without a word" in follower.error
-    assert len(follower.error.splitlines()) == 1
+    participant.join(30)
+    assert not participant.is_alive()
+    assert "has ended without a word" in participant.error
+    assert len(participant.error.splitlines()) == 1
 
 
-def reachable(place: Rendezvous) -> bool:
+def reachable(rendezvous_point: Rendezvous) -> bool:
     import socket
 
     try:
-        socket.create_connection((place.address, place.port + 1), timeout=1).close()
+        socket.create_connection((rendezvous_point.address, rendezvous_point.port + 1), timeout=1).close()
     except OSError:
         return False
     return True
 
 
-def test_a_follower_that_cannot_reach_node_0_gives_up(place, tmp_path, monkeypatch):
-    monkeypatch.setattr(following, "TIMEOUT", 0.2)
-    follower = Follower(place, tmp_path)
-    follower.join(10)
-    assert "cannot be reached" in follower.error
+def test_a_follower_that_cannot_reach_node_0_gives_up(rendezvous_point, tmp_path, monkeypatch):
+    monkeypatch.setattr(participating, "TIMEOUT", 0.2)
+    participant = Participant(rendezvous_point, tmp_path)
+    participant.join(10)
+    assert "cannot be reached" in participant.error
 
 
-def test_no_two_processes_are_the_same_node(lead, place, tmp_path):
-    first = Follower(place, tmp_path)
-    wait_for(lambda: lead.store.check(["node/1"]))
-    second = Follower(place, tmp_path)
+def test_no_two_processes_are_the_same_node(coordinator, rendezvous_point, tmp_path):
+    first = Participant(rendezvous_point, tmp_path)
+    wait_for(lambda: coordinator.store.check(["node/1"]))
+    second = Participant(rendezvous_point, tmp_path)
     second.join(10)
     assert "node 1 has joined before" in second.error
     assert first.is_alive()
 
 
-def test_what_fails_on_one_machine_ends_the_training_on_all_and_is_said(lead, place, tmp_path, monkeypatch):
-    monkeypatch.setattr(following, "PATIENCE", 0.1)
-    follower = Follower(place, tmp_path / "a folder that is not shared")
+def test_what_fails_on_one_machine_ends_the_training_on_all_and_is_said(
+    coordinator, rendezvous_point, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(participating, "PATIENCE", 0.1)
+    participant = Participant(rendezvous_point, tmp_path / "a folder that is not shared")
 
     def node_0s_part() -> None:
-        with lead.training(trial(), SliceCache({"a": tmp_path / "cache" / "a"}), tmp_path / "state.ckpt"):
+        with coordinator.training(announced(tmp_path), tmp_path / "state.ckpt"):
             child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
             child.start()
             child.join()  # killed, because node 1 has failed
@@ -188,14 +198,16 @@ def test_what_fails_on_one_machine_ends_the_training_on_all_and_is_said(lead, pl
 
     with pytest.raises(RuntimeError, match=r"^node 1: .*do the machines share this folder\?$"):
         node_0s_part()
-    assert follower.is_alive()  # and waits for the next
+    assert participant.is_alive()  # and waits for the next
 
 
-def test_a_training_does_not_begin_without_all_machines(lead, tmp_path, monkeypatch):
-    monkeypatch.setattr(leading, "TIMEOUT", 0.2)
-    cache = SliceCache({"a": tmp_path / "cache" / "a"})
+def test_a_training_does_not_begin_without_all_machines(coordinator, tmp_path, monkeypatch):
+    monkeypatch.setattr(coordinating, "TIMEOUT", 0.2)
     for _ in range(2):  # the second one at once
-        with pytest.raises(RuntimeError, match="node 1 did not come"), lead.training(trial(), cache, tmp_path / "s"):
+        with (
+            pytest.raises(RuntimeError, match="node 1 did not come"),
+            coordinator.training(announced(tmp_path), tmp_path / "s"),
+        ):
             pytest.fail("it began")
 
 

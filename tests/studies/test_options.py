@@ -98,14 +98,14 @@ def test_a_network_without_depth_0_is_left_out_of_that_depth_with_a_note():
 def test_truncated_networks_start_from_the_trained_full_ones_weights(start, tiny_data_once, tmp_path, monkeypatch):
     import vitrim.training.distillation
 
-    real, started, taught = vitrim.training.distillation.train, {}, set()
+    real, started, taught = vitrim.training.distillation.train_network, {}, set()
 
     def train(network, *arguments, extra_loss=None, **options):
         started[network.depth] = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         taught.add(extra_loss is not None)
         return real(network, *arguments, extra_loss=extra_loss, **options)
 
-    monkeypatch.setattr(vitrim.training.distillation, "train", train)
+    monkeypatch.setattr(vitrim.training.distillation, "train_network", train)
     out = run(tmp_path, tiny_data_once, "--init", start, "--depths", "2", "--networks", "transunet")
     assert taught == {start == "distil"}
     full = package.load_model(next((out / "trials").glob("transunet-12-*")))
@@ -229,6 +229,6 @@ def test_an_address_may_follow_ray_or_not(arguments, ray, tmp_path, monkeypatch)
         asked.append((study.name, options["ray"]))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("vitrim.studies.runner.run_study", run_study)
+    monkeypatch.setattr("vitrim.commands.study.run_study", run_study)
     assert vitrim("study", *arguments, "--out", tmp_path / "out") == 130
     assert asked == [("demo", ray)]

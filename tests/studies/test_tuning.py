@@ -30,7 +30,7 @@ def test_a_study_keeps_tuning_cases_out_of_training_and_says_so(tiny_data_once, 
     split = Split.load(tmp_path / "split.json")
     assert set(prepared.data.cache.ids) == {*split.train, *split.validation}
     plan = Plan(study, prepared, {"transunet": "random"})
-    stored = json.loads(plan.full(plan.places[0]).model_dump_json())
+    stored = json.loads(plan.full(plan.run_keys[0]).model_dump_json())
     assert stored["split"] == json.loads((tmp_path / "split.json").read_text())
     assert len(stored["split"]["tuning"]) == 2
 
@@ -59,7 +59,7 @@ def test_checking_data_for_a_study_counts_its_sides(data, words, status, tiny_da
     assert vitrim("data", "check", *options) == status
     said = capsys.readouterr().out
     assert words in said
-    assert ("no problem that a study would stop at" in said) == (status == 0)
+    assert ("no problem that would stop a study" in said) == (status == 0)
 
 
 def test_a_preset_may_stand_for_its_layout_alone(tmp_path, capsys):
