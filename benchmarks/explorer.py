@@ -58,9 +58,7 @@ def main() -> None:
             changed = float(page.get_attribute("#explorer", "data-milliseconds"))
             page.wait_for_timeout(1000)
             taken = moved(page, ["ArrowRight", "ArrowDown", "ArrowLeft", "ArrowUp", "PageDown"] * 2)
-            print(
-                f"{name}: median {median(taken):.1f} ms, worst {max(taken):.1f} (limit: 50); view changed in {changed:.0f} ms"
-            )
+            print(f"{name}: median {median(taken):.1f} ms, worst {max(taken):.1f} (limit: 50); change {changed:.0f} ms")
         page.select_option("[name=kind]", "attention")
         page.select_option("[name=view]", "mosaic")
         print(f"mosaic of four blocks: {float(page.get_attribute('#explorer', 'data-milliseconds')):.0f} ms")

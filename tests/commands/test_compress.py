@@ -167,11 +167,11 @@ def test_accuracy_needs_enough_cases_and_says_so_before_anything_is_computed(tmp
         (("--depth", "auto"), "--data"),
         (("--depth", "some"), "a number of blocks or auto"),
         (("--depth", 3, "--tolerance", "1%"), "--depth auto"),
-        (("--depth", 3, "--recover", "magic"), "none, finetune, distil"),
+        (("--depth", 3, "--recover", "magic"), "choose from none, finetune, distil"),
         (("--depth", 3, "--recover", "distil"), "--data"),
         (("--depth", 3, "--epochs", 2), "--recover"),
         (("--depth", "auto", "--tolerance", "150%"), "share of the Dice"),
-        (("--depth", 3, "--blocks", "last"), "first, influence"),
+        (("--depth", 3, "--blocks", "last"), "choose from first, influence"),
     ],
 )
 def test_options_that_do_not_go_together_are_said_in_one_line(options, message, checkpoint, tmp_path, capsys):

@@ -115,6 +115,16 @@ def capture_attention(
 
     Raises:
         InputError: if no attention was seen by the end of the context, or it is opened inside a compiled function.
+
+    Example:
+        >>> import torch, vitrim
+        >>> network = vitrim.create_model("unetr2d", num_classes=2, size="micro", width=0.125, image_size=32, depth=2)
+        >>> with vitrim.capture_attention(network) as captured:
+        ...     logits = network(torch.randn(1, 3, 32, 32))
+        >>> captured.layers
+        ('vit.blocks.0.attn', 'vit.blocks.1.attn')
+        >>> captured.results[0].shape
+        torch.Size([1, 4, 4, 4])
     """
     captured = Captured()
     mode = _CaptureMode(model, reducer or _keep, [layers] if isinstance(layers, str) else layers, captured)

@@ -59,6 +59,15 @@ def profile_attention(
     Raises:
         InputError: if nothing was captured, the tokens fit no grid, attention is windowed, hierarchical or to other
             tokens than the image's, it is not finite, or the model cannot take the images.
+
+    Example:
+        >>> import torch, vitrim
+        >>> network = vitrim.create_model("unetr2d", num_classes=2, size="micro", width=0.125, image_size=32, depth=2)
+        >>> profile = vitrim.profile_attention(network, torch.randn(6, 3, 32, 32), measures=["globality", "entropy"])
+        >>> profile.of("globality").shape
+        (6, 2)
+        >>> list(profile.table().columns)
+        ['case', 'block', 'head', 'measure', 'value']
     """
     model, names = as_written(model), checked_measures(measures)
     sums = _Sums(names)

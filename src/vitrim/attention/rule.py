@@ -48,6 +48,13 @@ def decide_depth(
 
     Raises:
         InputError: if the profile does not hold the measure, or not for every case.
+
+    Example:
+        >>> import torch, vitrim
+        >>> network = vitrim.create_model("unetr2d", num_classes=2, size="micro", width=0.125, image_size=32, depth=2)
+        >>> decision = vitrim.decide_depth(vitrim.profile_attention(network, torch.randn(6, 3, 32, 32)))
+        >>> decision.depth, decision.measure
+        (1, 'globality')
     """
     falls = MEASURES[checked(measure)].falls
     values = _by_head(profile, measure, head)  # (cases, blocks, heads in question)

@@ -70,6 +70,8 @@ def _one_line(error: BaseException) -> str:
     from vitrim.config.reading import suggestion
 
     message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-    choice = re.search(r"'([^']*)' is not one of (.*)", message)
-    near = suggestion(choice[1], re.findall(r"'([^']*)'", choice[2])) if choice else ""
-    return message.rstrip(".") + near
+    choice = re.search(r"Invalid value for '([^']*)'.*?'([^']*)' is not one of (.*)", message)
+    if choice is None:
+        return message
+    known = re.findall(r"'([^']*)'", choice[3])
+    return f"{choice[1]}: {choice[2]!r} is unknown{suggestion(choice[2], known)}; choose from {', '.join(known)}"

@@ -16,9 +16,9 @@ from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
 from vitrim.attention.figures import write_figures
 from vitrim.attention.forward import CaseImages
-from vitrim.commands.provenance import Study, cases_for, data_section, new_folder, read_provenance
+from vitrim.commands.provenance import cases_for, new_folder, read_provenance
 from vitrim.config.names import DecidingMeasure, Head
-from vitrim.config.reading import explain
+from vitrim.config.reading import Study, data_section, explain
 from vitrim.config.schema import AttentionConfig, DataConfig
 from vitrim.data.pictures import find_pictures, read_picture
 from vitrim.data.preprocessing import Preprocessing

@@ -14,9 +14,7 @@ from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
 from vitrim.commands.provenance import (
     Provenance,
-    Study,
     cases_for,
-    data_section,
     new_folder,
     prepared_data,
     read_provenance,
@@ -25,7 +23,7 @@ from vitrim.compression.candidates import ANALYSIS, CompressionRequest, Compress
 from vitrim.compression.depth_search import DepthSearch, smallest_depth
 from vitrim.compression.summary import cost_of, summarise_compression, summary_lines
 from vitrim.config.names import Criterion, Recovery
-from vitrim.config.reading import checked_name
+from vitrim.config.reading import Study, checked_name, data_section
 from vitrim.config.schema import TrainConfig
 from vitrim.data.recipe import RECIPE
 from vitrim.data.sampling import case_images, evenly_spaced, example_slice

@@ -11,15 +11,13 @@ import pandas as pd
 
 from vitrim.commands.provenance import (
     Provenance,
-    Study,
     cases_for,
-    data_section,
     new_folder,
     prepared_data,
     read_provenance,
 )
 from vitrim.config.names import CaseGroup
-from vitrim.config.reading import checked_name
+from vitrim.config.reading import Study, checked_name, data_section
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import CaseSet
 from vitrim.errors import DataError, InputError

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from vitrim import __version__
-from vitrim.commands.provenance import Study, data_section
+from vitrim.config.reading import Study, data_section
 from vitrim.data.preprocessing import Preprocessing
 from vitrim.data.recipe import Recipe, stored_recipe
 from vitrim.data.sampling import evenly_spaced
@@ -141,6 +141,10 @@ def _write(network: Network, path: Path, about: dict[str, Any]) -> None:
         )
     assert program is not None
     model = program.model_proto
+    for node in (*model.graph.node, *(node for function in model.functions for node in function.node)):
+        del node.metadata_props[:]  # torch notes there which line of which file on this machine made the node
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
     model.metadata_props.add(key=KEY, value=json.dumps(about, ensure_ascii=False))
     onnx.save(model, path)
     onnx.checker.check_model(path)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from vitrim.commands.provenance import Study, data_section
 from vitrim.config.names import Precision
+from vitrim.config.reading import Study, data_section
 from vitrim.errors import InputError
 from vitrim.files import replacing
 from vitrim.inference.engine import open_engine, recipe_for

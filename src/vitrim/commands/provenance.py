@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
-from vitrim.config.reading import explain, load_study
+from vitrim.config.reading import explain
 from vitrim.config.schema import DataConfig, TrainConfig
 from vitrim.data.cache import PreparedData, SliceCache
 from vitrim.data.cases import CaseSet
@@ -22,9 +22,6 @@ from vitrim.errors import ConfigurationError, DataError, InputError, WeightsErro
 from vitrim.files import read_json
 from vitrim.models.network import Network
 from vitrim.progress import Reporter
-
-Study = str | Path | DataConfig
-"""A preset, the path of a YAML file, or a data section: how the images of a data set are prepared."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +61,6 @@ def read_provenance(checkpoint: Path) -> Provenance:
         raise WeightsError(f"{path}: {explain(error, TrainConfig)}") from error
     except (KeyError, TypeError) as error:
         raise WeightsError(f"{path} does not hold what vitrim writes there") from error
-
-
-def data_section(study: Study | None) -> DataConfig | None:
-    """The data section of a study that is given by name, by path, or as it is; None for None."""
-    return study if study is None or isinstance(study, DataConfig) else load_study(study).data
 
 
 def new_folder(out: Path | str) -> Path:

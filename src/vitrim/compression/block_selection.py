@@ -53,6 +53,14 @@ def choose_blocks(
     blocks whose removal lowers Dice most; `dice` returns the average Dice of a network. `random` draws from `seed`.
 
     Raises InputError if the criterion or the count is not possible, or if `images` or `dice` is missing.
+
+    Example:
+        >>> import vitrim
+        >>> network = vitrim.create_model("unetr2d", num_classes=2, size="micro", width=0.125, image_size=32)
+        >>> vitrim.choose_blocks(network, 3).kept
+        (1, 2, 3)
+        >>> network.keep_blocks((1, 5, 12)).depth
+        3
     """
     checked_name(criterion, Criterion, "criterion")
     if not 0 <= count <= model.depth:

@@ -12,8 +12,11 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from vitrim.config.schema import StudyConfig
+from vitrim.config.schema import DataConfig, StudyConfig
 from vitrim.errors import ConfigurationError
+
+Study = str | Path | DataConfig
+"""A preset, the path of a YAML file, or a data section: how the images of a data set are prepared."""
 
 
 def presets() -> list[str]:
@@ -41,6 +44,11 @@ def load_study(source: str | Path) -> StudyConfig:
             f"no such study: {source!r} is neither a file nor a preset{hint}; the presets are {', '.join(presets())}"
         )
     return parse_study(text, source)
+
+
+def data_section(study: Study | None) -> DataConfig | None:
+    """The data section of a study that is given by name, by path, or as it is; None for None."""
+    return study if study is None or isinstance(study, DataConfig) else load_study(study).data
 
 
 def parse_study(text: str, source: str) -> StudyConfig:

@@ -174,7 +174,13 @@ class DataConfig(Strict):
 
 
 class TrainConfig(Strict):
-    """How a network is trained (paper, 3.6, by default)."""
+    """How a network is trained (paper, 3.6, by default).
+
+    Example:
+        >>> import vitrim
+        >>> vitrim.TrainConfig(epochs=10).learning_rate
+        0.0001
+    """
 
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)

@@ -124,6 +124,14 @@ def adapt(
     two images (2, C, H, W), from what the model says about itself.
 
     Raises InputError with the reason for a model without a single list of blocks on one token grid, as Swin.
+
+    Example:
+        >>> import timm, vitrim
+        >>> model = vitrim.adapt(timm.create_model("vit_tiny_patch16_224", depth=4))
+        >>> model.depth, model.token_grid
+        (4, (14, 14))
+        >>> vitrim.truncate(model, 2).depth
+        2
     """
     if isinstance(model, (Network, Adapted)):
         return model

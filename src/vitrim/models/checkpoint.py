@@ -30,6 +30,13 @@ def save_model(model: nn.Module, path: Path | str) -> None:
 
     The same weights give the same bytes. Of an adapted model (`vitrim.adapt`) the weights are kept and how many blocks
     it has left, not the code of the other library. InputError for any other module.
+
+    Example:
+        >>> import vitrim
+        >>> network = vitrim.create_model("unetr2d", num_classes=2, size="micro", width=0.125, image_size=32, depth=1)
+        >>> vitrim.save_model(network, "saved")
+        >>> vitrim.load_model("saved").depth
+        1
     """
     if not isinstance(model, (Network, Adapted)):
         raise InputError(
@@ -63,6 +70,12 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
 
     Raises InputError where the folder does not hold a network, its tensors do not fit its description, or the file of
     tensors is not the one that was saved (by its checksum; folders written before there was one load without).
+
+    Example:
+        >>> import vitrim
+        >>> network = vitrim.load_model("network")
+        >>> network.depth, network.training
+        (1, False)
     """
     folder = Path(path)
     description = _read_description(folder)

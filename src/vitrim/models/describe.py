@@ -70,6 +70,15 @@ def describe(model: nn.Module) -> Description:
     """Blocks, taps, token grid, and parameters and multiply-adds of each part, as a table to print.
 
     InputError for a model without the contract; `vitrim.adapt` gives it.
+
+    Example:
+        >>> import vitrim
+        >>> network = vitrim.create_model("transunet", num_classes=9, depth=3, size="micro", width=0.25)
+        >>> description = vitrim.describe(network)
+        >>> print(description.title)
+        transunet (micro)
+        >>> description.facts[0]
+        ('transformer blocks', '3')
     """
     if not isinstance(model, (Network, Adapted)):
         raise InputError(f"cannot describe a {type(model).__name__} as it is: describe(vitrim.adapt(model))")

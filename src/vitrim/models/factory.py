@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vitrim.config.names import FULL_DEPTH, NetworkName, StemForm, ViTSizeName
 from vitrim.config.reading import explain
 from vitrim.config.schema import NetworkConfig
 from vitrim.errors import InputError
@@ -19,17 +20,17 @@ NETWORKS: dict[str, type[Network]] = {"transunet": TransUNet, "cats2d": CATS2D, 
 
 
 def create_model(
-    name: str,
+    name: NetworkName,
     *,
     num_classes: int,
-    depth: int = 12,
-    size: str = "base",
+    depth: int = FULL_DEPTH,
+    size: ViTSizeName = "base",
     image_size: int | tuple[int, int] = 224,
     in_chans: int = 3,
     pretrained: bool | str = False,
     backbone: str = "resnet50",
     width: float = 1.0,
-    stem: str = "timm",
+    stem: StemForm = "timm",
     taps: tuple[int, int, int, int] = (3, 6, 9, 12),
 ) -> Network:
     """Build `transunet`, `cats2d` or `unetr2d`: images (B, in_chans, H, W) to logits (B, num_classes, H, W).
@@ -38,6 +39,12 @@ def create_model(
     Weights are drawn with torch's global seed, or ImageNet's where `pretrained` asks for them.
 
     Raises InputError for a choice that is impossible, in one line that names it.
+
+    Example:
+        >>> import torch, vitrim
+        >>> network = vitrim.create_model("transunet", num_classes=9, size="micro", width=0.25, image_size=64)
+        >>> network(torch.zeros(1, 3, 64, 64)).shape
+        torch.Size([1, 9, 64, 64])
     """
     choices: dict[str, Any] = dict(locals())
     try:

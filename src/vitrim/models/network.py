@@ -16,6 +16,7 @@ from vitrim.models.vit import PLAIN_VIT, PretrainedViT, ViT
 
 State = Mapping[str, torch.Tensor]
 N = TypeVar("N", bound="Network")
+M = TypeVar("M", bound=nn.Module)
 BLOCKS = "vit.blocks."
 """Where the transformer blocks are in a network's state dict."""
 
@@ -174,13 +175,19 @@ def check_tensors(expected: State, found: State, where: str) -> None:
         raise InputError(f"{where} does not hold this network; tensors {'; tensors '.join(said)}")
 
 
-def truncate(model: nn.Module, depth: int) -> nn.Module:
+def truncate(model: M, depth: int) -> M:
     """Return a copy of `model` with its first `depth` transformer blocks (paper, 3.8; figures 6 and 7).
 
     Every surviving weight is kept exactly; `model` itself is not changed. At the full depth the copy gives the same
     logits. A truncated network is a starting point: without training on, it is not expected to segment.
 
     Raises InputError where the network has no form of that depth, or does not offer truncation (see `vitrim.adapt`).
+
+    Example:
+        >>> import vitrim
+        >>> network = vitrim.create_model("transunet", num_classes=9, size="micro", width=0.25)
+        >>> vitrim.truncate(network, 3).depth
+        3
     """
     if not hasattr(model, "truncated"):
         raise InputError(f"{type(model).__name__} cannot be truncated as it is; wrap it with vitrim.adapt(model) first")

@@ -1,1 +1,1 @@
-"""The report: what a study found, as a page to look at and as Markdown to paste."""
+"""The report of a study: an HTML page, Markdown and LaTeX tables."""

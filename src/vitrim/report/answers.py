@@ -1,4 +1,4 @@
-"""The answer for each network: how many blocks, what that saves, what it costs."""
+"""The answer for each network: blocks needed, savings, and change in Dice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from vitrim.report.sentences import costs, explain_flags, needs, other_seeds, sa
 
 @dataclass(frozen=True)
 class Answer:
-    """Three sentences about a network, and the flags of its decision in words."""
+    """The answer for one network in words.
+
+    `needs`, `saves` and `costs` are sentences (empty if unknown). `notes` are the flags of the decision in words. `full`
+    is the number of blocks of the full network.
+    """
 
     network: NetworkRun
     decision: Decision | None
@@ -24,7 +28,7 @@ class Answer:
 
 
 def answers(run: Run) -> list[Answer]:
-    """One answer a network, from its decision and the rows of the first seed."""
+    """Return one answer per network, from its decision and the result rows of the first seed."""
     return [_answer(run, network) for network in run.networks]
 
 
@@ -32,7 +36,7 @@ def _answer(run: Run, network: NetworkRun) -> Answer:
     full_blocks, seed = run.full_blocks(network.name), run.seeds[0]
     decided = network.decision
     if decided is None:
-        return Answer(network, None, full_blocks, f"For {network.title} no decision was stored.", "", "", ())
+        return Answer(network, None, full_blocks, f"No decision is stored for {network.title}.", "", "", ())
     full, row = run.row(network.name, full_blocks, seed), run.row(network.name, decided.depth, seed)
     saving = price = ""
     if full is not None and row is not None and decided.depth < full_blocks:

@@ -1,4 +1,4 @@
-"""Make the report of a study from what it stored; nothing is trained or measured here."""
+"""Write the report of a study from its stored files. Nothing is trained or measured."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from vitrim.report.tables import latex, results_table
 
 
 def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list[Path]:
-    """Write report.md, report.tex (tables for a paper) and report.html into the study's folder; return their paths.
+    """Write report.md, report.tex (LaTeX tables) and report.html into the folder of the study; return their paths.
 
-    Also draws the figures of each network whose folder has none yet, or of all networks with `redraw`.
+    Also draw the attention figures of each network without a `figures` folder, or of all networks with `redraw`.
 
-    Raises InputError if the folder holds no study, or a file in it cannot be read.
+    Raises InputError if the folder holds no study, or if a file in it cannot be read.
     """
     stored = read_run(run)
     found = answers(stored)
@@ -45,12 +45,14 @@ def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list
 
 
 def latex_tables(run: Run) -> str:
-    """The study's table, and the one beside the paper where there is one, to be used in a paper."""
-    text = latex(results_table(run), f"Study {run.name}: Dice, and what truncation saves.", "tab:vitrim")
+    """Return the LaTeX tables: results and, if available, the comparison with the paper and the depth rules."""
+    text = latex(results_table(run), f"Study {run.name}: Dice and savings by truncation.", "tab:vitrim")
     paper = comparison(run)
     if paper is not None:
-        text += "\n" + latex(paper, f"Study {run.name} beside the paper.", "tab:vitrim-paper")
+        text += "\n" + latex(paper, f"Study {run.name} compared with the paper.", "tab:vitrim-paper")
     rules = rules_table(run)
     if rules is not None:
-        text += "\n" + latex(rules, f"Study {run.name}: what each rule chose, and what was needed.", "tab:vitrim-rules")
+        text += "\n" + latex(
+            rules, f"Study {run.name}: depth that each rule chose and depth that was needed.", "tab:vitrim-rules"
+        )
     return text

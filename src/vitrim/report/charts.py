@@ -1,4 +1,4 @@
-"""The charts of one network: its measures by block with the decision, Dice by depth, training."""
+"""The charts of one network: attention measures by block with the decision, Dice by depth, training loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitrim.report.svg import Line, chart, flag, framed, level, nice_range, shad
 
 @dataclass(frozen=True)
 class Figure:
-    """A chart with its heading and how it reads."""
+    """A chart with its heading; `reads` explains how to read it."""
 
     key: str
     title: str
@@ -27,7 +27,7 @@ class Figure:
 
 
 def measure_figures(network: NetworkRun) -> list[Figure]:
-    """A chart for each measure in the profile; the one that decided comes first and carries the threshold."""
+    """Return one chart per measure in the profile. The deciding measure comes first and shows the threshold."""
     if network.profile is None:
         return []
     measures = available(network.profile)
@@ -65,7 +65,7 @@ def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
 
 
 def _deciding_curves(decision: Decision) -> tuple[Curve, Curve | None]:
-    """What the decision itself stored, so that the chart shows what decided."""
+    """Return the trained and untrained curves stored in the decision: the chart must show the values that decided."""
     blocks = decision.blocks
     numbers = tuple(block.block for block in blocks)
     low, high = [b.low for b in blocks if b.low is not None], [b.high for b in blocks if b.high is not None]
@@ -78,7 +78,10 @@ def _deciding_curves(decision: Decision) -> tuple[Curve, Curve | None]:
 
 
 def slider(run: Run, network: NetworkRun) -> dict[str, Any] | None:
-    """What the page needs to move the threshold: the per-block values, and what was trained at which depth."""
+    """Return the data for the threshold slider: values and interval per block, and the results of the trained depths.
+
+    None if the network has no decision or no profile.
+    """
     decision = network.decision
     if decision is None or network.profile is None:
         return None
@@ -91,7 +94,7 @@ def slider(run: Run, network: NetworkRun) -> dict[str, Any] | None:
     for _, row in run.rows(network.name).iterrows():
         if row["seed"] == run.seeds[0] and is_number(row.get("dice_change_percent")):
             trained[int(row["blocks"])] = (
-                f"The network of {plural(int(row['blocks']), 'block')} was trained: its Dice changes by "
+                f"The network with {plural(int(row['blocks']), 'block')} was trained: its Dice changes by "
                 f"{signed(row['dice_change_percent'], 2)} %."
             )
     top = max([1.0, decision.threshold, *(block["high"] for block in blocks)])
@@ -107,7 +110,10 @@ def slider(run: Run, network: NetworkRun) -> dict[str, Any] | None:
 
 
 def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
-    """Average Dice by depth, where at least four depths were trained; the decision stands as a line."""
+    """Return the chart of average Dice by depth, or None if fewer than four depths were trained.
+
+    The discarded blocks are shaded. A vertical line marks the depth of each rule.
+    """
     rows = run.rows(network.name)
     rows = rows[rows["seed"] == run.seeds[0]].sort_values("blocks")
     if len(rows) < 4:
@@ -124,7 +130,7 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
     ]
     chosen = rules_of(run, network.name)
     bottom, top = nice_range([*dice, *low, *high, full * 0.95], None, None)
-    top += (top - bottom) * 0.07 * len(chosen)  # the rules' names stand there
+    top += (top - bottom) * 0.07 * len(chosen)  # space for the names of the rules
     frame = framed((min(blocks) - 0.5, max(blocks) + 0.5), (bottom, top), large=bool(chosen))
     marks = [
         level(frame, full * (1 - float(margin) / 100), f"{margin} % below the full network") for margin in run.margins
@@ -134,14 +140,19 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
     line = Line(list(zip(blocks, dice, strict=True)), "trained", "average Dice", low, high, markers=True)
     label = f"Average Dice of {network.title} by number of blocks"
     svg = chart(frame, [line], label, "transformer blocks", blocks, under, marks)
-    reads = "Every depth trained alike; the band is the interval of the change against the full network."
+    reads = (
+        "All depths were trained in the same way. The band is the interval of the change relative to the full network."
+    )
     if chosen:
-        reads += " The vertical lines: the depth that each rule chooses."
+        reads += " Each vertical line marks the depth that one rule chooses."
     return Figure("depth", "Dice by depth", reads, svg)
 
 
 def training_figure(run: Run, network: NetworkRun) -> Figure | None:
-    """Training loss by step, one line a depth, smoothed over a twentieth of the steps."""
+    """Return the chart of training loss by step, one line per depth, or None if no loss is stored.
+
+    Shows the first seed and fold. A moving average over a twentieth of the stored steps smooths the loss.
+    """
     if run.history is None:
         return None
     rows = run.history[(run.history["network"] == network.name) & (run.history["seed"] == run.seeds[0])]

@@ -1,4 +1,4 @@
-"""compression.md: what was made smaller, with the choices by attention and by accuracy side by side."""
+"""compression.md: the network before and after compression, with the depths chosen by attention and by accuracy."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 from vitrim.compression.summary import saved_percent
 from vitrim.report.tables import markdown_table
 
-RECOVERY = {"none": "not trained on", "finetune": "trained on", "distil": "distilled from the full network"}
+RECOVERY = {"none": "not trained further", "finetune": "trained further", "distil": "distilled from the full network"}
 
 
 def compression_page(summary: dict[str, Any]) -> str:
-    """The page as Markdown, from what `vitrim.compression.summary.summarise_compression` gives."""
+    """Return the page as Markdown, from the result of `vitrim.compression.summary.summarise_compression`."""
     before, after = summary["before"], summary["after"]
     parts = [f"# {summary['network']}: {before['blocks']} -> {after['blocks']} blocks"]
     rows = [
         [name, f"{before[key]:,.{digits}f}", f"{after[key]:,.{digits}f}", _percent(before[key], after[key])]
         for name, key, digits in (
             ("parameters", "parameters", 0),
-            ("multiply-adds of a slice", "multiply_adds", 0),
-            (f"milliseconds a slice ({after['device']})", "milliseconds_per_slice", 1),
+            ("multiply-adds per slice", "multiply_adds", 0),
+            (f"milliseconds per slice ({after['device']})", "milliseconds_per_slice", 1),
             ("peak memory, MiB", "peak_memory_mib", 0),
         )
     ]

@@ -1,4 +1,4 @@
-"""The measures of attention by block: means over cases with their interval."""
+"""Attention measures by block: means over cases with their intervals."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from vitrim.metrics.statistics import mean_interval
 
 
 def measure_named(name: str) -> Measure:
-    """The measure of that name; an unknown one, of another version, is shown under its own name."""
+    """Return the measure with this name. An unknown measure (from another version) keeps its name as title."""
     return MEASURES.get(name) or Measure(name, name.replace("_", " "), "", "", low=None)
 
 
 def available(profile: pd.DataFrame) -> list[Measure]:
-    """Measures in the profile, in the order of `MEASURES`, unknown ones last; one of the three distances is enough."""
+    """Return the measures in the profile in the order of `MEASURES`, unknown ones last.
+
+    Of the three attention distances (mm, patches, pixels) only the first is returned.
+    """
     found = set(profile["measure"])
     known = [measure for name, measure in MEASURES.items() if name in found]
     distances = [measure for measure in known if measure.is_distance]
@@ -36,12 +39,15 @@ class Curve:
 
     @property
     def points(self) -> list[tuple[int, float]]:
-        """Block and mean."""
+        """Pairs of block number and mean."""
         return list(zip(self.blocks, self.mean, strict=True))
 
 
 def curve(profile: pd.DataFrame | None, measure: str, head: str = "mean", seed: int = 0) -> Curve | None:
-    """Mean over cases by block, every case weighing alike; None where the measure is not in the profile."""
+    """Return the mean over cases by block, with equal weight for every case.
+
+    None if there is no profile, or if the measure is not in it.
+    """
     if profile is None:
         return None
     rows = profile[(profile["measure"] == measure) & (profile["head"].astype(str) == head)]

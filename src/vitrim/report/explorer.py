@@ -1,4 +1,4 @@
-"""The explorer's data: `explorer.npz` of one network, made small and put into the page."""
+"""The data of the attention explorer: `explorer.npz` of one network, compressed and embedded in the page."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from vitrim.report.quantise import Loss, loss, pack, unpack
 
 @dataclass(frozen=True)
 class Variant:
-    """One depth of the network: head-averaged attention (n, B, N, N), every head of the first slice, predictions."""
+    """One depth of the network.
+
+    mean: head-averaged attention (n, B, N, N). heads: for each block the attention of every head on the first slice,
+    (heads, N, N). prediction: label maps (n, H, W).
+    """
 
     blocks: int
     mean: np.ndarray | None
@@ -31,7 +35,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Stored:
-    """An `explorer.npz` as it was read."""
+    """The contents of an `explorer.npz`."""
 
     grid: tuple[int, int]
     cases: tuple[str, ...]
@@ -43,7 +47,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What goes into the page: compressed, as base64; `note` says in words what was lost and left out."""
+    """The data of one network in the page, compressed, as base64. `note` states the quantisation error and what is missing."""
 
     name: str
     title: str
@@ -52,7 +56,10 @@ class Embedded:
 
 
 def read_explorer(path: Path) -> Stored | None:
-    """Read what `vitrim.studies.snapshots.write_explorer` wrote; None where there is no such file."""
+    """Read a file of `vitrim.studies.snapshots.write_explorer`; None if there is no such file.
+
+    Raises InputError if the file has other contents.
+    """
     found = read_arrays(path)
     if found is None:
         return None
@@ -80,16 +87,17 @@ def read_explorer(path: Path) -> Stored | None:
             variants=tuple(variants),
         )
     except (KeyError, ValueError, IndexError) as error:
-        raise InputError(f"{path} is not what the explorer reads: {error!r}") from error
+        raise InputError(f"{path} is not an explorer file of vitrim: {error!r}") from error
 
 
 def embed(
     name: str, title: str, stored: Stored, classes: Sequence[str], budget: int, decided: int | None = None
 ) -> Embedded | None:
-    """Put a network's attention into at most `budget` bytes of page; None if not even the average of one slice fits.
+    """Compress the attention of a network to at most `budget` bytes; None if the average of one slice does not fit.
 
-    Of many depths the full network, the `decided` one and the paper's (3, 1) are kept. What is left out then, in this
-    order: single heads of the truncated networks, slices from the last on, single heads.
+    Of more than four depths, only the full one, the `decided` one and those of the paper (3 and 1) are kept. If the
+    data are still too large, parts are left out in this order: single heads of the truncated networks; slices, the
+    last one first; single heads of the full network.
     """
     with_maps = [variant for variant in stored.variants if variant.mean is not None]
     if not with_maps:
@@ -132,7 +140,11 @@ def embed(
 
 @dataclass(frozen=True)
 class Section:
-    """A compressed part of the page's data: of which slice, of which depth's single heads, and what 4 bits lost."""
+    """One compressed part of the data.
+
+    slice: index of its slice. heads_of: depth of the network if the part holds single heads, else None. lost:
+    quantisation error, None if the part holds no attention.
+    """
 
     content: bytes
     slice: int
@@ -141,7 +153,7 @@ class Section:
 
 
 def _sections(stored: Stored, chosen: Sequence[Variant]) -> dict[str, Section]:
-    """Everything that could go into the page, by the name under which the page's script looks for it."""
+    """Return all parts that could be embedded, by the name that attention.js uses."""
     sections = {}
     for index in range(len(stored.cases)):
         sections[f"image-{index}"] = Section(_deflate(window(stored.image[index]).tobytes()), index)
@@ -150,7 +162,7 @@ def _sections(stored: Stored, chosen: Sequence[Variant]) -> dict[str, Section]:
         for variant in chosen:
             if variant.prediction is not None:
                 sections[f"prediction-{variant.blocks}-{index}"] = Section(_labels(variant.prediction[index]), index)
-            assert variant.mean is not None  # those without are not chosen
+            assert variant.mean is not None  # `embed` chooses only variants with maps
             exact = _rows(variant.mean[index])
             packed = pack(exact)
             shown = unpack(packed)
@@ -175,28 +187,28 @@ def _deflate(content: bytes) -> bytes:
 
 
 def _rows(maps: np.ndarray) -> np.ndarray:
-    """Rows of float16, made to sum to 1 again."""
+    """Return float16 rows as float32, normalised to sum 1 again."""
     rows = maps.astype(np.float32)
     return rows / rows.sum(axis=-1, keepdims=True)
 
 
 def _note(stored: Stored, chosen: Sequence[Variant], losses: Sequence[Loss], count: int, heads: str) -> str:
-    """What was lost and left out, in words."""
+    """Describe the quantisation error and the parts left out."""
     moved = float(np.average([lost.moved for lost in losses], weights=[lost.rows for lost in losses]))
     most, far = max(lost.moved_most for lost in losses), max(lost.globality for lost in losses)
     text = (
-        f"Attention is kept in this page at 4 bits a value. By that, on average {100 * moved:.1f} % (at most "
-        f"{100 * most:.1f} %) of what a patch attends to is shown in another place, rollout included, and the "
-        f"globality of a patch is off by at most {far:.3f}."
+        f"This page stores attention with 4 bits per value. Because of this, on average {100 * moved:.1f} % (at most "
+        f"{100 * most:.1f} %) of the attention of a patch is shown at a wrong patch, rollout included. The globality of "
+        f"a patch is off by at most {far:.3f}."
     )
     truncated = [variant for variant in chosen[1:] if variant.heads]
     if any(variant.heads for variant in chosen):
         if heads == "none":
             text += " Single heads are left out for size."
         elif count > 1:
-            text += " Single heads are kept for the first slice, their average for all."
+            text += " Single heads are stored for the first slice only, their average for all slices."
         if heads == "full" and truncated:
-            text += " Those of the truncated networks are left out for size."
+            text += " Single heads of the truncated networks are left out for size."
     if count < len(stored.cases):
-        text += f" So are {len(stored.cases) - count} of {len(stored.cases)} slices."
+        text += f" Slices left out for size: {len(stored.cases) - count} of {len(stored.cases)}."
     return text

@@ -1,4 +1,4 @@
-"""How numbers look: one way for each kind, in the page and in the Markdown."""
+"""Number formats, the same in the HTML page and in Markdown."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ NOTHING = "–"
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Whether there is a finite number to show."""
+    """Whether the value is a finite number (not a bool)."""
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def fixed(value: Any, digits: int) -> str:
-    """A number with so many decimals and a true minus sign; a dash where there is none."""
+    """Format a number with `digits` decimals and a true minus sign; a dash if the value is no number."""
     if not is_number(value):
         return NOTHING
     text = f"{abs(float(value)):.{digits}f}"
@@ -25,31 +25,31 @@ def fixed(value: Any, digits: int) -> str:
 
 
 def signed(value: Any, digits: int) -> str:
-    """As `fixed`, with a plus sign before a gain."""
+    """Format as `fixed`, with a plus sign before a positive number."""
     text = fixed(value, digits)
     return text if text == NOTHING or text.startswith(MINUS) or float(text) == 0 else f"+{text}"
 
 
 def whole(value: Any) -> str:
-    """A count with thousands set apart."""
+    """Format a count with thousands separators; a dash if the value is no number."""
     return f"{int(value):,}" if is_number(value) else NOTHING
 
 
 def interval_text(low: Any, high: Any, digits: int) -> str:
-    """Both ends of an interval; a dash where there is none."""
+    """Format both ends of an interval; a dash if an end is missing."""
     return f"{signed(low, digits)} to {signed(high, digits)}" if is_number(low) and is_number(high) else NOTHING
 
 
 def plural(count: int, noun: str) -> str:
-    """1 block, 2 blocks."""
+    """Format a count with its noun: "1 block", "2 blocks"."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def listing(parts: list[str]) -> str:
-    """a; a and b; a, b and c."""
+    """Join parts to a list in a sentence: "a", "a and b", "a, b and c"."""
     return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part) if parts else ""
 
 
 def capitalised(text: str) -> str:
-    """The text with a capital first letter; the rest stays as it is."""
+    """Return the text with a capital first letter, otherwise unchanged."""
     return text[:1].upper() + text[1:]

@@ -1,4 +1,4 @@
-"""The pictures: raw attention maps as in the paper's figures 4 and 5, and slices with every network's prediction."""
+"""Images of the report: raw attention maps (paper, figures 4 and 5), and slices with the predictions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitrim.report.run import Examples, NetworkRun, Run
 
 @dataclass(frozen=True)
 class Mosaic:
-    """The raw maps of one block; `top` is the upper end of the colour scale."""
+    """Mosaic of the raw attention maps of one block; `top` is the upper end of the colour scale."""
 
     block: int
     picture: str
@@ -23,7 +23,7 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class Tile:
-    """One label map over a slice; `dice` is that slice's."""
+    """A predicted label map over a slice; `dice` is the Dice of this slice."""
 
     caption: str
     picture: str
@@ -33,7 +33,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Slice:
-    """A slice: the image once, the reference, and per network its predictions."""
+    """A slice: image, reference, and the predictions of each network in `groups`; `ratio` is width over height."""
 
     title: str
     image: str
@@ -43,7 +43,7 @@ class Slice:
 
 
 def mosaics(network: NetworkRun) -> list[Mosaic]:
-    """The raw maps that were kept, block by block, each on its own colour scale."""
+    """Return the mosaics of the stored raw maps, one per block, each with a separate colour scale."""
     if network.maps is None:
         return []
     found = []
@@ -56,7 +56,7 @@ def mosaics(network: NetworkRun) -> list[Mosaic]:
 
 
 def slices(run: Run) -> list[Slice]:
-    """The stored slices: reference and, for each network, full and truncated prediction side by side."""
+    """Return the stored slices with the reference and, for each network, the full and truncated predictions."""
     if run.examples is None:
         return []
     found = []
@@ -94,7 +94,7 @@ def _tiles(examples: Examples, network: NetworkRun, index: int) -> tuple[Tile, .
 
 
 def labels_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """Average Dice of one slice over the classes in reference or prediction; NaN if there are none."""
+    """Return the average Dice of one slice over the classes in reference or prediction; NaN if there are none."""
     values = []
     for index in np.union1d(np.unique(prediction), np.unique(reference)):
         if index:

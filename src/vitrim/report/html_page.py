@@ -1,4 +1,4 @@
-"""report.html, and a page of the explorer alone: one file each that needs nothing else."""
+"""report.html, and a page with the attention explorer only. Each is one self-contained file."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ from vitrim.report.tables import results_table
 from vitrim.studies.snapshots import write_explorer
 
 PAPER_BLOCKS = (1, 2, 3, 6)
-"""Blocks of the paper's figures 4 and 5."""
+"""Blocks shown in figures 4 and 5 of the paper."""
 
 LIMIT = 14_500_000
-"""Bytes of a page: what the attention of the explorer may fill up. A mail still takes it."""
+"""Largest size of a page in bytes, small enough for an e-mail. The attention of the explorer fills the rest of it."""
 
 SCRIPTS = 45_000
-"""Bytes of the explorer's own scripts and controls, which only a page with an explorer has."""
+"""Bytes reserved for the scripts and controls of the explorer, which only a page with an explorer contains."""
 
 
 def asset(name: str) -> str:
-    """Text of a file in `assets/`."""
+    """Return the text of a file in `assets/`."""
     return (resources.files("vitrim.report") / "assets" / name).read_text(encoding="utf-8")
 
 
 def page(run: Run, answers: list[Answer]) -> str:
-    """The whole of report.html."""
+    """Return the text of report.html."""
     decided = {n.name: n.decision.depth for n in run.networks if n.decision is not None}
     context = {
         "run": run,
@@ -66,17 +66,20 @@ def page(run: Run, answers: list[Answer]) -> str:
 
 
 def explorer_page(heading: str, networks: Sequence[tuple[str, Path]], classes: Sequence[str] = ()) -> str:
-    """A page of the explorer alone, as text: for each network its title and its `explorer.npz`.
+    """Return the text of a page with the explorer only.
 
-    InputError where such a file is missing or not what `vitrim.studies.snapshots.write_explorer` writes.
+    networks: title of each network and path of its `explorer.npz`.
+
+    Raises InputError if such a file is missing, is not a file of `vitrim.studies.snapshots.write_explorer`, or is too
+    large for a page.
     """
     for _, path in networks:
         if not path.is_file():
-            raise InputError(f"{path} is missing: there is nothing to explore")
+            raise InputError(f"{path} is missing: the explorer page needs this file")
     embedded = _embedded([(title, title, path) for title, path in networks], classes, {}, LIMIT - 100_000)
     if not embedded:
         raise InputError(
-            f"the attention in {networks[0][1]} is too large for a page of {LIMIT / 1e6:g} MB: take fewer patches"
+            f"the attention in {networks[0][1]} is too large for a page of {LIMIT / 1e6:g} MB: use fewer patches"
         )
     return _render("explorer-page.html", heading=heading, embedded=embedded, decided={})
 
@@ -107,7 +110,7 @@ def _render(name: str, **context: Any) -> str:
 def _embedded(
     networks: Sequence[tuple[str, str, Path]], classes: Sequence[str], decided: Mapping[str, int], room: int
 ) -> list[Embedded]:
-    """What fits into `room` bytes of the page, every network having an equal share."""
+    """Return the data that fit into `room` bytes of the page, with an equal share for each network."""
     found = [(name, title, stored) for name, title, path in networks if (stored := read_explorer(path)) is not None]
     parts = [
         embed(name, title, one, classes, (room - SCRIPTS) // len(found), decided.get(name))
@@ -137,7 +140,10 @@ def _network(run: Run, answer: Answer) -> dict[str, Any]:
 def write_explorer_page(
     folder: Path, title: str, network: nn.Module, blocks: int, names: Sequence[str], images: np.ndarray
 ) -> Path:
-    """Write explorer.html beside the profile in `folder`, with the attention of a few images (n, C, H, W)."""
+    """Write explorer.npz and explorer.html next to the profile in `folder`; return the path of the page.
+
+    images: (n, C, H, W), with one name each; the page shows their attention.
+    """
     grid = AttentionProfile.load(folder).grid
     stored, page = folder / "explorer.npz", folder / "explorer.html"
     slices = [0] * len(names)

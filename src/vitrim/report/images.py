@@ -1,4 +1,4 @@
-"""Arrays as pictures inside the page: slices, label maps, and the mosaics of the paper's figures 4 and 5."""
+"""Arrays as PNG images in the page: slices, label maps, and attention mosaics (paper, figures 4 and 5)."""
 
 from __future__ import annotations
 
@@ -12,26 +12,29 @@ from PIL import Image
 from vitrim.attention.maps import mosaic
 
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#44AA99", "#882255", "#999933")
-"""Colours of the classes: Okabe and Ito's, which the colour-blind can tell apart, then three of Paul Tol's.
+"""Colours of the classes, for readers with and without colour blindness: seven of Okabe and Ito, three of Paul Tol.
 
-White is kept for the reference's outline.
+White is reserved for the outline of the reference.
 """
 
 COLORMAP = "viridis"
-"""Of the attention: even in lightness, also for the colour-blind and in grey."""
+"""Colour map of the attention. Its lightness rises evenly, so colour-blind readers and grey prints show it correctly."""
 
 
 STEPS = 64
-"""Colours of a mosaic: as many as the eye tells apart, and a small picture."""
+"""Colours of a mosaic: enough for the eye, and few enough for a small file."""
 
 
 def class_colour(index: int) -> str:
-    """Colour of the class with label `index` (from 1)."""
+    """Return the colour of the class with label `index` (from 1)."""
     return PALETTE[(index - 1) % len(PALETTE)]
 
 
 def png(indices: np.ndarray, palette: np.ndarray | None = None) -> str:
-    """A picture as an address inside the page: grey values (H, W) uint8, or places in a palette (n, 3 or 4) of them."""
+    """Return a PNG as a data URL.
+
+    indices: (H, W) uint8, grey values or, with `palette` (n, 3 or 4) uint8 (RGB or RGBA), indices of its colours.
+    """
     picture = Image.fromarray(indices)
     transparent = None
     if palette is not None:
@@ -44,18 +47,18 @@ def png(indices: np.ndarray, palette: np.ndarray | None = None) -> str:
 
 
 def window(image: np.ndarray) -> np.ndarray:
-    """Grey values of a slice (H, W): its 0.5th to 99.5th percentile as 0 to 255."""
+    """Return a slice (H, W) as uint8: its 0.5th to 99.5th percentile becomes 0 to 255."""
     low, high = np.percentile(image, [0.5, 99.5])
     return (np.clip((image - low) / max(float(high - low), 1e-12), 0, 1) * 255).round().astype(np.uint8)
 
 
 def grey(image: np.ndarray) -> str:
-    """A slice (H, W) of any intensities."""
+    """Return a slice (H, W) of any intensities as a data URL."""
     return png(window(image))
 
 
 def edges(label: np.ndarray) -> np.ndarray:
-    """Pixels of a label map (H, W) that touch another label, on the label's own side."""
+    """Return a mask (H, W) of the foreground pixels that touch a pixel with another label."""
     edge = np.zeros(label.shape, bool)
     differs = label[1:] != label[:-1]
     edge[1:] |= differs
@@ -67,10 +70,13 @@ def edges(label: np.ndarray) -> np.ndarray:
 
 
 def overlay(label: np.ndarray, outline: np.ndarray | None = None) -> str:
-    """Label map (H, W) in the classes' colours, see-through inside; `outline`, another label map, as a white edge."""
+    """Return a label map (H, W) in the colours of its classes as a data URL, with semi-transparent interiors.
+
+    outline: a second label map (H, W), drawn as a white edge.
+    """
     label = np.repeat(np.repeat(label, 2, axis=0), 2, axis=1).astype(np.int64)
     count = len(PALETTE)
-    palette = np.zeros((2 * count + 2, 4), np.uint8)  # nothing; inside, and edge, of each colour; white
+    palette = np.zeros((2 * count + 2, 4), np.uint8)  # background; interiors; edges; white
     palette[1:-1, :3] = [_rgb(colour) for colour in PALETTE] * 2
     palette[1 : count + 1, 3], palette[count + 1 :, 3] = 140, 255
     palette[-1] = 255
@@ -82,12 +88,15 @@ def overlay(label: np.ndarray, outline: np.ndarray | None = None) -> str:
 
 
 def ramp() -> np.ndarray:
-    """The colours of attention from least to most, (256, 3) uint8."""
+    """Return the colour map of the attention from low to high, (256, 3) uint8."""
     return (colormaps[COLORMAP](np.arange(256))[:, :3] * 255).round().astype(np.uint8)
 
 
 def mosaic_png(maps: np.ndarray, grid: tuple[int, int], top: float) -> str:
-    """The mosaic of one block's maps (N, N) (`vitrim.attention.maps.mosaic`); 0 to `top` is the colour scale."""
+    """Return the mosaic of the maps (N, N) of one block (`vitrim.attention.maps.mosaic`) as a data URL.
+
+    The colour scale runs from 0 to `top`.
+    """
     laid_out = mosaic(maps, grid)
     levels = np.rint(np.clip(np.nan_to_num(laid_out) / top, 0, 1) * (STEPS - 1)).astype(np.uint8)
     canvas = np.where(np.isnan(laid_out), np.uint8(STEPS), levels)
@@ -98,7 +107,7 @@ def mosaic_png(maps: np.ndarray, grid: tuple[int, int], top: float) -> str:
 
 
 def colour_bar() -> str:
-    """The colour scale, lowest on the left."""
+    """Return an image of the colour scale as a data URL, with the lowest value on the left."""
     return png(np.arange(256, dtype=np.uint8)[None].repeat(4, axis=0), ramp())
 
 

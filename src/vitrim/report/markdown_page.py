@@ -1,4 +1,4 @@
-"""report.md: the same answers without pictures, for a repository, a mail or an issue."""
+"""report.md: the report without figures, for a repository, an e-mail or an issue."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ SPECIAL = "\\`*_{}[]<>#|&!~"
 
 
 def escape(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """Escape text so that Markdown shows it unchanged, on one line."""
     return "".join(f"\\{character}" if character in SPECIAL else character for character in " ".join(text.split()))
 
 
 def page(run: Run, answers: list[Answer]) -> str:
-    """The whole of report.md."""
+    """Return the text of report.md."""
     parts = [f"# vitrim study: {escape(run.name)}", escape(setting(run))]
     parts += [_answer(answer) for answer in answers]
     parts += ["## Every network", table_markdown(results_table(run)).rstrip("\n")]
     paper = comparison(run)
     if paper is not None:
-        parts += ["## Provenance the paper", table_markdown(paper).rstrip("\n")]
+        parts += ["## Comparison with the paper", table_markdown(paper).rstrip("\n")]
     rules = rules_table(run)
     if rules is not None:
-        parts += ["## Rule against truth", table_markdown(rules).rstrip("\n")]
+        parts += ["## Chosen depth and needed depth", table_markdown(rules).rstrip("\n")]
     parts.append("## Attention by block")
-    parts.append("Means over training cases, of the head-averaged attention; in brackets, the same network untrained.")
+    parts.append(
+        "Means over training cases, for the head-averaged attention. In brackets: the same network before training."
+    )
     parts += [text for network in run.networks if (text := _measures(network))]
     if run.config:
         parts += ["## Configuration", _fenced(run.config, "yaml")]
@@ -73,7 +75,7 @@ def _measures(network: NetworkRun) -> str:
 
 
 def _fenced(text: str, language: str) -> str:
-    """A code block whose fence is longer than any in the text."""
+    """Return a code block with a fence that does not occur in the text."""
     fence = "```"
     while fence in text:
         fence += "`"

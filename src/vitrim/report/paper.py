@@ -1,4 +1,4 @@
-"""The paper's own numbers beside ours: tables 1 to 3 of Hasany, Petitjean, Meriaudeau (SPIE Medical Imaging 2023)."""
+"""Comparison of a study with tables 1 to 3 of Hasany, Petitjean, Meriaudeau (SPIE Medical Imaging 2023)."""
 
 from __future__ import annotations
 
@@ -17,23 +17,27 @@ CITATION = (
     "medical image segmentation networks. SPIE Medical Imaging 2023, doi 10.1117/12.2652215"
 )
 NUMBER = {"ibsr18": 1, "emidec": 2, "synapse": 3}
-"""Which table of the paper."""
+"""Number of the table in the paper, by study."""
 
 OTHER_NAMES = {
     "gm": "graymatter", "wm": "whitematter", "greymatter": "graymatter", "cerebrospinalfluid": "csf",
     "leftkidney": "kidneyl", "rightkidney": "kidneyr", "kidneyleft": "kidneyl", "kidneyright": "kidneyr",
 }  # fmt: skip
-"""How data sets call the paper's classes."""
+"""Other names that data sets use for the classes of the paper, as returned by `_plain`."""
 
 
 def paper_tables() -> dict[str, Any]:
-    """Tables 1 to 3 by study: `classes`, `rows` (model, blocks, dice, average_dice, changes), `slices`."""
+    """Return tables 1 to 3 of the paper by study.
+
+    Each has `classes`, `rows` (model, blocks, dice, average_dice, dice_change_percent, parameter_saving_percent) and
+    `slices`.
+    """
     text = (resources.files("vitrim.report") / "assets" / "paper_tables.json").read_text(encoding="utf-8")
     return {name: table for name, table in json.loads(text).items() if name in NUMBER}
 
 
 def paper_study(run: Run) -> str | None:
-    """The paper's data set that this study repeats: its name, on real data; None for any other study."""
+    """Return the name of the data set of the paper that this study uses; None for phantoms and other data."""
     settings = run.study.get("study")
     data = settings.get("data") if isinstance(settings, dict) else None
     imitated = isinstance(data, dict) and data.get("phantom") is not None
@@ -41,7 +45,10 @@ def paper_study(run: Run) -> str | None:
 
 
 def comparison(run: Run) -> Table | None:
-    """Ours, the paper's and the difference, for every network that the paper trained too; None for other studies."""
+    """Return a table with three rows per network that both trained: this study, the paper, and the difference.
+
+    None if the study does not use a data set of the paper, or has no such network.
+    """
     study = paper_study(run)
     if study is None:
         return None
@@ -85,10 +92,10 @@ def comparison(run: Run) -> Table | None:
         )
     number, slices = NUMBER[study], paper["slices"]
     notes = (
-        f"The paper's numbers are those of its table {number}: {CITATION}.",
-        f"The paper's text gives {slices['train']} training and {slices['validation']} validation slices (its table "
-        f"prints {slices['dataset_size_printed_in_table']}), and does not say whether Dice is of slices or of volumes; "
-        "here it is of volumes.",
+        f"The numbers of the paper are from its table {number}: {CITATION}.",
+        f"The text of the paper gives {slices['train']} training slices and {slices['validation']} validation slices; "
+        f"its table gives {slices['dataset_size_printed_in_table']}. The paper does not say whether Dice is computed "
+        "per slice or per volume. Here it is computed per volume.",
     )
     return Table(tuple(columns), tuple(rows), notes) if rows else None
 
@@ -105,6 +112,6 @@ def _number(value: Any) -> float | None:
 
 
 def _plain(name: str) -> str:
-    """A class name without case, spaces and brackets, in the paper's words."""
+    """Return a class name in lower-case letters and digits only, with the name of the paper for known synonyms."""
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     return OTHER_NAMES.get(plain, plain)

@@ -1,4 +1,4 @@
-"""One picture of a prediction, to be looked at before it is trusted."""
+"""A preview image of a prediction, for a visual check."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ from vitrim.report.images import class_colour, edges, window
 SLICES = 6
 COLUMNS = 3
 FILL = 0.35
-"""How much of a structure's colour lies over the image inside its outline."""
+"""Opacity of the colour of a structure inside its outline."""
 
 
 def write_preview(
     path: Path, loaded: Loaded, labels: np.ndarray, prepared: PreparedCase, classes: dict[int, str]
 ) -> None:
-    """Draw six slices of a case as the network saw them turned, each structure of `labels` (X, Y, Z) in its colour.
+    """Draw six slices of a case to the PNG `path`, in the orientation of the network input.
 
-    The slices are evenly spaced over those in which something was found, or over all. Pixels have the voxels' shape.
+    labels: (X, Y, Z); each structure has its colour. The six slices are evenly spaced over the slices that contain a
+    structure, or over all slices if none was found. The pixels have the aspect ratio of the voxels.
     """
     images = shown(loaded.volume.image[0], prepared.record)  # (S, rows, columns)
     for step in prepared.record["steps"]:
-        if step["step"] == "clip":  # the window in which the network sees a CT shows its organs
+        if step["step"] == "clip":  # the organs of a CT are visible in the intensity window of the network
             images = images.clip(step["low"], step["high"])
     found = shown(labels, prepared.record)
     down, across = shown_spacing(prepared.record) or (1.0, 1.0)
@@ -55,14 +56,14 @@ def write_preview(
 
 
 def _places(found: np.ndarray) -> list[int]:
-    """Numbers of the slices to show."""
+    """Return the indices of the slices to show."""
     inside = np.flatnonzero(found.any(axis=(1, 2)))
     choice = inside if len(inside) else np.arange(len(found))
     return np.unique(choice[np.linspace(0, len(choice) - 1, SLICES).round().astype(int)]).tolist()
 
 
 def _coloured(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """A slice in grey with its structures in colour, (rows, columns, 3) from 0 to 1."""
+    """Return a grey slice with its structures in colour, (rows, columns, 3), values from 0 to 1."""
     grey = np.repeat(window(image)[..., None] / 255, 3, axis=2)
     outline = edges(labels)
     for label in np.unique(labels[labels > 0]).tolist():

@@ -1,4 +1,4 @@
-"""Attention at 4 bits, so that all of it fits into a page, and what is lost by that."""
+"""Quantisation of attention to 4 bits, so that the maps fit into a page, and its error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ SQUARES = ((np.arange(LEVELS + 1) / LEVELS) ** 2).astype(np.float32)
 
 @dataclass(frozen=True)
 class Packed:
-    """Rows of attention (..., N): `ends` (..., 2) uint16 and `levels` (..., ceil(N / 2)) uint8, two to a byte."""
+    """Quantised rows of attention (..., N).
+
+    ends: (..., 2) uint16, square roots of the smallest and largest value of each row, 1 as 65535. levels:
+    (..., ceil(N / 2)) uint8, two levels per byte. patches: N.
+    """
 
     ends: np.ndarray
     levels: np.ndarray
@@ -23,15 +27,15 @@ class Packed:
 
     @property
     def content(self) -> bytes:
-        """Ends of all rows, then levels of all rows; little-endian."""
+        """The ends of all rows, then the levels of all rows; little-endian."""
         return self.ends.astype("<u2").tobytes() + self.levels.tobytes()
 
 
 def pack(maps: np.ndarray) -> Packed:
-    """Quantise attention (..., N), rows that sum to 1, to 16 levels between each row's own smallest and largest value.
+    """Quantise attention (..., N) to 16 levels between the smallest and the largest value of each row.
 
-    The levels lie closer for small values (the square root is what is rounded), since most attention is small. The low
-    level of a byte is the earlier one.
+    The rows sum to 1. The square root of a value is rounded: most attention values are small, and this puts more
+    levels among small values. The low four bits of a byte hold the earlier level.
     """
     maps = np.asarray(maps, dtype=np.float32)
     low, high = maps.min(axis=-1), maps.max(axis=-1)
@@ -50,7 +54,7 @@ def pack(maps: np.ndarray) -> Packed:
 
 
 def unpack(packed: Packed) -> np.ndarray:
-    """What the page shows: attention (..., N), rows made to sum to 1 again. The browser does the same."""
+    """Return the attention (..., N) that the page shows, with rows normalised to sum 1. attention.js does the same."""
     pairs = packed.levels
     levels = np.stack([pairs & 15, pairs >> 4], axis=-1).reshape(*pairs.shape[:-1], -1)[..., : packed.patches]
     bottom, top = _ends(packed.ends)
@@ -59,31 +63,32 @@ def unpack(packed: Packed) -> np.ndarray:
 
 
 def _ends(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Smallest and largest value of each row, from the integers that stand for their square roots: (..., 1) each."""
+    """Return the smallest and the largest value of each row, (..., 1) each, from the stored square roots."""
     values = (ends.astype(np.float32) / ENDS) ** 2
     return values[..., :1], values[..., 1:]
 
 
 def row_globality(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Of every row of (..., N, N): its distance over that of uniform attention, (..., N)."""
+    """Return the globality of each row of (..., N, N): its attention distance over that of uniform attention, (..., N)."""
     far = distances(grid).float().numpy()
     return (maps * far).sum(axis=-1) / far.mean()
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What 4 bits lose, over all rows: share of a row's attention that lies elsewhere, and the error of globality."""
+    """Quantisation error over `rows` rows: share of attention at a wrong patch, and error of globality."""
 
     moved: float
-    """Mean over rows of half the absolute differences (total variation)."""
+    """Total variation distance between exact and shown row, mean over rows."""
     moved_most: float
+    """The same, maximum over rows."""
     globality: float
-    """Largest error of one patch's globality."""
+    """Largest error of the globality of one patch."""
 
     rows: int
 
     def join(self, other: Loss) -> Loss:
-        """Both together."""
+        """Return the error over the rows of both."""
         rows = self.rows + other.rows
         return Loss(
             (self.moved * self.rows + other.moved * other.rows) / rows,
@@ -94,7 +99,7 @@ class Loss:
 
 
 def loss(exact: np.ndarray, shown: np.ndarray, grid: tuple[int, int]) -> Loss:
-    """Compare attention (..., N, N) with what the page shows of it."""
+    """Return the error of the attention that the page shows, `shown`, against `exact`; both (..., N, N)."""
     moved = np.abs(exact - shown).sum(axis=-1) / 2
     far = np.abs(row_globality(exact, grid) - row_globality(shown, grid))
     return Loss(float(moved.mean()), float(moved.max()), float(far.max()), moved.size)

@@ -1,4 +1,4 @@
-"""Rule against truth, for people: what each rule of a depth sweep chose, and how far that is from what was needed."""
+"""Table of a depth sweep: the depth that each rule chose, and the depth that was needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitrim.report.tables import Cell, Column, Table
 
 
 def rules_of(run: Run, network: str) -> dict[str, int]:
-    """The depth that each rule chose for the first seed and fold, at the first margin."""
+    """Return the depth that each rule chose for the first seed and fold, at the first margin."""
     if run.rules is None:
         return {}
     rows = run.rules[(run.rules["network"] == network)]
@@ -19,7 +19,7 @@ def rules_of(run: Run, network: str) -> dict[str, int]:
 
 
 def rules_table(run: Run) -> Table | None:
-    """A row for each network, margin and rule; None where the study is not a depth sweep."""
+    """Return a table with one row per network, margin and rule; None if the study is not a depth sweep."""
     if run.rules is None or run.rules.empty:
         return None
     several = len(run.rules[["seed", "fold"]].drop_duplicates()) > 1
@@ -30,8 +30,8 @@ def rules_table(run: Run) -> Table | None:
         Column("Rule", number=False),
         Column("Blocks chosen"),
         Column("Blocks needed"),
-        Column("% Dice change there"),
-        Column("Was it right?", number=False),
+        Column("% Dice change at that depth"),
+        Column("Was the rule right?", number=False),
     ]
     rows = []
     for _, row in run.rules.iterrows():
@@ -49,9 +49,10 @@ def rules_table(run: Run) -> Table | None:
             )
         )
     notes = (
-        "Needed is the smallest trained depth that is not worse than the full network by more than the margin (95 % "
-        "interval), or the full depth where none is shown to be. It is judged on every other held-out case; the "
-        "accuracy rule bisects on the rest, so that no rule is judged on what it has seen.",
+        "Blocks needed: the smallest trained depth that is not worse than the full network by more than the margin "
+        "(95 % interval). If this is shown for no smaller depth, all blocks are needed. One half of the held-out cases "
+        "(every second one) determines the depth needed. The accuracy rule uses only the other half, so no rule is "
+        "judged on cases that it has used.",
     )
     return Table(tuple(columns), tuple(rows), notes)
 
@@ -62,5 +63,5 @@ def _count(value: object) -> Cell:
 
 
 def _title(name: str) -> str:
-    """A rule's title; an unknown one, of another version, has its own name."""
+    """Return the title of a rule. An unknown rule (from another version) keeps its name."""
     return next((rule.title for known, rule in RULES.items() if known == name), name)

@@ -1,4 +1,4 @@
-"""What a study left in its folder, read once and checked at the door."""
+"""The files of a study, read and checked."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REQUIRED = ("network", "blocks", "role", "seed", "average_dice")
 
 @dataclass(frozen=True)
 class Examples:
-    """Slices to look at: image (n, H, W), reference (n, H, W), predictions by (network, blocks) (n, H, W)."""
+    """Example slices: image (n, H, W), reference (n, H, W), and predictions (n, H, W) by (network, blocks)."""
 
     cases: tuple[str, ...]
     slices: tuple[int, ...]
@@ -32,7 +32,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class NetworkRun:
-    """One network of the study: its decision and the measures behind it; what was not stored is None."""
+    """One network of the study: its decision, attention profiles and raw maps. A field is None if it was not stored."""
 
     name: str
     folder: Path
@@ -43,13 +43,13 @@ class NetworkRun:
 
     @property
     def title(self) -> str:
-        """The network's name as people say it."""
+        """Name of the network in text."""
         return NETWORK_TITLES.get(self.name, self.name)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A study's folder, whole."""
+    """The contents of the folder of a study. A table is None if its file does not exist."""
 
     folder: Path
     name: str
@@ -61,7 +61,7 @@ class Run:
     cost: pd.DataFrame | None
     history: pd.DataFrame | None
     rules: pd.DataFrame | None
-    """Rule against truth, of a depth sweep."""
+    """rules.csv of a depth sweep: depth chosen by each rule, and depth needed."""
     networks: tuple[NetworkRun, ...]
     examples: Examples | None
 
@@ -72,27 +72,27 @@ class Run:
 
     @cached_property
     def margins(self) -> tuple[str, ...]:
-        """Margins of the verdicts in percent, as the columns name them."""
+        """Non-inferiority margins in percent, as in the column names."""
         return tuple(c.removeprefix("verdict_") for c in self.results.columns if c.startswith("verdict_"))
 
     @cached_property
     def seeds(self) -> tuple[int, ...]:
-        """Seeds that were run, in the order of the table."""
+        """Seeds of the study, in the order of the results table."""
         return tuple(dict.fromkeys(int(seed) for seed in self.results["seed"]))
 
     def rows(self, network: str) -> pd.DataFrame:
-        """Results of one network, the full one first."""
+        """Return the results of one network, the full network first."""
         return self.results[self.results["network"] == network]
 
     def row(self, network: str, blocks: int, seed: int) -> pd.Series | None:
-        """One row of the results, None where that network was not trained."""
+        """Return one row of the results; None if this network was not trained."""
         found = self.results[
             (self.results["network"] == network) & (self.results["blocks"] == blocks) & (self.results["seed"] == seed)
         ]
         return None if found.empty else found.iloc[0]
 
     def full_blocks(self, network: str) -> int:
-        """Blocks of the untruncated network."""
+        """Return the number of blocks of the full network."""
         rows = self.rows(network)
         full = rows[rows["role"] == "full"]
         return int((full if len(full) else rows)["blocks"].max())
@@ -102,14 +102,19 @@ CHANGE = "dice_change_percent"
 
 
 def read_run(folder: Path) -> Run:
-    """Read a study's folder. InputError where there is none, or where a file in it cannot be used."""
+    """Read the folder of a study.
+
+    Raises InputError if it holds no finished study, or if a file in it cannot be used.
+    """
     folder = Path(folder)
     if not (folder / "results.csv").is_file():
         raise InputError(f"{folder} holds no finished study: results.csv is missing; run `vitrim study` first")
     results = _table(folder / "results.csv")
     missing = [column for column in REQUIRED if results is None or column not in results.columns]
     if missing or results is None or results.empty:
-        raise InputError(f"{folder / 'results.csv'} is not a study's table: it lacks {', '.join(missing) or 'rows'}")
+        raise InputError(
+            f"{folder / 'results.csv'} is not the results table of a study: it lacks {', '.join(missing) or 'rows'}"
+        )
     study = read_json(folder / "study.json")
     settings = study.get("study")
     names = list(dict.fromkeys(str(name) for name in results["network"]))

@@ -45,6 +45,15 @@ def recover(
     the first ones). The teacher does not change. `options` go to `train_network`.
 
     Raises InputError if teacher and network do not match, or as `train_network` does.
+
+    Example:
+        >>> import torch, vitrim
+        >>> full = vitrim.create_model("unetr2d", num_classes=2, size="micro", width=0.125, image_size=32, depth=2)
+        >>> small = vitrim.truncate(full, 1)
+        >>> slices = [{"image": torch.randn(3, 32, 32), "label": torch.ones(32, 32).long()}] * 4
+        >>> training = vitrim.recover(small, slices, vitrim.TrainConfig(steps=2, batch_size=2), teacher=full)
+        >>> len(training.losses)
+        2
     """
     if teacher is None:
         return train_network(small, data, config, seed, stage, **options)
