@@ -20,8 +20,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from vitrim.config.schema import TrainConfig
-from vitrim.hardware import resolved
+from vitrim.hardware import Hardware
 from vitrim.models.describe import count_macs
 from vitrim.models.factory import NETWORKS, create_model
 
@@ -39,8 +38,8 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--compile", action="store_true", help="also compile the default network")
     options = parser.parse_args()
-    settings = resolved(TrainConfig(epochs=1))
-    device = "cuda" if settings.device == "gpu" else "cpu"
+    settings = Hardware.choose()
+    device = settings.torch_device
     rate = matrix_rate(device)
     print(f"{device}, {torch.get_num_threads()} threads, precision {settings.precision}, batch {options.batch}; ")
     print(f"matrix product of this machine in that precision: {rate / 1e12:.2f} TFLOP/s")
@@ -61,7 +60,7 @@ def compare(name: str, options: argparse.Namespace, device: str, rate: float) ->
     default.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     lasting = images.contiguous(memory_format=torch.channels_last)
     fast: nn.Module = torch.compile(default) if options.compile else default  # type: ignore[assignment]
-    low = resolved(TrainConfig(epochs=1)).precision != "32-true"
+    low = Hardware.choose().precision != "32-true"
 
     def forward(model: nn.Module, batch: torch.Tensor, bf16: bool) -> Callable[[], None]:
         def run() -> None:
@@ -119,7 +118,7 @@ def autocast(device: str, bf16: bool) -> contextlib.AbstractContextManager[objec
 
 def matrix_rate(device: str) -> float:
     """FLOP/s of a large matrix product, in the precision of a training on this machine."""
-    low = resolved(TrainConfig(epochs=1)).precision != "32-true"
+    low = Hardware.choose().precision != "32-true"
     n = 8192 if device == "cuda" else 2048
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if low else torch.float32)
     out = torch.empty_like(a)

@@ -47,7 +47,7 @@ from vitrim.data.cases import Volume
 from vitrim.data.phantoms.make import draw_phantom
 from vitrim.data.preprocessing import Preprocessing, restore
 from vitrim.evaluation.segment import segment_slices
-from vitrim.hardware import cpu_has_bf16, cpu_has_int8
+from vitrim.hardware import cpu_has_int8, has_fast_bf16
 from vitrim.inference.engine import Engine
 from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.onnx_engine import OnnxEngine
@@ -177,7 +177,7 @@ def release_way(network: Network) -> Way:
 def torch_engine(network: Network, precision: str = "auto") -> TorchEngine:
     """The engine of `vitrim predict` for this network."""
     if precision == "auto":
-        precision = "bf16" if cpu_has_bf16() else "float32"
+        precision = "bf16" if has_fast_bf16("cpu") else "float32"
     return TorchEngine(fold_for_inference(network), "", None, "cpu", precision)
 
 

@@ -12,9 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import numpy as np
 import pytest
+import timm
 import torch
 
 import vitrim as package
@@ -71,8 +72,9 @@ def desk(tmp_path: Path, tiny_data_once: Path, finished_study: Path, monkeypatch
 
 
 @pytest.mark.parametrize("name", package.__all__)
-def test_every_public_name_has_an_example_that_runs(name: str, desk: Path) -> None:
+def test_every_public_name_has_an_example_that_runs(name: str, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     public = getattr(package, name)
+    monkeypatch.setattr("vitrim.progress.Reporter.say", lambda *_: None)  # examples do not show progress
     found = doctest.DocTestFinder(recurse=False).find(public, name, globs={"vitrim": package})
     assert any(test.examples for test in found), f"vitrim.{name} has no example"
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
@@ -107,6 +109,11 @@ class Slices(torch.utils.data.Dataset):
         return {"image": image, "label": (image[0] > 0).long() % self.classes}
 
 
+def another_model() -> torch.nn.Module:
+    """A model of another library, small."""
+    return timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=48, num_heads=3, depth=4)
+
+
 def small(*arguments: object, **options: object) -> Network:
     """`vitrim.create_model` with a network that is small and quick in place of one of full size."""
     return package.create_model(*arguments, **{**options, "size": "micro", "width": 0.25, "image_size": 32})  # type: ignore[arg-type]
@@ -121,7 +128,8 @@ def test_every_snippet_of_the_documentation_runs(
     names = {name: getattr(package, name) for name in package.__all__}
     face = SimpleNamespace(**{**names, "create_model": small})
     network = small("transunet", num_classes=9)
-    given = {"images": torch.randn(5, 3, 32, 32), "network": network, "data": Slices(32, 9), "vitrim": face, "np": np}
+    given: dict[str, Any] = {"images": torch.randn(5, 3, 32, 32), "network": network, "data": Slices(32, 9)}
+    given |= {"vitrim": face, "model": another_model(), "build_the_model": another_model}
     tree = ast.parse(code)
     tree.body = [node for node in tree.body if ast.unparse(node) != "import vitrim"]
     exec(compile(ast.fix_missing_locations(tree), page, "exec"), given)

@@ -209,4 +209,4 @@ def test_attention_by_a_kernel_that_cannot_be_seen_is_refused() -> None:
             return x
 
     model.blocks[1].attn = Hidden()
-    assert "block 2 of VisionTransformer showed attention 0 times" in refused(model)
+    assert "0 attention calls were measured in block 2 of VisionTransformer" in refused(model)

@@ -197,7 +197,7 @@ def test_layers_can_be_chosen_where_a_model_has_other_attention() -> None:
         profile_attention(model, noise(2))
     found = profile_attention(model, noise(2), layers="encoder.*")
     assert found.layers == ("encoder.blocks.0.attn", "encoder.blocks.1.attn")
-    with pytest.raises(InputError, match="none of the attention of Decoded is of patches to each other"):
+    with pytest.raises(InputError, match="Decoded has no self-attention of patches in the layers"):
         profile_attention(model, noise(2), layers="across")
 
 

@@ -66,7 +66,7 @@ def test_a_branch_that_starts_at_zero_is_seen_too() -> None:
 
 def test_the_example_of_the_control_is_one() -> None:
     """Its CNN sees less far than a disc's mark is away; TransUNet's stem would see everything."""
-    study = load_study(str(Path(__file__).parents[1] / "examples" / "longrange.yaml"))
+    study = load_study(str(Path(__file__).parents[2] / "examples" / "longrange.yaml"))
     (line,) = reach_lines(study)
     assert re.search(r"sees 5\d pixels far; a disc's mark is 63 or more away: only the transformer", line), line
     other = study.model_copy(update={"networks": {"transunet": StudyNetwork(), "unetr2d": StudyNetwork()}})

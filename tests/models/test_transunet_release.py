@@ -120,7 +120,7 @@ def test_the_command_names_the_study_that_prepares_images_as_the_release_did(
 def test_blocks_classes_width_and_image_size_follow_from_the_tensors(tmp_path: Path) -> None:
     made = create_model("transunet", num_classes=3, depth=0, size="small", image_size=96, stem="release")
     path = save(release_state(made), tmp_path / "release.pth")
-    config = import_transunet(path, tmp_path / "ours", in_chans=3).config
+    config = import_transunet(path, tmp_path / "ours", channels=3).config
     assert config == made.config
 
 

@@ -126,5 +126,5 @@ def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(place):
     process.send_signal(signal.SIGINT)
     error = process.communicate()[1]
     assert process.returncode == 130
-    assert "the same command goes on" in error
+    assert "the same command continues" in error
     assert "Traceback" not in error

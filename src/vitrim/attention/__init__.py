@@ -1,1 +1,1 @@
-"""Attention seen in any model, measured while it streams, and turned into a depth."""
+"""Captures the attention of any model, measures it, and decides the depth from it."""

@@ -1,4 +1,4 @@
-"""The attention analysis of one network: measure it beside its untrained self, decide its depth, store the result."""
+"""Attention analysis of one network: measures it before and after training, decides its depth, stores the results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from vitrim.files import replacing
 
 @dataclass(frozen=True)
 class ExampleSlice:
-    """The slice whose attention maps are stored: image (C, H, W)."""
+    """The slice whose attention maps are stored. `image` is (C, H, W)."""
 
     case: str
     number: int
@@ -37,12 +37,12 @@ def analyse_network(
     config: AttentionConfig,
     seed: int,
 ) -> Decision:
-    """Write profile.json, profile.csv, untrained/, maps.npz and decision.json into `folder`, whole or not at all.
+    """Write profile.json, profile.csv, untrained/, maps.npz and decision.json into `folder`, all or none of them.
 
-    Nothing is drawn here; `vitrim.attention.figures.write_figures` draws from these files. `images` is called once for
-    each of the two networks.
+    `untrained` is the same network before training; without it there is no untrained/. `images` is called once for
+    each network. `vitrim.attention.figures.write_figures` draws the figures from these files.
 
-    Raises InputError as `profile_attention`.
+    Raises InputError for the same reasons as `profile_attention`.
     """
     with replacing(folder) as unfinished:
         unfinished.mkdir()

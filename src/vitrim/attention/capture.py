@@ -1,8 +1,8 @@
-"""Capture: hand the softmax weights of every attention call of a model to a reducer, while the model runs unchanged.
+"""Passes the softmax weights of every attention call of a model to a reducer while the model runs unchanged.
 
-A `TorchFunctionMode` sees every torch function that is called in this thread. Where one of them is attention, the mode
-lets it run as it is and computes the weights beside it. No hook is registered, no module is touched and no global is
-patched, so that there is nothing to restore; the module that made the call is read off the Python stack.
+A `TorchFunctionMode` sees every torch function that this thread calls. If the function is attention, the mode runs it
+unchanged and computes the weights separately. The mode registers no hooks, changes no modules and patches no globals,
+so there is nothing to restore. It finds the module that made the call on the Python stack.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class AttentionCall:
     """One call of one attention layer."""
 
     layer: str
-    """Name of the module that made the call, as in `model.named_modules()`; "" is the model itself."""
+    """Name of the module that made the call, as in `model.named_modules()`. "" is the model itself."""
     index: int
-    """How many attention calls of the model came before it inside this context."""
+    """Number of attention calls that the model made earlier in this context."""
     source: Weights
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
-        """(B, heads, queries, keys), known before the weights are computed."""
+        """(B, heads, queries, keys). It is known before the weights are computed."""
         return self.source.shape
 
     @property
@@ -52,18 +52,19 @@ class AttentionCall:
 
     @cached_property
     def weights(self) -> Tensor:
-        """(B, heads, queries, keys), rows sum to 1; before dropout, float32 or float64, detached, on its device.
+        """Softmax weights before dropout, (B, heads, queries, keys). Rows sum to 1.
 
-        Computed on the first look, from tensors that the model may change afterwards: look inside the reducer.
+        They are float32 or float64, detached, on the device of the call. They are computed at the first access. Access
+        them inside the reducer: the model may change the tensors later.
         """
         return self.source.compute()
 
     def patches(self, prefix_tokens: int = 0) -> Tensor:
-        """The weights without the tokens before the patches, rows renormalised: (B, heads, N, N)."""
+        """The weights without the first `prefix_tokens` tokens: (B, heads, N, N). Rows are scaled to sum to 1."""
         return self.source.compute(skip=prefix_tokens)
 
     def parts(self, prefix_tokens: int = 0) -> Iterator[tuple[slice, slice, Tensor]]:
-        """The same in pieces (images, heads, weights), image after image: what is reduced at once need not be large."""
+        """The weights of `patches` in pieces (images, heads, weights), image after image, to limit memory."""
         for images, heads in parts(self.source):
             yield images, heads, self.source.compute(images, heads, prefix_tokens)
 
@@ -73,12 +74,12 @@ Reducer = Callable[[AttentionCall], Any]
 
 @dataclass
 class Captured:
-    """What `capture_attention` saw: the reducer's results in the order of the calls."""
+    """Results of `capture_attention`: those of the reducer, in the order of the calls."""
 
     calls: list[tuple[str, Any]] = field(default_factory=list)
     """(layer, result) of every call whose result is not None."""
     counts: Counter[str] = field(default_factory=Counter)
-    """How often each layer was called."""
+    """Number of attention calls of each layer."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -91,7 +92,7 @@ class Captured:
         return [result for _, result in self.calls]
 
     def __getitem__(self, layer: str) -> list[Any]:
-        """The results of one layer, in the order of its calls; KeyError if it made none."""
+        """The results of one layer, in the order of its calls. Raises KeyError if the layer made no call."""
         if layer not in self.counts:
             raise KeyError(f"{layer!r} made no attention call; these did: {', '.join(self.counts)}")
         return [result for name, result in self.calls if name == layer]
@@ -101,20 +102,16 @@ class Captured:
 def capture_attention(
     model: nn.Module, reducer: Reducer | None = None, *, layers: str | Sequence[str] | None = None
 ) -> Iterator[Captured]:
-    """Hand the softmax weights of each attention layer and call of `model` to `reducer` while the model runs.
+    """Pass the softmax weights of each attention call of `model` to `reducer` while the model runs.
 
-        with capture_attention(model) as captured:
-            model(images)
-        captured.layers, captured.results
-
-    Without a reducer the weights themselves are kept, (B, heads, queries, keys) each; with one, only what it returns
-    (nothing where it returns None), so that memory need not grow. `layers` keeps the layers whose name matches one of
-    these patterns (`"blocks.*.attn"`). Seen are `scaled_dot_product_attention`, `torch.nn.MultiheadAttention` and
-    modules that write the softmax out over (B, heads, queries, keys). The model's output, mode, flags and hooks stay
-    as they are; a compiled model runs uncompiled inside the context.
+    Without a reducer, the weights of each call are kept, (B, heads, queries, keys). With a reducer, only its results
+    are kept, so memory does not grow; a result of None is dropped. `layers` selects layers by name patterns such as
+    `"blocks.*.attn"`. Three kinds of attention are captured: `scaled_dot_product_attention`,
+    `torch.nn.MultiheadAttention`, and modules that compute the softmax over (B, heads, queries, keys) themselves.
+    The output, mode, flags and hooks of the model do not change. A compiled model runs uncompiled inside the context.
 
     Raises:
-        InputError: if no attention was seen by the end of the context, or it is opened inside a compiled function.
+        InputError: if the context ends and no attention was captured, or if it is opened inside a compiled function.
 
     Example:
         >>> import torch, vitrim
@@ -135,7 +132,7 @@ def capture_attention(
 
 
 def module_names(model: nn.Module) -> dict[int, str]:
-    """Name of each module of the model, by `id`, as if nothing had been compiled."""
+    """Name of each module of the model, by `id`, without the prefixes that `torch.compile` adds."""
     return {id(module): name.replace("_orig_mod.", "") for name, module in model.named_modules()}
 
 
@@ -179,10 +176,10 @@ class _CaptureMode(TorchFunctionMode):
         return output
 
     def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run torch's own function with its attention and softmax replaced by ours.
+        """Run torch's function with its attention and softmax replaced by those of this mode.
 
-        The function is one call to a mode: what it calls inside is hidden. So its code runs over a copy of its globals;
-        the module `torch.nn.functional` itself, which other threads use, is left alone.
+        A mode sees this function as one call and does not see the calls inside it. So its code runs with a changed
+        copy of its globals. `torch.nn.functional` itself does not change, because other threads use it.
         """
         function = F.multi_head_attention_forward
         heads = inspect.signature(function).bind(*args, **kwargs).arguments["num_heads"]
@@ -201,7 +198,7 @@ class _CaptureMode(TorchFunctionMode):
         return own(*args, **kwargs)
 
     def _caller(self) -> _Caller | None:
-        """The innermost module of the model on the stack; None if this call is not the model's, or not to be seen."""
+        """The innermost module of the model on the stack. None if there is none, or if `layers` does not select it."""
         frame = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
@@ -228,14 +225,14 @@ class _Caller(NamedTuple):
 
 
 def _looks_like_attention(output: Any, dim: Any) -> bool:
-    """Over the last axis, of (B, heads, queries, keys), or square where there is no axis of heads."""
+    """True for a softmax over the last axis of (B, heads, queries, keys), or of square maps without a heads axis."""
     if not isinstance(output, Tensor) or output.ndim < 3 or dim not in (-1, output.ndim - 1):
         return False
     return output.ndim > 3 or output.shape[-1] == output.shape[-2] > 1
 
 
 def _heads(module: nn.Module) -> int:
-    """How many heads a module says that it has, for weights without an axis of heads."""
+    """Number of heads that a module states, for weights without a heads axis; 1 if it states none."""
     counts = (getattr(module, name, None) for name in HEAD_COUNTS)
     return next((count for count in counts if isinstance(count, int)), 1)
 
@@ -243,13 +240,13 @@ def _heads(module: nn.Module) -> int:
 def _nothing_captured(model: nn.Module, layers: str | Sequence[str] | None) -> str:
     name = type(model).__name__
     if isinstance(model, torch.jit.ScriptModule):
-        return f"no attention was captured: {name} is TorchScript, which cannot be looked into; use the Python model"
+        return f"no attention was captured: {name} is TorchScript, which hides its calls; use the Python model"
     if layers is not None:
         return f"no attention was captured: {name} made no attention call in a layer that matches {layers!r}"
     return (
-        f"no attention was captured: {name} did not run inside the context, was first compiled there, or calls neither "
-        "scaled_dot_product_attention nor MultiheadAttention nor a softmax over (batch, heads, queries, keys), "
-        "as networks without attention and those with a fused kernel of their own do"
+        f"no attention was captured: {name} did not run inside the context, or was compiled for the first time inside "
+        "it, or has no attention, or hides it in a custom kernel; use a model that calls scaled_dot_product_attention, "
+        "MultiheadAttention or a softmax over (batch, heads, queries, keys)"
     )
 
 
@@ -260,9 +257,9 @@ _prior: Any = None
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
-    """Have compiled models run as they were written: compiled code would not come by the mode.
+    """Run compiled models uncompiled, because the mode does not see calls inside compiled code.
 
-    torch keeps this setting for the whole process, so the first capture sets it and the last one puts it back.
+    torch has one such setting for the whole process. The first open capture sets it, and the last one restores it.
     """
     global _inside, _prior
     if "torch._dynamo" not in sys.modules:  # nothing has been compiled yet
@@ -273,7 +270,9 @@ def _uncompiled() -> Iterator[None]:
             try:
                 _prior = torch.compiler.set_stance("force_eager")
             except RuntimeError as error:
-                raise InputError("capture_attention inside a compiled function: put it around the call") from error
+                raise InputError(
+                    "capture_attention was opened inside a compiled function: open it around the call of that function"
+                ) from error
         _inside += 1
     try:
         yield

@@ -1,4 +1,4 @@
-"""A decided depth with what justifies it: in words, at other thresholds, and as a file that a person can edit."""
+"""A decision about the depth: its values by block, its text, other thresholds, and a JSON file that users can edit."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from vitrim.attention.measures import MEASURES
-from vitrim.errors import InputError
+from vitrim.errors import WeightsError
 from vitrim.files import write_json
 from vitrim.metrics.statistics import COVERAGE
 
 FORMAT = "vitrim decision 1"
 UNIFORM_ENTROPY = 0.98
 ROUNDING = 1e-6
-"""Attention is measured in float32: what misses the threshold by less has reached it."""
+"""Tolerance for float32 rounding: a value that misses the threshold by less than this still reaches it."""
 
 UNIFORM = "indistinguishable from uniform"
 NOT_REACHED = "no block reaches the threshold"
@@ -27,52 +27,57 @@ FALLS_BACK = "a later block falls back below the threshold"
 
 @dataclass(frozen=True)
 class BlockValue:
-    """The deciding measure in one block, and what puts it into proportion."""
+    """The deciding measure in one block, with its interval, its entropy and the untrained network's values."""
 
     block: int
     value: float
     """Mean over cases."""
     low: float | None
     high: float | None
-    """Bootstrap interval over cases; None with fewer than 5."""
+    """95 % bootstrap interval over cases; None with fewer than 5 cases."""
     entropy: float | None
-    """Entropy of the attention that decides, 1 when uniform; None where it was not measured."""
+    """Entropy of the deciding attention, 1 if uniform; None if it was not measured."""
     untrained_value: float | None = None
     untrained_entropy: float | None = None
-    """The same of the same network untrained; None where it was not looked at."""
+    """Value and entropy of the same network before training; None if they were not measured."""
 
     @property
     def uniform(self) -> bool:
-        """Whether attention is indistinguishable from uniform here."""
+        """True if the attention in this block is indistinguishable from uniform (entropy at least 0.98)."""
         return self.entropy is not None and self.entropy >= UNIFORM_ENTROPY
 
 
 @dataclass(frozen=True)
 class Reached:
-    """Where a threshold is reached."""
+    """The depth at one threshold."""
 
     depth: int
-    """First block whose lower end reaches it (or value, where there is no interval); all blocks if none does."""
+    """First block whose whole interval reaches the threshold (its value if it has no interval). If no block does, the
+    number of all blocks."""
     low: int
-    """First block whose upper end reaches it; all blocks if none does."""
+    """First block with at least one end of its interval that reaches the threshold. If no block does, the number of all
+    blocks."""
     high: int
-    """Same as the depth."""
+    """Same as `depth`."""
     reached: bool
-    """Whether the block `depth` reaches it."""
+    """True if a block reaches the threshold with its whole interval."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """How many blocks to keep, and why; `save` writes it so that a person can read, argue with and edit it."""
+    """How many blocks to keep, and the values behind this decision. `save` writes it as a file that users can edit.
+
+    docs/definitions.md defines the rule, its interval and its flags.
+    """
 
     depth: int
-    """Blocks to keep; all later ones are discarded."""
+    """Number of blocks to keep. All later blocks are discarded."""
     low: int
     high: int
-    """The depth lies between these two, with 95 % confidence."""
+    """The depth lies between `low` and `high` with 95 % confidence."""
     measure: str
     head: int | str
-    """"mean": head-averaged attention; "max": the most global head; or the number of a head."""
+    """"mean": head-averaged attention. "max": the most global head of each block. A number: this head, from 1."""
     threshold: float
     flags: tuple[str, ...]
     blocks: tuple[BlockValue, ...]
@@ -81,18 +86,21 @@ class Decision:
     seed: int
 
     def at(self, threshold: float) -> Reached:
-        """The depth at another threshold, from the same values and intervals."""
+        """Return the depth at another threshold, from the same values and intervals."""
         return reached(self.blocks, threshold, MEASURES[self.measure].falls)
 
     def thresholds(self) -> list[float]:
-        """Round thresholds that the file lists: 0.05 to 1, or 20 steps up to the largest value for distances."""
+        """Thresholds that the file lists: 0.05 to 1 in steps of 0.05.
+
+        For a distance, they are 20 equal steps up to the largest upper end of the blocks.
+        """
         top = 1.0
         if MEASURES[self.measure].is_distance:
             top = max(block.value if block.high is None else block.high for block in self.blocks)
         return [round(top * step / 20, 4) for step in range(1, 21)]
 
     def sentence(self) -> str:
-        """The decision in words, flags included."""
+        """Return the decision and its flags as text."""
         total, title = len(self.blocks), MEASURES[self.measure].title
         whose = {"mean": "head-averaged attention", "max": "the most global head"}.get(
             str(self.head), f"head {self.head}"
@@ -103,9 +111,10 @@ class Decision:
         if self.depth != found.depth:
             words = [f"Keep {self.depth} of {total} blocks, set by hand; the rule says {found.depth}."]
         elif not found.reached:
-            what = "for certain " if NOT_CERTAIN in self.flags else ""
+            what = " with its whole 95 % interval" if NOT_CERTAIN in self.flags else ""
             words = [
-                f"Keep all {total} blocks: in none of them {what}the {title} of {whose} {verb} {self.threshold:.3g}."
+                f"Keep all {total} blocks: there is no block in which the {title} of {whose} {verb} "
+                f"{self.threshold:.3g}{what}."
             ]
         else:
             block = self.blocks[self.depth - 1]
@@ -122,8 +131,8 @@ class Decision:
         if UNIFORM in self.flags and uniform:
             words.append(
                 f"Attention is indistinguishable from uniform in {_listed(uniform)} (entropy at least "
-                f"{UNIFORM_ENTROPY}): uniform attention is global by definition, but it averages rather than looks, "
-                "and says nothing about what was learned."
+                f"{UNIFORM_ENTROPY}). Uniform attention counts as global by definition, but it may only average over "
+                "the image. It says nothing about what the network learned."
             )
         if NO_INTERVAL in self.flags:
             words.append(f"There is no interval, because {count} are too few for one.")
@@ -160,16 +169,16 @@ class Decision:
 
     @classmethod
     def load(cls, path: Path) -> Decision:
-        """Read a decision, also one whose depth a person has changed; InputError says what is wrong with it."""
+        """Read a decision. A user may have changed its depth. Raises InputError if the file cannot be used."""
         path = Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
-            raise InputError(f"cannot read the decision {path}: {error.strerror or error}") from error
+            raise WeightsError(f"cannot read the decision {path}: {error.strerror or error}") from error
         except ValueError as error:
-            raise InputError(f"{path} is not JSON: {error}") from error
+            raise WeightsError(f"{path} is not JSON: {error}") from error
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise InputError(f"{path} is not a decision: its format is not {FORMAT!r}")
+            raise WeightsError(f"{path} is not a decision: its format is not {FORMAT!r}")
         try:
             return cls(
                 depth=_depth(content, path),
@@ -185,26 +194,27 @@ class Decision:
                 seed=int(content["interval"]["seed"]),
             )
         except KeyError as error:
-            raise InputError(f"the decision {path} has no {error}") from error
+            raise WeightsError(f"the decision {path} has no {error}") from error
         except (TypeError, ValueError) as error:
-            raise InputError(f"the decision {path} cannot be read: {error}") from error
+            raise WeightsError(f"the decision {path} cannot be read: {error}") from error
 
 
 def checked(measure: str) -> str:
-    """`measure`, if there is such a one; InputError otherwise."""
+    """Return `measure`. Raises InputError if there is no such measure."""
     if measure not in MEASURES:
-        raise InputError(f"no such measure: {measure!r}; there are {', '.join(MEASURES)}")
+        raise WeightsError(f"no such measure: {measure!r}; there are {', '.join(MEASURES)}")
     return measure
 
 
 def _depth(content: dict[str, Any], path: Path) -> int:
     depth, total = content["depth"], len(content["blocks"])
     if not isinstance(depth, int) or isinstance(depth, bool) or not 0 <= depth <= total:
-        raise InputError(f"the decision {path} has depth {depth!r}: it must be a whole number from 0 to {total}")
+        raise WeightsError(f"the decision {path} has depth {depth!r}: it must be a whole number from 0 to {total}")
     return depth
 
 
 def reached(blocks: tuple[BlockValue, ...], threshold: float, falls: bool) -> Reached:
+    """Find the depth at `threshold`. `falls`: the measure falls when attention becomes global."""
     sure = [reaches(block, threshold, falls, surely=True) for block in blocks]
     perhaps = [reaches(block, threshold, falls, surely=False) for block in blocks]
     depth = sure.index(True) + 1 if True in sure else len(blocks)
@@ -213,13 +223,14 @@ def reached(blocks: tuple[BlockValue, ...], threshold: float, falls: bool) -> Re
 
 
 def reaches(block: BlockValue, threshold: float, falls: bool, *, surely: bool) -> bool:
+    """True if the block reaches the threshold: with its whole interval if `surely`, else with at least one end."""
     end = block.low if surely != falls else block.high
     end = block.value if end is None else end
     return end <= threshold + ROUNDING if falls else end >= threshold - ROUNDING
 
 
 def _listed(blocks: list[int]) -> str:
-    """ "block 3", "blocks 1 to 4", "blocks 1, 3 and 7"."""
+    """Name blocks in text: "block 3", "blocks 1 to 4", "blocks 1, 3 and 7"."""
     if len(blocks) == 1:
         return f"block {blocks[0]}"
     if len(blocks) > 2 and blocks == list(range(blocks[0], blocks[-1] + 1)):

@@ -1,8 +1,8 @@
-"""Figures of attention, fit for a paper's column, drawn from what was stored.
+"""Draws figures of attention from stored results, in the width of a paper's column.
 
-The functions `draw_...` draw into one matplotlib axis and return it; those named `write_...` write .png and .pdf files.
-
-Colours are those of Okabe & Ito (2008) and matplotlib's cividis, which colour-blind readers can tell apart.
+Functions named `draw_...` draw into one matplotlib axis and return it. Functions named `write_...` write .png and
+.pdf files. The colours are those of Okabe & Ito (2008) and matplotlib's cividis: colour-blind readers can distinguish
+them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from vitrim.files import replacing
 from vitrim.metrics.statistics import mean_interval
 
 COLUMN = 3.4
-"""Width of a paper's column in inches."""
+"""Width of a column of a paper, in inches."""
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#999999", "#009E73"
 MAPS = "cividis"
 STYLE = {
@@ -48,12 +48,15 @@ STYLE = {
 
 @contextmanager
 def figure(path: Path, width: float = COLUMN, height: float = 2.4) -> Iterator[Figure]:
-    """A figure (inches) in this module's style, written to `path` as .png and as .pdf at the end."""
+    """Open a figure in this module's style and write it to `path` as .png and .pdf at the end.
+
+    `width` and `height` are in inches.
+    """
     with rc_context(STYLE):
         drawn = Figure(figsize=(width, height), layout="constrained")
         yield drawn
         metadata: dict[str, dict[str, Any]] = {".png": {"Software": None}, ".pdf": {"CreationDate": None}}
-        for suffix, stamps in metadata.items():  # no date: the same figure is the same file
+        for suffix, stamps in metadata.items():  # no date: the same figure gives the same bytes
             with replacing(path.with_suffix(suffix)) as temporary:
                 drawn.savefig(temporary, format=suffix[1:], metadata=stamps)
 
@@ -61,9 +64,10 @@ def figure(path: Path, width: float = COLUMN, height: float = 2.4) -> Iterator[F
 def draw_measure(
     profile: AttentionProfile, measure: str, axis: Axes, *, untrained: AttentionProfile | None = None, seed: int = 0
 ) -> Axes:
-    """A measure by block: each head a dot, the head-averaged attention a line with its 95 % interval over cases.
+    """Draw a measure by block, as means over cases.
 
-    Heads are means over cases. `untrained` adds the same network before training, dashed.
+    Dots are heads. The line is the head-averaged attention, with its 95 % interval over cases. `untrained` adds the
+    same network before training as a dashed line.
     """
     blocks = np.arange(1, profile.blocks + 1)
     for head in range(1, max(profile.heads) + 1):
@@ -72,7 +76,7 @@ def draw_measure(
             label = "each head" if head == 1 else None
             axis.plot(blocks, by_head, ".", color=GREY, markersize=3, label=label, zorder=1)
     values = profile.of(measure)
-    known = values[~np.isnan(values).any(axis=1)]  # mm: cases with a spacing
+    known = values[~np.isnan(values).any(axis=1)]  # in mm, only cases with a spacing have values
     ends = mean_interval(known, seed=seed)
     if ends is not None:
         axis.fill_between(blocks, *ends, color=BLUE, alpha=0.25, linewidth=0, zorder=2)
@@ -84,7 +88,7 @@ def draw_measure(
 
 
 def draw_decision(decision: Decision, axis: Axes) -> Axes:
-    """What decided, by block, with its interval, the threshold, and the blocks that are discarded shaded."""
+    """Draw the deciding measure by block with its interval and the threshold. Discarded blocks are shaded."""
     blocks = [block.block for block in decision.blocks]
     values = np.array([block.value for block in decision.blocks])
     if all(block.low is not None and block.high is not None for block in decision.blocks):
@@ -104,7 +108,7 @@ def draw_decision(decision: Decision, axis: Axes) -> Axes:
     uniform = [block for block in decision.blocks if block.uniform]
     if uniform:
         numbers, heights = [block.block for block in uniform], [block.value for block in uniform]
-        axis.plot(numbers, heights, "o", color=BLUE, markerfacecolor="white", markersize=4, label="as uniform")
+        axis.plot(numbers, heights, "o", color=BLUE, markerfacecolor="white", markersize=4, label="near uniform")
     axis.set_xlim(0.5, len(blocks) + 0.5)
     return _by_block(axis, decision.measure)
 
@@ -122,14 +126,17 @@ def _by_block(axis: Axes, measure: str) -> Axes:
 def draw_mosaic(
     maps: np.ndarray, grid: tuple[int, int], axis: Axes, *, title: str = "", top: float | None = None
 ) -> Axes:
-    """The mosaic of one block; the colour scale ends at `top` (by default the 99.5th percentile, at least 2 / N)."""
+    """Draw the mosaic of one block from `maps` (N, N).
+
+    The colour scale ends at `top`, by default the 99.5th percentile of the maps, but at least 2 / N.
+    """
     top = mosaic_top(maps) if top is None else top
     axis.imshow(mosaic(maps, grid), cmap=MAPS, vmin=0, vmax=top, interpolation="nearest")
     return _bare(axis, title)
 
 
 def draw_image(image: np.ndarray, axis: Axes, *, title: str = "") -> Axes:
-    """The image (H, W) in grey."""
+    """Draw the image (H, W) in grey."""
     axis.imshow(image, cmap="gray", interpolation="nearest")
     return _bare(axis, title)
 
@@ -143,10 +150,12 @@ def draw_query(
     *,
     columns: int = 6,
 ) -> Axes:
-    """One query patch followed through all blocks: its map over the image (H, W), block by block, the patch framed.
+    """Draw the map of one query patch over the image (H, W), for each block. A frame marks the patch.
 
-    maps: (N, N) by block, as `raw_maps(model, image, blocks=None)` or `rollout_maps` give them; query: row and column
-    of the patch. Each block has its own scale, whose upper end is at least twice uniform attention (2 / N).
+    `maps` holds (N, N) by block, as from `raw_maps(model, image, blocks=None)` or `roll_out`. `query` is the row and
+    column of the patch. Each block has its own colour scale. Its upper end is at least twice uniform attention (2 / N).
+
+    Raises InputError if the grid has no such patch.
     """
     height, width = image.shape
     if not (0 <= query[0] < grid[0] and 0 <= query[1] < grid[1]):
@@ -158,7 +167,7 @@ def draw_query(
         extent = (left, left + width, top + height, top)
         axis.imshow(image, cmap="gray", extent=extent, interpolation="nearest")
         seen = weights[query[0] * grid[1] + query[1]].reshape(grid)
-        veil = np.empty((*grid, 4))  # one colour, the more opaque the more attention
+        veil = np.empty((*grid, 4))  # one colour: more attention is more opaque
         veil[..., :3], veil[..., 3] = to_rgb(ORANGE), 0.85 * seen / max(float(seen.max()), 2 / seen.size)
         axis.imshow(veil, extent=extent, interpolation="nearest")
         patch = (height / grid[0], width / grid[1])
@@ -183,9 +192,9 @@ def _bare(axis: Axes, title: str) -> Axes:
 def write_profile_figures(
     profile: AttentionProfile, decision: Decision, folder: Path, *, untrained: AttentionProfile | None = None
 ) -> list[Path]:
-    """Write decision, and each measure of the profile under its own name, into `folder`; gives the paths written.
+    """Write the figure `decision` and one figure per measure, named after it, into `folder`. Returns the paths.
 
-    Of the three units of distance mm is drawn where it is known, patches otherwise.
+    The attention distance is drawn in one unit: mm if the spacing is known, otherwise patches.
     """
     written = []
     distances = [name for name in ("distance_mm", "distance_patches", "distance_pixels") if name in profile.measures]
@@ -204,10 +213,11 @@ def write_profile_figures(
 def write_map_figures(
     stored: StoredMaps, folder: Path, *, query: tuple[int, int] | None = None, columns: int = 6
 ) -> list[Path]:
-    """Write maps (the mosaics of the blocks to show, with the image), query and query_rollout of one slice.
+    """Write the figures `maps`, `query` and `query_rollout` of one slice into `folder`. Returns the paths.
 
-    `query` is the row and column of the patch that is followed through all blocks, by its attention (query) and by its
-    rollout; the middle by default. Gives the paths written.
+    `maps` shows the image and the mosaics of the blocks `stored.shown`. `query` shows the attention of one patch in
+    all blocks, and `query_rollout` its rollout. `query` is the row and column of this patch, by default the middle.
+    If `stored` does not hold all blocks, only `maps` is written.
     """
     maps, grid = dict(zip(stored.blocks, stored.maps, strict=True)), stored.grid
     chosen = [block for block in stored.shown if block in maps]
@@ -218,7 +228,7 @@ def write_map_figures(
             draw_mosaic(maps[block], grid, axis, title=f"block {block}")
     written = _paths(folder / "maps")
     if stored.blocks != tuple(range(1, len(stored.blocks) + 1)):
-        return written  # a patch cannot be followed where blocks are missing
+        return written  # the rollout needs every block
     patch = query or (grid[0] // 2, grid[1] // 2)
     height, width = stored.image.shape
     tall = 2 * COLUMN / columns * (1.2 * height / width) * -(-len(maps) // columns)
@@ -231,9 +241,9 @@ def write_map_figures(
 
 
 def write_figures(folder: Path) -> list[Path]:
-    """Draw what `vitrim.attention.analysis.analyse_network` stored in `folder`, into its folder `figures`.
+    """Draw the results of `vitrim.attention.analysis.analyse_network` in `folder` into the folder `folder / "figures"`.
 
-    Gives the paths written; nothing where no profile and decision are stored.
+    Returns the paths; none if `folder` has no profile or no decision.
     """
     if not (folder / "profile.json").is_file() or not (folder / "decision.json").is_file():
         return []

@@ -1,4 +1,4 @@
-"""Run a model over images as it is: in eval mode for the while, without gradients, one batch after the other."""
+"""Runs an unchanged model on images, in eval mode and without gradients, batch by batch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from vitrim.errors import InputError
 
 
 def as_written(model: nn.Module) -> nn.Module:
-    """The model itself, where `torch.compile` has put a wrapper around it."""
+    """Return the model without the wrapper of `torch.compile`."""
     return getattr(model, "_orig_mod", model)
 
 
 def run_captured(
     model: nn.Module, batch: Tensor, reducer: Reducer, layers: str | Sequence[str] | None = None
 ) -> Captured:
-    """Run `model` once over `batch` (B, C, H, W), in eval mode and without gradients, its attention going to `reducer`.
+    """Run `model` once on `batch` (B, C, H, W), in eval mode and without gradients. `reducer` gets its attention calls.
 
     Raises:
         InputError: if the model cannot take the images, or no attention was captured.
@@ -49,7 +49,7 @@ def _forward(model: nn.Module, batch: Tensor) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for the while; afterwards every module is in the mode that it was in."""
+    """Set eval mode inside the context. Restore the mode of every module afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -60,18 +60,20 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 Spacing = tuple[float, float]
-"""mm from one pixel to the next, along rows and along columns."""
+"""Distance from one pixel to the next in mm, along rows and along columns."""
 
 CaseImages = tuple[str, Tensor, Spacing | None]
-"""A case: its id, slices (S, C, H, W), and its pixel spacing where that is known."""
+"""A case: its id, its slices (S, C, H, W), and its pixel spacing; None if the spacing is unknown."""
 
 
 def batches(
     images: Any, cases: Sequence[str] | None, spacing: Spacing | None, batch_size: int
 ) -> Iterator[tuple[list[str], Tensor, Spacing | None]]:
-    """Case id of each image, the images (B, C, H, W), their spacing: at most `batch_size` images, of one spacing.
+    """Yield batches: the case id of each image, the images (B, C, H, W), and their common spacing.
 
-    `images` and `cases` as in `profile_attention`.
+    A batch has at most `batch_size` images. `images` and `cases` are as in `profile_attention`.
+
+    Raises InputError if images are not (B, C, H, W), or if there are fewer case ids than images.
     """
     count = 0
     for item in [images] if isinstance(images, Tensor) else images:

@@ -1,4 +1,4 @@
-"""Raw attention maps of one image (paper, 3.3.1, 3.7.1, figures 4 and 5), and their rollout."""
+"""Raw attention maps of one image and their rollout (paper, 3.3.1, 3.7.1, figures 4 and 5)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def raw_maps(
     prefix_tokens: int | None = None,
     layers: str | Sequence[str] | None = None,
 ) -> dict[int, np.ndarray]:
-    """Attention of one image (1, C, H, W) in the chosen blocks (from 1; all with None), by block.
+    """Return the attention of one image (1, C, H, W) by block, for the blocks `blocks` (from 1; None for all).
 
-    Each is (N, N) float32, averaged over heads, or (heads, N, N) with `heads`; row i is what patch i attends to,
-    patches row by row over the grid, rows sum to 1; class and register tokens are dropped. Blocks that the model does
-    not have are left out, as those of a truncated network.
+    Each map is (N, N) float32, averaged over heads, or (heads, N, N) with `heads`. Row i gives the weights with which
+    patch i attends to all patches. Patches are in the order of the grid, row by row. Rows sum to 1. Class and register
+    tokens are dropped. Blocks that the model does not have are left out, for example in a truncated network.
 
     Raises:
-        InputError: if the model has none of the blocks, and as `profile_attention`.
+        InputError: if the model has none of the blocks, and for the same reasons as `profile_attention`.
     """
     maps: dict[int, np.ndarray] = {}
 
@@ -50,7 +50,10 @@ def raw_maps(
 
 
 def roll_out(maps: np.ndarray) -> np.ndarray:
-    """Attention rollout up to each block, of head-averaged attention (B, N, N) float32 (Abnar & Zuidema 2020)."""
+    """Attention rollout up to each block, (B, N, N) float32, from the head-averaged attention of all B blocks.
+
+    Source: Abnar & Zuidema 2020.
+    """
     steps: list[Tensor] = []
     for block in torch.from_numpy(maps):
         steps.append(rollout(block, steps[-1] if steps else None))
@@ -58,9 +61,11 @@ def roll_out(maps: np.ndarray) -> np.ndarray:
 
 
 def mosaic(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """The N maps (N, N) of one block laid out where their queries lie: (h · (h + 1) − 1, w · (w + 1) − 1), NaN between.
+    """Arrange the N maps (N, N) of one block as tiles: (h · (h + 1) − 1, w · (w + 1) − 1), with NaN between the tiles.
 
-    The paper's figures 4 and 5: tile (r, c) is the h × w map of what the patch at row r, column c attends to.
+    Tile (r, c) is the h × w map of the patch at row r, column c (paper, figures 4 and 5).
+
+    Raises InputError if the maps do not fit the grid.
     """
     rows, columns = grid
     if maps.shape != (rows * columns, rows * columns):
@@ -71,13 +76,13 @@ def mosaic(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def mosaic_top(maps: np.ndarray) -> float:
-    """Upper end of a mosaic's colour scale: the 99.5th percentile, at least twice uniform attention (2 / N)."""
+    """Upper end of the colour scale of a mosaic: the 99.5th percentile, at least twice uniform attention (2 / N)."""
     return max(float(np.quantile(maps, 0.995)), 2 / maps.shape[-1])
 
 
 @dataclass(frozen=True)
 class StoredMaps:
-    """Head-averaged attention of one slice in every block, as `maps.npz` holds it."""
+    """Head-averaged attention of one slice in every block, as stored in `maps.npz`."""
 
     case: str
     slice: int
@@ -85,14 +90,14 @@ class StoredMaps:
     """(H, W)"""
     grid: tuple[int, int]
     blocks: tuple[int, ...]
-    """Blocks, from 1, whose maps are here."""
+    """Blocks, from 1, whose maps are stored."""
     maps: np.ndarray
-    """(B, N, N) float32, one map a block"""
+    """(B, N, N) float32, one map per block"""
     shown: tuple[int, ...]
     """Blocks whose mosaics are drawn (paper, figures 4 and 5)."""
 
     def save(self, path: Path) -> None:
-        """Write the file `path`, whole or not at all."""
+        """Write the file `path` completely, or not at all."""
         arrays = {
             "case": np.array(self.case),
             "slice": np.array(self.slice),
@@ -106,7 +111,7 @@ class StoredMaps:
 
     @classmethod
     def load(cls, path: Path) -> StoredMaps | None:
-        """Read what `save` wrote; None if there is no such file. InputError if it holds something else."""
+        """Read the file that `save` wrote; None if it does not exist. Raises InputError if it holds something else."""
         stored = read_arrays(path)
         if stored is None:
             return None
@@ -120,7 +125,7 @@ class StoredMaps:
                 grid=(rows, columns),
                 blocks=blocks,
                 maps=stored["maps"].astype(np.float32),
-                # vitrim 0.1.0 stored no other blocks than those to show
+                # vitrim 0.1.0 stored only the blocks to show
                 shown=tuple(int(block) for block in stored["shown"]) if "shown" in stored else blocks,
             )
         except (KeyError, ValueError, TypeError) as error:
@@ -135,7 +140,7 @@ def tokens_of(
     prefix_tokens: int | None = None,
     layers: str | Sequence[str] | None = None,
 ) -> Tokens:
-    """How the tokens of the model lie over this image (1, C, H, W): grid, tokens before the patches, patch size."""
+    """Return the token layout of the model over this image (1, C, H, W). Raises InputError as `profile_attention` does."""
     return _run(model, image, lambda block, weights: None, grid, prefix_tokens, layers)
 
 
@@ -147,9 +152,9 @@ def _run(
     prefix_tokens: int | None,
     layers: str | Sequence[str] | None,
 ) -> Tokens:
-    """Run the model over the image and give each block's number and weights (heads, N, N) to `take`."""
+    """Run the model on the image. Call `take` with the number and the weights (heads, N, N) of each block."""
     if image.ndim != 4 or len(image) != 1:
-        raise InputError(f"maps are of one image (1, channels, height, width); got {tuple(image.shape)}")
+        raise InputError(f"maps need one image (1, channels, height, width); got {tuple(image.shape)}")
     model, size = as_written(model), (int(image.shape[-2]), int(image.shape[-1]))
     wanted = own_attention(model, layers)
     tokens: Tokens | None = None

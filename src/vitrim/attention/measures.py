@@ -1,7 +1,8 @@
-"""The measures of attention: each a number per map, from softmax weights (..., N, N) over an h × w grid of patches.
+"""Attention measures: each gives one number per map of softmax weights (..., N, N) over an h × w grid of patches.
 
-Rows sum to 1, class and register tokens are dropped already (`AttentionCall.patches`). Attention distance follows
-Dosovitskiy et al. 2021 (figure 7) and Raghu et al. 2021; rollout Abnar & Zuidema 2020.
+Rows sum to 1. Class and register tokens are already dropped (`AttentionCall.patches`). Attention distance follows
+Dosovitskiy et al. 2021 (figure 7) and Raghu et al. 2021. Rollout follows Abnar & Zuidema 2020. docs/definitions.md
+has all formulas.
 """
 
 from __future__ import annotations
@@ -19,59 +20,59 @@ from vitrim.attention.tokens import distances, mean_distance, neighbours
 from vitrim.errors import InputError
 
 Step = tuple[float, float]
-"""From one place to the next along rows and along columns: a patch in pixels, or a pixel in mm."""
+"""Distance to the next patch in pixels, or to the next pixel in mm: (along rows, along columns)."""
 
 
 @dataclass(frozen=True)
 class MapBatch:
-    """Attention maps, and what is needed to measure them."""
+    """Attention maps, with their grid and the number of sampled queries."""
 
     weights: Tensor
     """(..., N, N); rows sum to 1"""
     grid: tuple[int, int]
     queries: int | None
-    """Queries that the proximity correlation looks at; all if None."""
+    """Number of queries that the proximity correlation uses; all if None."""
 
     @cached_property
     def entropies(self) -> Tensor:
-        """Entropy of each map (...)."""
+        """Entropy of each map, (...)."""
         return entropy(self.weights)
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One measure of attention: what it is called, how it reads, how it moves, and how it is computed."""
+    """One attention measure: its name, texts, axis range and formula."""
 
     name: str
-    """In tables and configurations."""
+    """Name in tables and configurations."""
     title: str
-    """In sentences and on axes."""
+    """Name in sentences and on axes."""
     unit: str
     reading: str
-    """One sentence for a person who looks at the measure by block."""
+    """How to read a chart of the measure by block."""
     falls: bool = False
-    """Whether it falls, rather than rises, as attention becomes global."""
+    """True if the measure falls when attention becomes global; False if it rises."""
     low: float | None = 0.0
-    """Lower end of its axis; None if it is not fixed."""
+    """Lower end of the axis; None if it is not fixed."""
     high: float | None = None
     linear: Callable[[tuple[int, int], Step], Tensor] | None = None
-    """Measures that are linear in the weights: (N, N), what the weight from query i to key j counts."""
+    """For measures that are linear in the weights: table (N, N) of the factor for the weight from query i to key j."""
     compute: Callable[[MapBatch], Tensor] | None = None
-    """All others: a value for each map, (...). None for the rollout, which is built up from block to block."""
+    """For other measures: one value per map, (...). None for the rollout, which needs all earlier blocks."""
 
     @property
     def is_distance(self) -> bool:
-        """Whether it is a length, in patches, pixels or mm."""
+        """True if the measure is a length in patches, pixels or mm."""
         return self.unit in ("patches", "pixels", "mm")
 
     @property
     def label(self) -> str:
-        """Title with the unit of a length, for an axis or a heading."""
+        """Title for an axis or a heading; a length has its unit in parentheses."""
         return f"{self.title} ({self.unit})" if self.is_distance else self.title
 
 
 def checked_measures(names: Sequence[str] | None) -> tuple[str, ...]:
-    """`names` (all by default) in the order of MEASURES; InputError names one that is not there."""
+    """Return `names` (all measures if None) in the order of MEASURES. Raises InputError if a name is unknown."""
     for name in names or ():
         if name not in MEASURES:
             raise InputError(f"no such measure: {name!r}; there are {', '.join(MEASURES)}")
@@ -82,7 +83,7 @@ def checked_measures(names: Sequence[str] | None) -> tuple[str, ...]:
 def _table(
     names: tuple[str, ...], grid: tuple[int, int], patch: Step, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """(N, N, len(names)): what a weight from query i to key j adds to each measure that is linear in the weights."""
+    """Factors (N, N, len(names)) of the weight from query i to key j for each linear measure, divided by N."""
     tables = [MEASURES[name].linear for name in names]
     columns = [table(grid, patch) for table in tables if table is not None]
     return (torch.stack(columns, dim=-1) / len(columns[0])).to(device, dtype)
@@ -97,7 +98,7 @@ def _table_in_mm(
     dtype: torch.dtype,
     device: torch.device,
 ) -> Tensor:
-    """The same with the millimetres of one spacing, which every case has of its own."""
+    """`_table` with distance_mm for one pixel spacing. Each case can have a different spacing."""
     table = _table(names, grid, patch, dtype, device).clone()
     step = (patch[0] * spacing[0], patch[1] * spacing[1])
     table[..., names.index("distance_mm")] = (distances(grid, step) / len(table)).to(device, dtype)
@@ -111,10 +112,10 @@ def linear_measures(
     patch: Step = (1.0, 1.0),
     spacing: Step | None = None,
 ) -> Tensor:
-    """Linear measures, means over queries: (..., N, N) to (..., len(names)), in one pass.
+    """Compute linear measures in one pass, as means over queries: (..., N, N) to (..., len(names)).
 
-    `patch`: pixels from one patch to the next (rows, columns); `spacing`: mm from one pixel to the next; without it
-    distance_mm is NaN.
+    `patch` is the distance from one patch to the next in pixels (rows, columns). `spacing` is the distance from one
+    pixel to the next in mm (rows, columns). Without a spacing, distance_mm is NaN.
     """
     names = tuple(names)
     if spacing is None or "distance_mm" not in names:
@@ -122,30 +123,31 @@ def linear_measures(
     else:
         table = _table_in_mm(names, grid, patch, spacing, weights.dtype, weights.device)
     maps = weights.reshape(-1, *weights.shape[-2:])
-    by_query = torch.bmm(maps.transpose(0, 1), table)  # (N, maps, names): a sum over N² at once would lose digits
+    by_query = torch.bmm(maps.transpose(0, 1), table)  # (N, maps, names): one sum over N² terms loses digits
     return by_query.sum(dim=0).reshape(*weights.shape[:-2], len(names))
 
 
 def entropy(weights: Tensor) -> Tensor:
-    """Mean over queries of −Σ_j A_ij log A_ij, in units of log N: (..., N, N) to (...). 1 for uniform attention."""
+    """Mean over queries of −Σ_j A_ij log A_ij, divided by log N: (..., N, N) to (...). 1 for uniform attention."""
     n = weights.shape[-1]
     terms = weights.clamp_min(torch.finfo(weights.dtype).tiny).log_().mul_(weights)  # 0 log 0 = 0
     return terms.sum(dim=(-2, -1)) / (-n * math.log(n))
 
 
 def query_dependence(weights: Tensor, entropies: Tensor | None = None) -> Tensor:
-    """Mean over queries of KL(A_i ‖ mean_i A_i), in units of log N: (..., N, N) to (...); 0 where all see the same.
+    """Mean over queries of KL(A_i ‖ mean_k A_k), divided by log N: (..., N, N) to (...).
 
-    It equals the entropy of the mean row less the mean entropy of the rows, and so is had from `entropy` for free.
+    It is 0 if all queries attend to the same patches. It equals the entropy of the mean row minus the mean entropy of
+    the rows, so `entropies` from `entropy` can be reused.
     """
     n = weights.shape[-1]
-    row = weights.mean(dim=-2)  # what is seen on average
+    row = weights.mean(dim=-2)
     pooled = torch.special.entr(row).sum(dim=-1) / math.log(n)
     return (pooled - (entropy(weights) if entropies is None else entropies)).clamp_min(0.0)
 
 
 def sampled_queries(tokens: int, queries: int) -> Tensor:
-    """Which queries the proximity correlation looks at: all, or `queries` of them, the same ones at every call."""
+    """Indices of the queries that the proximity correlation uses: all, or `queries` of them, the same in every call."""
     if queries >= tokens:
         return torch.arange(tokens)
     return torch.randperm(tokens, generator=torch.Generator().manual_seed(0))[:queries].sort().values
@@ -154,8 +156,8 @@ def sampled_queries(tokens: int, queries: int) -> Tensor:
 def proximity_correlation(weights: Tensor, grid: tuple[int, int], queries: int | None = None) -> Tensor:
     """Mean over queries of the Spearman correlation of A_ij with −‖p_i − p_j‖: (..., N, N) to (...).
 
-    Ties share their mean rank; a query that attends to all patches alike has correlation 0. `queries` looks at that
-    many of the N queries only (all by default).
+    Ties share their mean rank. A query with equal weights for all patches has correlation 0. `queries` is the number
+    of the N queries that are used (all if None).
     """
     n = weights.shape[-1]
     chosen = sampled_queries(n, n if queries is None else queries)
@@ -167,14 +169,14 @@ def proximity_correlation(weights: Tensor, grid: tuple[int, int], queries: int |
 
 
 def _centred_ranks(values: Tensor) -> Tensor:
-    """Ranks along the last axis, ties sharing their mean rank, less the mean of all ranks."""
+    """Ranks along the last axis minus the mean rank. Ties share their mean rank."""
     n = values.shape[-1]
     rows = values.reshape(-1, n)
     order = _argsort(rows)
     ordered = rows.gather(1, order)
     places = torch.arange(n, dtype=values.dtype, device=values.device).expand_as(rows)
     ranks = torch.empty_like(rows).scatter_(1, order, places)
-    tied = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)  # few rows: only these are worth two searches
+    tied = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)  # few rows: only they need the two slow searches
     first = torch.searchsorted(ordered[tied], rows[tied])
     behind_last = torch.searchsorted(ordered[tied], rows[tied], right=True)
     ranks[tied] = (first + behind_last - 1).to(values.dtype) / 2
@@ -182,16 +184,17 @@ def _centred_ranks(values: Tensor) -> Tensor:
 
 
 def _argsort(rows: Tensor) -> Tensor:
-    """Order along the last axis; numpy's sort is several times faster than torch's on a processor."""
+    """Sorting order along the last axis. On a CPU, numpy sorts several times faster than torch."""
     if rows.device.type == "cpu":
         return torch.from_numpy(np.argsort(rows.numpy(), axis=-1))
     return rows.argsort(dim=-1)
 
 
 def rollout(mean_weights: Tensor, before: Tensor | None = None) -> Tensor:
-    """One step of attention rollout: R^l = ½(Ā^l + I) R^(l−1), rows renormalised, (..., N, N); R^0 = I.
+    """Compute one step of attention rollout: R^l = ½(Ā^l + I) R^(l−1), (..., N, N), with R^0 = I.
 
-    mean_weights: head-averaged attention of block l; before: R^(l−1) (Abnar & Zuidema 2020).
+    The rows of ½(Ā^l + I) are scaled to sum to 1. `mean_weights` is Ā^l, the head-averaged attention of block l.
+    `before` is R^(l−1); None for the first block (Abnar & Zuidema 2020).
     """
     identity = torch.eye(mean_weights.shape[-1], dtype=mean_weights.dtype, device=mean_weights.device)
     step = (mean_weights + identity) / 2
@@ -200,7 +203,7 @@ def rollout(mean_weights: Tensor, before: Tensor | None = None) -> Tensor:
 
 
 def globality(weights: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Attention distance over that of uniform attention, D / D_uniform: (..., N, N) to (...)."""
+    """Attention distance divided by that of uniform attention, D / D_uniform: (..., N, N) to (...)."""
     return linear_measures(weights, ("globality",), grid)[..., 0]
 
 
@@ -212,7 +215,7 @@ def measure_maps(
     spacing: Step | None = None,
     queries: int | None = None,
 ) -> Tensor:
-    """All of `names` but the rollout for each map: (..., N, N) to (..., len(names)), NaN in the rollout's place."""
+    """Compute the measures `names` of each map: (..., N, N) to (..., len(names)). The rollout is NaN."""
     values = weights.new_full((*weights.shape[:-2], len(names)), math.nan)
     linear = [name for name in names if MEASURES[name].linear is not None]
     if linear:
@@ -240,7 +243,7 @@ MEASURES = {
             "rollout_globality",
             "globality of the rollout",
             "of uniform attention",
-            "How far information can have travelled after so many blocks (attention rollout).",
+            "How far information can have travelled up to this block (attention rollout).",
             high=1.1,
         ),
         Measure(
@@ -263,7 +266,7 @@ MEASURES = {
             "neighbourhood_share",
             "share of the 8 neighbours",
             "",
-            "Share of the attention for the 8 patches around. A high share is like a convolution.",
+            "Share of the attention for the 8 patches around a patch. A high share is like a convolution.",
             falls=True,
             linear=lambda grid, patch: neighbours(grid),
         ),
@@ -288,7 +291,9 @@ MEASURES = {
             "attention distance",
             "mm",
             "Mean distance between a patch and what it attends to.",
-            linear=lambda grid, patch: torch.full_like(distances(grid), math.nan),  # each case has its own spacing
+            linear=lambda grid, patch: torch.full_like(
+                distances(grid), math.nan
+            ),  # `_table_in_mm` fills it: spacings differ
         ),
         Measure(
             "distance_patches",
@@ -306,7 +311,7 @@ MEASURES = {
         ),
     )
 }
-"""Every measure by its name, in the order of tables and figures. A new measure is a new row here, with its function.
+"""Every measure by name, in the order of tables and figures. To add a measure, add a row here.
 
-A measure that a user may choose to decide the depth is also named in `vitrim.config.names.DecidingMeasure`.
+`vitrim.config.names.DecidingMeasure` also lists each measure that can decide the depth.
 """

@@ -1,4 +1,4 @@
-"""What was measured of a model's attention: per case, block and head, as a table and as two files."""
+"""Attention measures of a model per case, block and head, as a table and as two files."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ FORMAT = "vitrim attention profile 1"
 
 @dataclass(frozen=True)
 class AttentionProfile:
-    """Measures of attention per case, block and head; a case is the mean over its slices."""
+    """Attention measures per case, block and head. The value of a case is the mean over its slices."""
 
     cases: tuple[str, ...]
     slices: tuple[int, ...]
-    """Slices looked at in each case."""
+    """Number of slices measured in each case."""
     layers: tuple[str, ...]
-    """Name of the attention layer of each block; blocks count from 1."""
+    """Name of the attention layer of each block. Blocks count from 1."""
     heads: tuple[int, ...]
-    """Heads of each block; heads count from 1."""
+    """Number of heads of each block. Heads count from 1."""
     measures: tuple[str, ...]
     values: np.ndarray
-    """(cases, blocks, 1 + heads, measures) float64; entry 0 of the third axis is the head-averaged attention. NaN where
-    a measure does not exist: the rollout of a single head, mm where the spacing is unknown."""
+    """(cases, blocks, 1 + heads, measures) float64. Index 0 of the third axis is the head-averaged attention. NaN marks
+    a value that does not exist: rollout of a single head, or a distance in mm if the spacing is unknown."""
     grid: tuple[int, int]
     prefix_tokens: int
     patch: tuple[float, float]
     """Pixels from one patch to the next, along rows and columns."""
     queries: int
-    """Queries that the proximity correlation looked at, of h · w."""
+    """Number of the h · w queries that the proximity correlation used."""
 
     @property
     def blocks(self) -> int:
         return len(self.layers)
 
     def of(self, measure: str, head: int | str = "mean") -> np.ndarray:
-        """One measure of the head-averaged attention or of one head (from 1): (cases, blocks) float64.
+        """Return one measure of the head-averaged attention or of one head (from 1): (cases, blocks) float64.
 
         Raises:
             InputError: if the profile does not hold the measure or the head.
@@ -56,7 +56,7 @@ class AttentionProfile:
         return self.values[:, :, 0 if head == "mean" else int(head), self.measures.index(measure)]
 
     def table(self) -> pd.DataFrame:
-        """Columns case, block, head (a number or "mean"), measure, value; what does not exist has no row."""
+        """Return columns case, block, head (a number or "mean"), measure, value. A missing value has no row."""
         names: list[int | str] = ["mean", *range(1, max(self.heads) + 1)]
         case, block, head, measure = (axis.ravel() for axis in np.indices(self.values.shape))
         there = ~np.isnan(self.values.ravel())
@@ -71,7 +71,7 @@ class AttentionProfile:
         )[there].reset_index(drop=True)
 
     def save(self, folder: Path) -> None:
-        """Write `profile.json` (what was measured, on what, and the means over cases) and `profile.csv` (the table)."""
+        """Write `profile.json` (layers, heads, grid, cases, means over cases) and `profile.csv` (the table)."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "profile.csv") as temporary:
@@ -98,7 +98,7 @@ class AttentionProfile:
 
     @classmethod
     def load(cls, folder: Path) -> AttentionProfile:
-        """Read what `save` wrote; InputError if it is not there or is something else."""
+        """Read the files that `save` wrote. Raises InputError if they do not exist or hold something else."""
         folder = Path(folder)
         try:
             head = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
@@ -106,7 +106,7 @@ class AttentionProfile:
                 folder / "profile.csv", dtype={"case": str, "head": str, "measure": str}, na_filter=False
             )
             if head["format"] != FORMAT:
-                raise InputError(f"{folder / 'profile.json'} is {head['format']!r}, not {FORMAT!r}")
+                raise InputError(f"{folder / 'profile.json'} has format {head['format']!r}, not {FORMAT!r}")
             cases, measures = tuple(head["cases"]), tuple(head["measures"])
             values = np.full((len(cases), len(head["layers"]), 1 + max(head["heads"]), len(measures)), math.nan)
             index = (

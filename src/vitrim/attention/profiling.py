@@ -1,4 +1,4 @@
-"""Attention of a model over many images, measured while batches stream through and never kept."""
+"""Measures the attention of a model over many images, batch by batch. Attention maps are not kept."""
 
 from __future__ import annotations
 
@@ -36,29 +36,34 @@ def profile_attention(
     queries: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> AttentionProfile:
-    """Measure where each block and head of `model` attends, over any number of images, in constant memory.
+    """Measure where each block and head of `model` attends. Memory does not grow with the number of images.
 
-    Blocks are the attention layers of `model.blocks`, or else all attention layers in the order in which they run;
-    attention of a few queries to all tokens (pooling, decoders) is left out.
+    Blocks are the attention layers that `layers` selects. By default they are the attention layers inside
+    `model.blocks`, or all attention layers if the model has no `blocks`. They are numbered in the order in which they
+    run. Attention with fewer queries than keys (pooling, decoders) is left out.
 
     Args:
-        model: any network whose attention `capture_attention` sees; it runs in eval mode, and its mode is put back.
-        images: a tensor (B, C, H, W), each image a case; or an iterable of (case id, images (S, C, H, W), pixel spacing
-            (row_mm, column_mm) or None), S slices of one case; or a loader of tensors, of dictionaries with "image", or
-            of tuples that begin with the images, each image a case.
-        grid: token grid (h, w); by default what the model says of itself, or what fits the image.
-        prefix_tokens: class and register tokens before the patches, dropped; by default what the grid leaves over.
-        cases: ids for the images of a tensor or loader; images with the same id are slices of one case.
-        spacing: mm from one pixel of the image to the next (rows, columns), where `images` does not say.
-        patch: pixels from one patch to the next; by default the image's size over the grid.
-        measures: names out of `MEASURES`; all by default.
+        model: any network whose attention `capture_attention` captures. It runs in eval mode; its mode is restored.
+        images: one of three forms. A tensor (B, C, H, W): each image is a case. An iterable of (case id, images
+            (S, C, H, W), pixel spacing (row_mm, column_mm) or None): S slices of one case. A loader of tensors, of
+            dictionaries with "image", or of tuples whose first item is the images: each image is a case.
+        grid: token grid (h, w). By default the grid that the model states, otherwise the grid that fits the image.
+        prefix_tokens: number of class and register tokens before the patches. They are dropped. By default the number
+            of tokens that do not belong to the grid.
+        cases: ids for the images of a tensor or loader. Images with the same id are slices of one case.
+        spacing: distance from one pixel to the next in mm (rows, columns), for images without their own spacing.
+        patch: distance from one patch to the next in pixels. By default the image size divided by the grid.
+        measures: names from `MEASURES`. By default all.
         layers: names or patterns ("encoder.*.attn") of the attention layers that count as blocks.
-        queries: how many queries the proximity correlation looks at.
-        progress: called with the number of images done, after each batch.
+        batch_size: maximum number of images in one batch.
+        queries: number of queries that the proximity correlation uses.
+        progress: called after each batch with the number of images done so far.
 
     Raises:
-        InputError: if nothing was captured, the tokens fit no grid, attention is windowed, hierarchical or to other
-            tokens than the image's, it is not finite, or the model cannot take the images.
+        InputError: if there are no images, their shape is wrong or their sizes differ, `cases` is too short, a measure
+            is unknown, the model cannot process the images, no attention was captured, a block does not make exactly
+            one attention call, the layers differ between batches, the tokens fit no grid, attention is windowed or
+            hierarchical, or it is not finite.
 
     Example:
         >>> import torch, vitrim
@@ -93,24 +98,27 @@ def profile_attention(
         if progress is not None:
             progress(sums.images)
     if tokens is None:
-        raise InputError("there are no images to look at")
+        raise InputError("there are no images to profile")
     return sums.profile(tokens, queries)
 
 
 class _Sums:
-    """What has been measured so far: sums per case, and nothing else."""
+    """Sums of the measures for each case."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
         self.layers: list[str] = []
         self.heads: tuple[int, ...] = ()
         self.images = 0
-        self.rows: dict[str, int] = {}  # of each case in `totals`
+        self.rows: dict[str, int] = {}  # row of each case in `totals`
         self.slices: list[int] = []
-        self.totals = np.empty(0)  # (room for cases, blocks, 1 + heads, measures)
+        self.totals = np.empty(0)  # (allocated cases, blocks, 1 + heads, measures)
 
     def add(self, case_ids: list[str], layers: list[str], results: list[Tensor]) -> None:
-        """Add one batch: for each block the measures (B, 1 + heads, measures) of its images."""
+        """Add one batch: `results` holds the measures (B, 1 + heads, measures) of its images, block by block.
+
+        Raises InputError if the blocks or heads differ from those of the first batch, or if a value is not finite.
+        """
         arrays = [values.double().cpu().numpy() for values in results]
         heads = tuple(array.shape[1] - 1 for array in arrays)
         if not self.layers:
@@ -118,8 +126,8 @@ class _Sums:
             self.totals = self._room(64)
         elif (layers, heads) != (self.layers, self.heads):
             raise InputError(
-                f"the model ran {len(layers)} attention layers for one batch and {len(self.layers)} before it: "
-                "blocks that come and go cannot be profiled"
+                f"the attention layers of the model differ between batches ({len(self.layers)} in the first, "
+                f"{len(layers)} in a later one): every batch must run the same layers with the same heads"
             )
         for block, array in enumerate(arrays, 1):
             self._check_finite(array, block, case_ids)
@@ -135,7 +143,7 @@ class _Sums:
         self.images += len(case_ids)
 
     def _room(self, cases: int) -> np.ndarray:
-        """Zeros for so many cases, NaN where a block has fewer heads. One piece: small ones scatter over the heap."""
+        """Zeros for `cases` cases; NaN if a block has fewer heads. One array, because many small ones waste memory."""
         room = np.zeros((cases, len(self.heads), 1 + max(self.heads), len(self.names)))
         for block, heads in enumerate(self.heads):
             room[:, block, 1 + heads :] = math.nan
@@ -147,13 +155,14 @@ class _Sums:
         if bad.any():
             case = case_ids[int(bad.argmax())]
             raise InputError(
-                f"attention in block {block} is not finite for case {case}: look for NaN in image and weights"
+                f"attention in block {block} is not finite for case {case}: check the image and the weights for NaN"
             )
 
     def profile(self, tokens: Tokens, queries: int) -> AttentionProfile:
-        """Means over each case's slices."""
+        """Return the profile: for each case, the mean over its slices."""
         values = self.totals[: len(self.rows)] / np.array(self.slices)[:, None, None, None]
-        present = [i for i in range(len(self.names)) if not np.isnan(values[..., i]).all()]  # mm goes if unknown
+        # distance_mm is left out if no spacing is known
+        present = [i for i in range(len(self.names)) if not np.isnan(values[..., i]).all()]
         return AttentionProfile(
             cases=tuple(self.rows),
             slices=tuple(self.slices),
@@ -172,7 +181,7 @@ ROLLOUT = "rollout_globality"
 
 
 class BatchReducer:
-    """Takes the attention calls of one batch, block after block; the rollout so far is all that it keeps."""
+    """Computes the measures of each attention call of one batch. It keeps only the rollout of the blocks so far."""
 
     def __init__(
         self,
@@ -192,10 +201,10 @@ class BatchReducer:
         self.rolled: Tensor | None = None  # (B, N, N)
 
     def __call__(self, call: AttentionCall) -> Tensor | None:
-        """Measures of one block, (B, 1 + heads, measures), the head-averaged attention first; None if it is no block's.
+        """Compute the measures of one block, (B, 1 + heads, measures). Index 0 is the head-averaged attention.
 
-        Raises:
-            InputError: if the attention is not over one grid of the image's patches.
+        Returns None if the call does not belong to a block. Raises InputError if the attention is not over one grid of
+        all patches of the image.
         """
         if not self.wanted(call.layer) or call.shape[2] < call.shape[3]:
             return None
@@ -218,7 +227,7 @@ class BatchReducer:
         return measure_maps(weights, self.names, tokens.grid, tokens.patch, self.spacing, self.queries)
 
     def _roll(self, images: slice, mean: Tensor, tokens: Tokens) -> Tensor:
-        """Take the rollout of these images one block on, and give its globality (b,)."""
+        """Update the rollout of these images with the next block. Returns its globality, (b,)."""
         if self.rolled is None:
             self.rolled = torch.eye(mean.shape[-1], dtype=mean.dtype, device=mean.device).repeat(self.images, 1, 1)
         self.rolled[images] = rollout(mean, self.rolled[images])

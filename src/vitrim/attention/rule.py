@@ -1,4 +1,4 @@
-"""The depth that a network needs, decided from its attention ."""
+"""Decides from the attention of a network how many blocks it needs."""
 
 from __future__ import annotations
 
@@ -33,21 +33,26 @@ def decide_depth(
     untrained: AttentionProfile | None = None,
     seed: int = 0,
 ) -> Decision:
-    """The depth is the first block whose measure reaches the threshold; all later blocks are discarded.
+    """Decide the depth: the first block whose measure reaches the threshold. All later blocks are discarded.
 
-    A 95 % percentile bootstrap over cases goes with it: if a is the first block whose upper end reaches the threshold
-    and b the first whose lower end does, the depth is b, between a and b. Measures that fall as attention becomes
-    global (self share, neighbourhood share, proximity correlation) reach it from above, with the ends exchanged. With
-    fewer than 5 cases there is no interval, only the point estimate. If no block reaches the threshold, all are kept.
+    Each block has a 95 % percentile bootstrap interval over cases. Let a be the first block whose upper end reaches the
+    threshold, and b the first block whose lower end reaches it. The depth is b, and its interval is a to b. Measures
+    that fall when attention becomes global (self share, neighbourhood share, proximity correlation) reach the threshold
+    from above, and the two ends change roles. With fewer than 5 cases there is no interval; the mean decides. If no
+    block reaches the threshold, all blocks are kept. docs/definitions.md gives the details.
 
     Args:
-        profile: of training cases only.
-        head: "mean", the head-averaged attention; "max", in each block the head whose mean over cases is most global;
-            or the number of a head, from 1.
-        untrained: profile of the same network before training, put beside the values.
+        profile: profile of training cases only.
+        measure: name of the deciding measure.
+        head: "mean" for the head-averaged attention, "max" for the head of each block whose mean over cases is the most
+            global, or the number of a head, from 1.
+        threshold: value that the measure must reach, in its unit.
+        untrained: profile of the same network before training, for comparison.
+        seed: seed of the bootstrap.
 
     Raises:
-        InputError: if the profile does not hold the measure, or not for every case.
+        InputError: if the measure or the head is unknown, if the profile does not hold the measure for every case, or
+            if the untrained network has another number of blocks.
 
     Example:
         >>> import torch, vitrim
@@ -96,7 +101,7 @@ def decide_depth(
 
 
 def _by_head(profile: AttentionProfile, measure: str, head: int | str) -> np.ndarray:
-    """(cases, blocks, 1), or (cases, blocks, heads) for the most global head; NaN where a block has fewer heads."""
+    """Values (cases, blocks, 1), or (cases, blocks, heads) for "max". NaN for heads that a block does not have."""
     heads = [head] if head != "max" else range(1, max(profile.heads) + 1)
     values = np.stack([profile.of(measure, h) for h in heads], axis=-1)
     if np.isnan(values).all(axis=-1).any():
@@ -105,12 +110,12 @@ def _by_head(profile: AttentionProfile, measure: str, head: int | str) -> np.nda
 
 
 def _most_global(means: np.ndarray, falls: bool) -> np.ndarray:
-    """(..., blocks, heads) to (..., blocks)."""
+    """Value of the most global head: (..., blocks, heads) to (..., blocks)."""
     return np.nanmin(means, axis=-1) if falls else np.nanmax(means, axis=-1)
 
 
 def _entropies(profile: AttentionProfile | None, measure: str, head: int | str) -> np.ndarray | None:
-    """Entropy by block of the attention that decides, mean over cases; None where it was not measured."""
+    """Entropy of the deciding attention by block, as mean over cases; None if it was not measured."""
     if profile is None or "entropy" not in profile.measures:
         return None
     deciding = _by_head(profile, measure, head).mean(axis=0)  # (blocks, heads)

@@ -1,7 +1,7 @@
-"""The softmax weights that an attention call uses, computed beside the call from what went into it.
+"""Softmax weights of an attention call, computed separately from the inputs of the call.
 
-They are computed when they are asked for, and in parts where that is wanted, so that the maps of a whole batch need
-never be in memory at once: a part that fits the processor's cache is also read faster.
+They are computed on demand, for all images and heads or for a part of them. So the maps of a whole batch never have
+to be in memory at the same time. A part that fits into the CPU cache is also faster to read.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from vitrim.errors import InputError
 ALL = slice(None)
 PART_BYTES = {"cpu": 2 * 2**20}
 PART_BYTES_ELSEWHERE = 256 * 2**20
-"""How large a part is: about a processor core's cache, or a large piece of work for a GPU."""
+"""Size of a part in bytes, for a CPU and for other devices: about the cache of a core, or enough work for a GPU."""
 
 
 class Weights(Protocol):
-    """Softmax weights of one attention call, (B, heads, queries, keys), not computed yet."""
+    """Softmax weights of one attention call, (B, heads, queries, keys), before they are computed."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]: ...
 
     def compute(self, images: slice = ALL, heads: slice = ALL, skip: int = 0) -> Tensor:
-        """The weights of some images and heads, (b, h, queries, keys): rows sum to 1, float32 (float64 for float64).
+        """Compute the weights of some images and heads, (b, h, queries, keys). Rows sum to 1.
 
-        `skip` leaves out so many tokens at the front, as queries and as keys; rows are renormalised over the rest.
+        They are float32, or float64 for inputs in float64. `skip` is the number of first tokens that are left out, as
+        queries and as keys. Rows are scaled to sum to 1 over the remaining tokens.
         """
         ...
 
@@ -41,11 +42,11 @@ class Weights(Protocol):
 
 @dataclass(frozen=True)
 class DotProduct:
-    """softmax(QKᵀ · scale + mask), of the arguments of `torch.nn.functional.scaled_dot_product_attention`."""
+    """softmax(QKᵀ · scale + mask), for the arguments of `torch.nn.functional.scaled_dot_product_attention`."""
 
     query: Tensor  # (B, H, L, E)
     key: Tensor  # (B, H, S, E)
-    mask: Tensor | None  # broadcasts to (B, H, L, S); bool: True takes part
+    mask: Tensor | None  # broadcasts to (B, H, L, S); bool: a query attends to keys with True
     is_causal: bool
     scale: float
 
@@ -69,14 +70,15 @@ class DotProduct:
         mask = self.mask.expand(self.shape)[images, heads, skip:, skip:]
         logits = logits.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask
         alone = (logits == -math.inf).all(dim=-1, keepdim=True)
-        return logits.softmax(dim=-1).masked_fill_(alone, 0.0)  # torch gives zeros where all keys are masked
+        return logits.softmax(dim=-1).masked_fill_(alone, 0.0)  # torch gives zeros if all keys are masked
 
 
 @dataclass(frozen=True)
 class Written:
-    """Weights that a module wrote out itself, as softmax(logits); a lower precision than float32 is computed anew.
+    """Weights that a module computed itself, as softmax(logits).
 
-    bf16 keeps 8 bits of a weight; the logits that the module used keep enough to give the weight itself.
+    Weights in a precision below float32 are computed again from the logits: bf16 keeps only 8 bits of a weight, but the
+    logits are precise enough.
     """
 
     logits: Tensor  # (B, H, L, S)
@@ -113,10 +115,12 @@ def dot_product(
     *,
     heads: int = 1,
 ) -> DotProduct:
-    """Weights for the arguments of `scaled_dot_product_attention`: (…, H, L, E) queries, (…, G, S, E) keys.
+    """Make the weights for arguments of `scaled_dot_product_attention`: queries (…, H, L, E), keys (…, G, S, E).
 
-    G is H, or a divisor of H under `enable_gqa`. Inputs of three axes are (B · heads, L, E). `value` and `dropout_p`
-    are taken so that the call's own arguments can be passed on; the weights are those before dropout.
+    G is H, or a divisor of H with `enable_gqa`. Inputs with three axes are (B · heads, L, E). `value` and `dropout_p`
+    have no effect; they exist so that the arguments of the call can be passed on. The weights are those before dropout.
+
+    Raises InputError for nested tensors, or if `heads` does not divide the first axis of a three-axis input.
     """
     if query.is_nested or key.is_nested:
         raise InputError("attention over nested tensors (ragged batches) cannot be captured: pad the batch instead")
@@ -124,7 +128,7 @@ def dot_product(
     mask = None if attn_mask is None else attn_mask.detach()
     if enable_gqa and key.shape[-3] != query.shape[-3]:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
-    leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])  # one key head may serve all
+    leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])  # query heads may share one key head
     query, key = query.expand(*leading, *query.shape[-2:]), key.expand(*leading, *key.shape[-2:])
     if mask is not None and query.ndim != 4:
         mask = four_axes(mask.expand(*query.shape[:-1], key.shape[-2]), heads)
@@ -133,12 +137,12 @@ def dot_product(
 
 
 def written(logits: Tensor, output: Tensor, *, heads: int = 1) -> Written:
-    """Weights of a module that computed `output = softmax(logits)`, (…, H, L, S) or (B · heads, L, S)."""
+    """Make the weights of a module that computed `output = softmax(logits)`, (…, H, L, S) or (B · heads, L, S)."""
     return Written(four_axes(logits.detach(), heads), four_axes(output.detach(), heads))
 
 
 def four_axes(tensor: Tensor, heads: int) -> Tensor:
-    """Bring (…, H, L, S) or (B · heads, L, S) to (B, H, L, S); InputError if the heads do not divide."""
+    """Reshape (…, H, L, S) or (B · heads, L, S) to (B, H, L, S). Raises InputError if `heads` does not divide B · heads."""
     if tensor.ndim == 4:
         return tensor
     if tensor.ndim > 4:
@@ -151,7 +155,7 @@ def four_axes(tensor: Tensor, heads: int) -> Tensor:
 
 
 def parts(weights: Weights) -> Iterator[tuple[slice, slice]]:
-    """Images and heads of pieces of about PART_BYTES: several images with all heads, or some heads of one image."""
+    """Yield (images, heads) of parts of about PART_BYTES: several images with all heads, or some heads of one image."""
     count, heads, queries, keys = weights.shape
     limit = PART_BYTES.get(weights.device.type, PART_BYTES_ELSEWHERE)
     maps = max(1, limit // (4 * queries * keys))

@@ -1,4 +1,4 @@
-"""Which attention is that of an image's patches to each other, and how its tokens lie."""
+"""Finds the self-attention of image patches and the token grid, and computes distances on the grid."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from vitrim.token_grid import find_grid
 
 @dataclass(frozen=True)
 class Tokens:
-    """How the tokens of a model lie over its images, the same in every block."""
+    """Token layout of a model over its images, the same in every block."""
 
     count: int
-    """Tokens of the attention, class and register tokens among them."""
+    """Number of tokens in the attention, with class and register tokens."""
     image_size: tuple[int, int]
+    """Height and width in pixels."""
     grid: tuple[int, int]
+    """Rows and columns of patches."""
     prefix: int
-    """Tokens before the patches."""
+    """Number of class and register tokens before the patches."""
     patch: tuple[float, float]
     """Pixels from one patch to the next, along rows and columns."""
 
@@ -37,10 +39,10 @@ def find_tokens(
     prefix_tokens: int | None = None,
     patch: float | tuple[float, float] | None = None,
 ) -> Tokens:
-    """How the tokens of this call lie over images of (H, W) pixels; what is given counts, the rest is found out.
+    """Find the token layout of this call over images of (H, W) pixels. Arguments that are not given are found.
 
     Raises:
-        InputError: if the tokens fit no grid.
+        InputError: if the tokens fit no grid, or do not fit the given grid.
     """
     count = call.shape[2]
     (rows, columns), prefix = find_grid(count, image_size, model=model, grid=grid, prefix_tokens=prefix_tokens)
@@ -52,7 +54,10 @@ def find_tokens(
 
 
 def own_attention(model: nn.Module, layers: str | Sequence[str] | None) -> Callable[[str], bool]:
-    """Whether the attention layer of a name is a block's: inside `model.blocks` if there are such, and not chosen."""
+    """Return a function that takes the name of an attention layer and returns True if the layer belongs to a block.
+
+    If `layers` is None and the model has `blocks`, only layers inside `blocks` belong to a block. Otherwise all do.
+    """
     blocks = getattr(model, "blocks", None)
     if layers is not None or not isinstance(blocks, (nn.ModuleList, nn.Sequential)):
         return lambda layer: True
@@ -62,16 +67,18 @@ def own_attention(model: nn.Module, layers: str | Sequence[str] | None) -> Calla
 
 
 def check_layers(model: nn.Module, layers: str | Sequence[str] | None, captured: Captured) -> None:
-    """The attention that was measured must be some, and that of every block of `model.blocks` once.
+    """Check that attention was measured, and exactly once in every block of `model.blocks`.
+
+    A block whose attention cannot be captured (a custom kernel) would shift the numbers of the later blocks.
 
     Raises:
-        InputError: if it is not; a block with a kernel of its own would shift the numbers of those behind it.
+        InputError: if no attention was measured, or not exactly once in a block.
     """
     seen = [layer for layer, _ in captured.calls]
     if not seen:
         raise InputError(
-            f"none of the attention of {type(model).__name__} is of patches to each other inside its blocks; it is in "
-            f"{', '.join(captured.layers)}: say which layers count as blocks with layers="
+            f"{type(model).__name__} has no self-attention of patches in the layers that count as blocks; it has "
+            f"attention in {', '.join(captured.layers)}: choose the layers that count as blocks with layers="
         )
     blocks = getattr(model, "blocks", None)
     if layers is not None or not isinstance(blocks, (nn.ModuleList, nn.Sequential)):
@@ -82,29 +89,29 @@ def check_layers(model: nn.Module, layers: str | Sequence[str] | None, captured:
         times = sum(layer == name or layer.startswith(f"{name}.") for layer in seen)
         if times != 1 and any(True for _ in block.parameters()):
             raise InputError(
-                f"block {number} of {type(model).__name__} showed attention {times} times, not once: "
-                "say which layers count as blocks with layers="
+                f"{times} attention calls were measured in block {number} of {type(model).__name__}, not 1: "
+                "choose the layers that count as blocks with layers="
             )
 
 
 def check_call(call: AttentionCall, images: int, image_size: tuple[int, int], tokens: Tokens | None) -> None:
-    """Attention must be of every image's tokens to themselves, over one grid that all blocks and images share.
+    """Check that a call is self-attention over all tokens of each image, on one grid for all blocks and images.
 
     Raises:
-        InputError: if it is windowed, hierarchical, or to other keys.
+        InputError: if the attention is windowed, hierarchical, or to other keys, or if the image sizes differ.
     """
     count, _, queries, keys = call.shape
     layer = f"attention layer {call.layer!r}"
-    choose = "say which layers to look at with layers="
+    choose = "choose the layers to measure with layers="
     if queries != keys:
         raise InputError(
-            f"{layer} has {queries} queries and {keys} keys: attention to other or to reduced tokens (hierarchical "
-            f"networks) is not measured; {choose}"
+            f"{layer} has {queries} queries and {keys} keys: cross-attention and attention to reduced tokens "
+            f"(hierarchical networks) are not measured; {choose}"
         )
     if count != images:
         raise InputError(
-            f"{layer} has {count} maps per head for {images} images: windowed attention (as Swin's) is not over the "
-            "image's grid and is not measured"
+            f"{layer} has {count} maps per head for {images} images: windowed attention (as in Swin) does not cover "
+            "the whole image and is not measured"
         )
     if tokens is not None and queries != tokens.count:
         raise InputError(
@@ -113,11 +120,11 @@ def check_call(call: AttentionCall, images: int, image_size: tuple[int, int], to
         )
     if tokens is not None and image_size != tokens.image_size:
         had, got = ("×".join(str(n) for n in size) for size in (tokens.image_size, image_size))
-        raise InputError(f"images of {had} and of {got} pixels: a profile is over images of one size")
+        raise InputError(f"images of {had} and of {got} pixels: a profile needs images of one size")
 
 
 def positions(grid: tuple[int, int]) -> Tensor:
-    """Row and column of each of the N = h · w patches, (N, 2) float64, in patch units, row by row."""
+    """Row and column of each of the N = h · w patches, row by row: (N, 2) float64, in units of one patch."""
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     return torch.stack([rows.flatten(), columns.flatten()], dim=1).double()
 
@@ -125,19 +132,19 @@ def positions(grid: tuple[int, int]) -> Tensor:
 def distances(grid: tuple[int, int], step: tuple[float, float] = (1.0, 1.0)) -> Tensor:
     """Euclidean distance between the centres of all pairs of patches, (N, N) float64.
 
-    `step` is the way from one patch to the next along rows and columns, in the unit wanted: (1, 1) for patches,
-    (16, 16) for pixels, (16 · row_mm, 16 · column_mm) for mm.
+    `step` is the distance from one patch to the next along rows and columns. It sets the unit: for patches of 16 × 16
+    pixels, (1, 1) gives patches, (16, 16) pixels, and (16 · row_mm, 16 · column_mm) mm.
     """
     p = positions(grid) * torch.tensor(step, dtype=torch.float64)
     return (p[:, None] - p[None]).square().sum(dim=-1).sqrt()
 
 
 def neighbours(grid: tuple[int, int]) -> Tensor:
-    """1.0 where two patches touch, by a side or a corner, (N, N) float64; 0.0 for a patch and itself."""
+    """1.0 if two patches share a side or a corner, else 0.0: (N, N) float64. A patch is not its own neighbour."""
     p = positions(grid)
     return ((p[:, None] - p[None]).abs().amax(dim=-1) == 1).double()
 
 
 def mean_distance(grid: tuple[int, int]) -> float:
-    """Mean distance, in patches, under uniform attention: mean_ij ‖p_i − p_j‖ (D_uniform)."""
+    """Attention distance of uniform attention, in patches: D_uniform = mean_ij ‖p_i − p_j‖."""
     return float(distances(grid).mean())

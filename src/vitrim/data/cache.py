@@ -89,7 +89,7 @@ class SliceCache:
         """One case. Its arrays are memory-mapped and read-only."""
         if id not in self._open:
             if id not in self._entries:
-                raise InputError(f"case {id!r} is not in the cache")
+                raise DataError(f"case {id!r} is not in the cache")
             prepared = _whole(self._entries[id])
             if prepared is None:
                 raise DataError(f"the cache entry {self._entries[id]} is missing or damaged: delete it and start again")
@@ -153,7 +153,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         for id in ids:
             prepared = cache.case(id)
             if prepared.labels is None:
-                raise InputError(f"case {id} has no label: it cannot take part in training")
+                raise DataError(f"case {id} has no label: it cannot take part in training")
             numbers = range(len(prepared.images)) if empty_slices else prepared.record["labelled_slices"]
             self.index.extend((id, int(number)) for number in numbers)
 
@@ -204,7 +204,7 @@ def content_hash(path: Path) -> str:
                 while block := file.read(1 << 20):
                     digest.update(block)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     return digest.hexdigest()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitrim.errors import InputError
+from vitrim.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class CaseSet:
         for case in self.cases:
             if case.id == id:
                 return case
-        raise InputError(f"no case {id!r} in {self.folder}")
+        raise DataError(f"no case {id!r} in {self.folder}")
 
 
 @dataclass

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
 
-from vitrim.errors import InputError
+from vitrim.errors import DataError
 
 DEFLATE_LIMIT = 1032
 """deflate cannot shrink anything by more than this factor: a header that promises more is damaged."""
@@ -55,16 +55,16 @@ def read_nifti(path: Path) -> Voxels:
     except UNREADABLE as error:
         raise unreadable(path, error) from error
     if array.dtype.fields is not None or array.dtype.kind not in "iufb":
-        raise InputError(f"{path} holds voxels of type {image.get_data_dtype()}: expected plain numbers")
+        raise DataError(f"{path} holds voxels of type {image.get_data_dtype()}: expected plain numbers")
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim not in (3, 4) or 0 in array.shape:
-        raise InputError(f"{path} is of shape {shape_text(array.shape)}: expected a volume")
+        raise DataError(f"{path} is of shape {shape_text(array.shape)}: expected a volume")
     affine = np.asarray(image.affine, np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise InputError(f"{path} has an affine that cannot be inverted: repair its header")
+        raise DataError(f"{path} has an affine that cannot be inverted: repair its header")
     return Voxels(array, affine, _oriented(image))
 
 
@@ -76,7 +76,7 @@ def read_npz_slice(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except UNREADABLE as error:
         raise unreadable(path, error) from error
     if image.ndim != 2 or image.shape != label.shape:
-        raise InputError(
+        raise DataError(
             f"{path}: image is {shape_text(image.shape)}, label {shape_text(label.shape)}; expected one slice of each"
         )
     return image, label
@@ -88,23 +88,23 @@ def read_h5_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
         with h5py.File(path, "r") as file:
             missing = [key for key in ("image", "label") if not isinstance(file.get(key), h5py.Dataset)]
             if missing:
-                raise InputError(f"{path} has no {missing[0]!r}: it holds {', '.join(map(repr, file)) or 'nothing'}")
+                raise DataError(f"{path} has no {missing[0]!r}: it holds {', '.join(map(repr, file)) or 'nothing'}")
             for key in ("image", "label"):
                 _check_promise(file[key].shape, file[key].dtype, path, zipped=True)
             image, label = file["image"][()], file["label"][()]
     except UNREADABLE as error:
         raise unreadable(path, error) from error
     if image.ndim != 3 or image.shape != label.shape:
-        raise InputError(
+        raise DataError(
             f"{path}: image is {shape_text(image.shape)}, label {shape_text(label.shape)}; expected slices × rows ×"
             " columns of each"
         )
     return image, label
 
 
-def unreadable(path: Path, error: BaseException) -> InputError:
+def unreadable(path: Path, error: BaseException) -> DataError:
     """Say in one line that a file cannot be read, and why."""
-    return InputError(f"cannot read {path}: {' '.join(str(error).split()) or type(error).__name__}")
+    return DataError(f"cannot read {path}: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
@@ -117,7 +117,7 @@ def _check_promise(shape: tuple[int, ...], kind: np.dtype[Any], stored: Path, zi
     voxels = float(np.prod([float(n) for n in shape]))
     room = stored.stat().st_size * (DEFLATE_LIMIT if zipped else 1)
     if voxels * kind.itemsize > room:
-        raise InputError(f"{stored} is damaged: its header promises {voxels:.3g} voxels, the file cannot hold them")
+        raise DataError(f"{stored} is damaged: its header promises {voxels:.3g} voxels, the file cannot hold them")
 
 
 def _oriented(image: Any) -> bool:

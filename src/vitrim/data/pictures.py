@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from vitrim.errors import InputError
+from vitrim.errors import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
@@ -16,10 +16,10 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 def find_pictures(folder: Path) -> list[Path]:
     """The pictures in `folder`, by name. InputError if there are none."""
     if not folder.is_dir():
-        raise InputError(f"no such folder of pictures: {folder}")
+        raise DataError(f"no such folder of pictures: {folder}")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise InputError(f"no pictures in {folder}: expected files that end in {', '.join(SUFFIXES)}")
+        raise DataError(f"no pictures in {folder}: expected files that end in {', '.join(SUFFIXES)}")
     return found
 
 
@@ -32,7 +32,7 @@ def read_picture(path: Path, size: tuple[int, int], mean: Sequence[float], devia
         with Image.open(path) as picture:
             converted = picture.convert("L" if len(mean) == 1 else "RGB").resize(size[::-1], Image.Resampling.BICUBIC)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise InputError(f"cannot read the picture {path}: {error}") from error
+        raise DataError(f"cannot read the picture {path}: {error}") from error
     array = np.asarray(converted, dtype=np.float32).reshape(*size, -1) / 255
     normalised = (array - np.asarray(mean, np.float32)) / np.asarray(deviation, np.float32)
     return np.ascontiguousarray(normalised.transpose(2, 0, 1))

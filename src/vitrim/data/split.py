@@ -13,7 +13,7 @@ import numpy as np
 
 from vitrim.config.schema import DataConfig, StudyConfig
 from vitrim.data.cases import CaseSet
-from vitrim.errors import InputError
+from vitrim.errors import DataError
 from vitrim.files import write_json
 from vitrim.metrics.statistics import MINIMUM_CASES
 from vitrim.progress import Reporter
@@ -56,17 +56,17 @@ class Split:
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise InputError(f"cannot read the split {path}: {error}") from error
+            raise DataError(f"cannot read the split {path}: {error}") from error
         if isinstance(content, list):
             if not 0 <= fold < len(content):
-                raise InputError(f"{path} has {len(content)} folds, counted from 0: there is no fold {fold}")
+                raise DataError(f"{path} has {len(content)} folds, counted from 0: there is no fold {fold}")
             content = content[fold]
         if isinstance(content, dict):
             train, validation = content.get("train"), content.get("validation", content.get("val"))
             tuning = content.get("tuning", [])
             if _are_ids(train) and _are_ids(validation) and _are_ids(tuning):
                 return cls(tuple(train), tuple(validation), tuple(tuning))
-        raise InputError(f"{path} is not a split: expected JSON with the lists `train` and `validation` of case ids")
+        raise DataError(f"{path} is not a split: expected JSON with the lists `train` and `validation` of case ids")
 
 
 def split_cases(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
@@ -125,7 +125,7 @@ def _are_ids(value: Any) -> TypeGuard[list[str]]:
 def _fold(case_set: CaseSet, folds: int, fold: int, seed: int) -> Split:
     groups = _patients(case_set)
     if len(groups) < folds:
-        raise InputError(f"too few cases in {case_set.folder}: {len(groups)} patients with labels for {folds} folds")
+        raise DataError(f"too few cases in {case_set.folder}: {len(groups)} patients with labels for {folds} folds")
     order = np.random.default_rng(seed).permutation(len(groups))
     held_out = {int(n) for n in np.array_split(order, folds)[fold]}
     train = sorted(id for n, ids in enumerate(groups) if n not in held_out for id in ids)
@@ -143,7 +143,7 @@ def _draw(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
     train = _take(order, total if config.train is None else config.train)
     few = len(validation) < held_out or len(tuning) < apart or not train
     if few or (config.train is not None and len(train) < config.train):
-        raise InputError(
+        raise DataError(
             f"too few cases in {case_set.folder}: {total} with labels, asked for {held_out} to validate"
             f"{f', {apart} to tune' if apart else ''} and {config.train or 'at least 1'} to train"
         )
@@ -157,7 +157,7 @@ def _with_tuning(split: Split, case_set: CaseSet, config: DataConfig, seed: int)
     tuning = _take([groups[n] for n in np.random.default_rng(seed).permutation(len(groups))], wanted)
     train = tuple(id for id in split.train if id not in tuning)
     if len(tuning) < wanted or not train:
-        raise InputError(
+        raise DataError(
             f"too few cases in {case_set.folder}: {len(split.train)} are not held out, asked for {wanted} to tune and"
             f" at least 1 to train"
         )
@@ -192,7 +192,7 @@ def _check(split: Split, case_set: CaseSet, source: str) -> None:
     """Refuse a given split that cannot be used as it is."""
     cases = {case.id: case for case in case_set.cases}
     if not split.train or not split.validation:
-        raise InputError(f"{source}: the split needs at least one case in `train` and one in `validation`")
+        raise DataError(f"{source}: the split needs at least one case in `train` and one in `validation`")
     everything = split.ids
     _refuse((id for id in everything if id not in cases), f"{source} names the case", "which does not exist")
     _refuse((id for id in everything if everything.count(id) > 1), f"{source} names the case", "twice")
@@ -206,7 +206,7 @@ def _check(split: Split, case_set: CaseSet, source: str) -> None:
 def _refuse(found: Iterable[str], what: str, why: str) -> None:
     first = next(iter(found), None)
     if first is not None:
-        raise InputError(f"{what} {first!r} {why}")
+        raise DataError(f"{what} {first!r} {why}")
 
 
 TUNING = 0.2
@@ -227,7 +227,7 @@ def divide(
     apart = tuple(case for case in labelled if case in split.tuning)
     usable = tuple(case for case in labelled if case not in {*split.validation, *apart})
     if not usable:
-        raise InputError(f"{cases.folder} holds no labelled case that the network's own study did not hold out")
+        raise DataError(f"{cases.folder} holds no labelled case that the network's own study did not hold out")
     if not by_accuracy:
         return usable, ()
     seen = tuple(case for case in usable if case in split.train)

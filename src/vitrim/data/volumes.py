@@ -10,7 +10,7 @@ import numpy as np
 
 from vitrim.data.cases import Case, CaseSet, Volume
 from vitrim.data.io import Voxels, read_h5_volume, read_nifti, read_npz_slice, shape_text
-from vitrim.errors import InputError
+from vitrim.errors import DataError, InputError
 
 AFFINE_TOLERANCE = 0.1
 """How far apart, in voxels, image and label may place any corner of the grid."""
@@ -30,7 +30,7 @@ def load_volume(case: Case, case_set: CaseSet) -> Volume:
     """
     volume, problems = read_volume(case, case_set)
     if volume is None or problems:
-        raise InputError(problems[0])
+        raise DataError(problems[0])
     return volume
 
 
@@ -75,7 +75,7 @@ def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
             return classes
     unknown = next(value for value in np.unique(values).tolist() if value not in known)
     names = ", ".join(f"{value} {case_set.classes[index]}" for value, index in sorted(known.items()))
-    raise InputError(f"label value {unknown:g} in {path} is not named: known are {names}")
+    raise DataError(f"label value {unknown:g} in {path} is not named: known are {names}")
 
 
 def _load_slices(case: Case, channels: int) -> tuple[Voxels, np.ndarray]:
@@ -86,13 +86,13 @@ def _load_slices(case: Case, channels: int) -> tuple[Voxels, np.ndarray]:
         pairs = [read_npz_slice(path) for path in case.images]
         odd = next((n for n, (image, _) in enumerate(pairs) if image.shape != pairs[0][0].shape), None)
         if odd is not None:
-            raise InputError(
+            raise DataError(
                 f"the slices of case {case.id} differ in shape: {shape_text(pairs[0][0].shape)} and"
                 f" {shape_text(pairs[odd][0].shape)} in {case.images[odd]}"
             )
         images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
     if images.dtype.kind not in "iufb" or labels.dtype.kind not in "iufb":
-        raise InputError(f"{case.images[0]} holds values that are no numbers")
+        raise DataError(f"{case.images[0]} holds values that are no numbers")
     return Voxels(images.transpose(2, 1, 0)[..., None], AS_STORED, False), labels.transpose(2, 1, 0)
 
 
@@ -102,18 +102,18 @@ def _load_channels(case: Case, channels: int) -> Voxels:
     arrays: list[np.ndarray] = []
     for voxels, path in zip(files, case.images, strict=True):
         if voxels.array.ndim == 4 and (len(files) > 1 or voxels.array.shape[3] != channels):
-            raise InputError(
+            raise DataError(
                 f"{path} has a fourth axis of length {voxels.array.shape[3]}, the data set {channels} channel(s)"
             )
         arrays.extend(np.moveaxis(voxels.array, 3, 0) if voxels.array.ndim == 4 else [voxels.array])
         if arrays[0].shape != arrays[-1].shape:
-            raise InputError(
+            raise DataError(
                 f"the channels of case {case.id} differ in shape: {shape_text(arrays[0].shape)} and"
                 f" {shape_text(arrays[-1].shape)} in {path}"
             )
         _check_place(case, files[0], voxels, path, "the channels")
     if len(arrays) != channels:
-        raise InputError(f"case {case.id} has {len(arrays)} channel(s), the data set {channels}: {case.images[0]}")
+        raise DataError(f"case {case.id} has {len(arrays)} channel(s), the data set {channels}: {case.images[0]}")
     return Voxels(np.stack(arrays, 3), files[0].affine, files[0].oriented)
 
 
@@ -123,7 +123,7 @@ def _load_label(case: Case, path: Path, image: Voxels | None) -> np.ndarray:
     if image is None:
         return label.array
     if label.array.shape != image.array.shape[:3]:
-        raise InputError(
+        raise DataError(
             f"image and label of case {case.id} differ in shape: {shape_text(image.array.shape[:3])} in"
             f" {case.images[0]}, {shape_text(label.array.shape)} in {path}"
         )
@@ -143,7 +143,7 @@ def _check_place(case: Case, one: Voxels, other: Voxels, path: Path, what: str) 
     distance = np.linalg.norm((corners @ (one.affine - other.affine).T)[:, :3], axis=1).max()
     apart = float(distance / min(_spacing(one.affine)))
     if apart > AFFINE_TOLERANCE:
-        raise InputError(
+        raise DataError(
             f"{what} of case {case.id} differ in affine: {path} is {apart:.2g} voxels away from {case.images[0]}"
             f" (tolerance {AFFINE_TOLERANCE})"
         )

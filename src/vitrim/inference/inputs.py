@@ -15,7 +15,7 @@ from vitrim.data.io import UNREADABLE, unreadable
 from vitrim.data.readers.decathlon import CHANNEL
 from vitrim.data.readers.find_files import stem
 from vitrim.data.volumes import load_volume
-from vitrim.errors import InputError
+from vitrim.errors import DataError
 
 ENDINGS = (".nii.gz", ".nii")
 
@@ -53,18 +53,18 @@ def find_inputs(path: Path, channels: int) -> list[Input]:
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
         if not files:
-            raise InputError(f"no NIfTI files in {path}: expected names that end in {' or '.join(ENDINGS)}")
+            raise DataError(f"no NIfTI files in {path}: expected names that end in {' or '.join(ENDINGS)}")
     elif path.is_file():
         if not is_nifti(path):
-            raise InputError(f"{path} is no NIfTI file: expected a name that ends in {' or '.join(ENDINGS)}")
+            raise DataError(f"{path} is no NIfTI file: expected a name that ends in {' or '.join(ENDINGS)}")
         files = _with_its_channels(path) if channels > 1 else [path]
     else:
-        raise InputError(f"no such file or folder: {path}")
+        raise DataError(f"no such file or folder: {path}")
     inputs = [case for members in _by_prefix(files).values() for case in _cases(members, channels)]
     inputs.sort(key=lambda case: case.name)
     for one, other in pairwise(inputs):
         if one.name == other.name:
-            raise InputError(f"{one.files[0]} and {other.files[0].name} would both be case {one.name}; rename one")
+            raise DataError(f"{one.files[0]} and {other.files[0].name} would both be case {one.name}; rename one")
     return inputs
 
 
@@ -81,12 +81,12 @@ def load_input(case: Input, channels: int) -> Loaded:
     if len(shape) > 3 and found == 1:
         found = shape[3]
         if channels == 1:
-            raise InputError(
+            raise DataError(
                 f"{case.files[0]} is a series of {found} volumes, the network takes one volume: split the file first, "
                 f"for example with nibabel.four_to_three"
             )
     if found != channels and not (found == 1 and channels == 3):
-        raise InputError(
+        raise DataError(
             f"{case.files[0]} has {found} channel{'s' if found != 1 else ''}, the network takes {channels}: give "
             f"{channels} files that end in _0000, _0001 and so on, or one with a fourth axis of that length"
         )
@@ -126,7 +126,7 @@ def _cases(members: list[Path], channels: int) -> list[Input]:
         return [Input(_prefix(members[0]), tuple(members))]
     if channels == 1:
         return [Input(stem(file), (file,)) for file in members]
-    raise InputError(
+    raise DataError(
         f"{' and '.join(file.name for file in members)} in {members[0].parent} are not one complete case: "
         f"channels are numbered _0000, _0001 and so on; rename them"
     )

@@ -16,7 +16,7 @@ from torch import Tensor
 from vitrim.config.reading import explain
 from vitrim.config.schema import NetworkConfig
 from vitrim.data.recipe import Recipe
-from vitrim.errors import InputError
+from vitrim.errors import WeightsError
 from vitrim.files import sha256
 
 KEY = "vitrim"
@@ -42,7 +42,7 @@ class OnnxEngine:
     def open(cls, path: Path) -> OnnxEngine:
         """Read a file of `vitrim export`. Raises InputError if it is not one, or if ONNX Runtime is missing."""
         if not path.is_file():
-            raise InputError(f"no such file: {path}")
+            raise WeightsError(f"no such file: {path}")
         runtime = optional("onnxruntime")
         options = runtime.SessionOptions()
         options.log_severity_level = 3
@@ -53,23 +53,23 @@ class OnnxEngine:
         try:
             session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common class
-            raise InputError(f"cannot read {path} as ONNX: {' '.join(str(error).split())[:200]}") from error
+            raise WeightsError(f"cannot read {path} as ONNX: {' '.join(str(error).split())[:200]}") from error
         about = session.get_modelmeta().custom_metadata_map.get(KEY)
         if about is None:
-            raise InputError(
+            raise WeightsError(
                 f"{path} has no vitrim metadata (network and preparation of images); export the network's checkpoint "
                 f"with `vitrim export`"
             )
         try:
             content = json.loads(about)
             if content["format"] != FORMAT:
-                raise InputError(f"{path} is of format {content['format']}; this vitrim reads format {FORMAT}")
+                raise WeightsError(f"{path} is of format {content['format']}; this vitrim reads format {FORMAT}")
             config = NetworkConfig.model_validate(content["network"])
             recipe = content["preparation"] and Recipe.parse(content["preparation"], str(path))
         except ValidationError as error:
-            raise InputError(f"{path}: {explain(error, NetworkConfig)}") from error
+            raise WeightsError(f"{path}: {explain(error, NetworkConfig)}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} has damaged vitrim metadata; export the network again") from error
+            raise WeightsError(f"{path} has damaged vitrim metadata; export the network again") from error
         return cls(session, sha256(path), config.in_chans, config.image_size, config.num_classes, recipe)
 
     def __call__(self, images: np.ndarray) -> Tensor:
@@ -82,4 +82,4 @@ def optional(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise InputError(f"ONNX needs the package {name}, which is missing: pip install 'vitrim[onnx]'") from error
+        raise WeightsError(f"ONNX needs the package {name}, which is missing: pip install 'vitrim[onnx]'") from error

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitrim import __version__
 from vitrim.config.reading import explain
 from vitrim.config.schema import NetworkConfig
-from vitrim.errors import InputError
+from vitrim.errors import WeightsError
 from vitrim.files import replacing, sha256, write_json
 from vitrim.models.adapt import Adapted, adapt
 from vitrim.models.factory import NETWORKS
@@ -39,7 +39,7 @@ def save_model(model: nn.Module, path: Path | str) -> None:
         1
     """
     if not isinstance(model, (Network, Adapted)):
-        raise InputError(
+        raise WeightsError(
             f"cannot save a {type(model).__name__}: save_model(vitrim.adapt(model), path) keeps its weights"
         )
     with replacing(Path(path)) as folder:
@@ -82,11 +82,11 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
     if "adapted" in description:
         return _load_adapted(folder, description, into)
     if into is not None:
-        raise InputError(f"{folder} holds a network of vitrim's own; load it without `into`")
+        raise WeightsError(f"{folder} holds a network of vitrim's own; load it without `into`")
     try:
         config = NetworkConfig.model_validate(description["network"])
     except ValidationError as error:
-        raise InputError(f"{folder / 'model.json'}: {explain(error, NetworkConfig)}") from error
+        raise WeightsError(f"{folder / 'model.json'}: {explain(error, NetworkConfig)}") from error
     state = _read_tensors(folder, description)
     check_tensors(expected_state(NETWORKS[config.name], config), state, str(folder / "model.safetensors"))
     network = rebuilt(NETWORKS[config.name], config, state)
@@ -108,7 +108,7 @@ def _description_of(model: Adapted) -> dict[str, Any]:
 def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | None) -> Adapted:
     about = description["adapted"]
     if into is None:
-        raise InputError(
+        raise WeightsError(
             f"{folder} holds the weights of a {about['class']} of another library, not its code; "
             f"build that model as it was and give it, as load_model(path, into=model)"
         )
@@ -116,7 +116,7 @@ def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | N
     example = torch.empty(2, *about["images"], device="meta")
     whole = adapt(inner, blocks=about["blocks"], token_grid=tuple(about["token_grid"]), example=example)
     if not isinstance(whole, Adapted) or whole.depth != about["full_depth"]:
-        raise InputError(
+        raise WeightsError(
             f"{folder} holds a {about['class']} that had {about['full_depth']} blocks at {about['blocks']}; "
             f"`into` is a {type(inner).__name__} with {whole.depth}"
         )
@@ -143,13 +143,13 @@ def _read_tensors(folder: Path, description: dict[str, Any]) -> dict[str, Tensor
     path = folder / "model.safetensors"
     try:
         if description.get("sha256", found := sha256(path)) != found:
-            raise InputError(
+            raise WeightsError(
                 f"{path} is damaged or was changed: its SHA-256 begins with {found[:12]}, model.json says "
                 f"{str(description['sha256'])[:12]}; copy the folder again from where it was saved"
             )
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise WeightsError(f"cannot read {path}: {error}") from error
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -157,12 +157,12 @@ def _read_description(folder: Path) -> dict[str, Any]:
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise InputError(f"no network in {folder}: model.json is missing") from error
+        raise WeightsError(f"no network in {folder}: model.json is missing") from error
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise WeightsError(f"cannot read {path}: {error}") from error
     known = isinstance(description, dict) and {"format", "initialised_from"} <= set(description)
     if not known or not {"network", "adapted"} & set(description):
-        raise InputError(f"{path} does not describe a network of vitrim")
+        raise WeightsError(f"{path} does not describe a network of vitrim")
     if description["format"] != FORMAT:
-        raise InputError(f"{path} is of format {description['format']}; this vitrim reads format {FORMAT}")
+        raise WeightsError(f"{path} is of format {description['format']}; this vitrim reads format {FORMAT}")
     return description

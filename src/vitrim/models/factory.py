@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from vitrim.config.names import FULL_DEPTH, NetworkName, StemForm, ViTSizeName
 from vitrim.config.reading import explain
 from vitrim.config.schema import NetworkConfig
-from vitrim.errors import InputError
+from vitrim.errors import ConfigurationError
 from vitrim.models.cats2d import CATS2D
 from vitrim.models.network import Network
 from vitrim.models.pretrained import initialise
@@ -50,7 +50,7 @@ def create_model(
     try:
         config = NetworkConfig.model_validate(choices)
     except ValidationError as error:
-        raise InputError(f"no such network: {explain(error, NetworkConfig)}") from error
+        raise ConfigurationError(f"no such network: {explain(error, NetworkConfig)}") from error
     return build(config)
 
 

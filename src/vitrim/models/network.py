@@ -1,4 +1,4 @@
-"""The contract that all our networks keep: blocks, token grid, forward, and a truncated copy."""
+"""Base class of vitrim's networks: blocks, token grid, forward, and truncated copies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vitrim.config.schema import PATCH, NetworkConfig
-from vitrim.errors import InputError
+from vitrim.errors import InputError, WeightsError
 from vitrim.models.layers import repeat_gray
 from vitrim.models.vit import PLAIN_VIT, PretrainedViT, ViT
 
@@ -18,25 +18,25 @@ State = Mapping[str, torch.Tensor]
 N = TypeVar("N", bound="Network")
 M = TypeVar("M", bound=nn.Module)
 BLOCKS = "vit.blocks."
-"""Where the transformer blocks are in a network's state dict."""
+"""Prefix of the transformer blocks in a network's state dict."""
 
 
 class Network(nn.Module, ABC):
     """A segmentation network with a vision transformer inside: images (B, C, H, W) to logits (B, K, H, W).
 
-    A subclass builds `vit` and implements `segment`. A concatenation in front of a convolution puts what comes from
-    deeper down first, so that `truncated` knows which inputs of the kernel are gone.
+    A subclass builds `vit` and implements `segment`. Before a convolution, it must concatenate the deeper features
+    first: `truncated` then knows which inputs of the kernel to remove.
     """
 
     vit: ViT | None
     shallowest: ClassVar[int] = 0
-    """The smallest depth that this kind of network has."""
+    """Smallest depth of this kind of network."""
     pretrained_vit: ClassVar[PretrainedViT] = PLAIN_VIT
-    """Where the ViT can get ImageNet weights."""
+    """Source of ImageNet weights for the ViT."""
     pretrained_cnn: ClassVar[str | None] = None
-    """Name of the part that is a CNN of timm's with ImageNet weights of its own; None if there is none."""
+    """Name of the part that is a timm CNN with separate ImageNet weights; None if there is none."""
     float32_parts: ClassVar[tuple[str, ...]] = ()
-    """Parts that stay in float32 when the rest computes in 8-bit integers."""
+    """Parts that stay in float32 when the other parts are quantised to int8."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -44,22 +44,22 @@ class Network(nn.Module, ABC):
             raise InputError(f"{config.name} has no depth {config.depth}: the smallest is {self.shallowest}")
         self.config = config
         self.initialised_from = "random"
-        """What the weights were before training; kept in the checkpoint."""
+        """Origin of the weights before training. It is stored in the checkpoint."""
 
     @property
     def stem_channels(self) -> int:
-        """Channels that the stem takes: 3, as pretrained ones do, also for one channel, which is repeated."""
+        """Number of input channels of the stem. One image channel is repeated to 3, as pretrained stems take 3."""
         return 3 if self.config.in_chans == 1 else self.config.in_chans
 
     @property
     def token_grid(self) -> tuple[int, int]:
-        """Rows and columns of the grid on which the tokens lie."""
+        """Rows and columns of the token grid."""
         height, width = self.config.image_size
         return height // PATCH, width // PATCH
 
     @property
     def example(self) -> torch.Tensor:
-        """Two images, without content, of the shape that the network takes."""
+        """Two images of the shape that the network takes, as a meta tensor (without data)."""
         return torch.empty(2, self.config.in_chans, *self.config.image_size, device="meta")
 
     @property
@@ -74,12 +74,12 @@ class Network(nn.Module, ABC):
 
     @property
     def tap_of_scale(self) -> dict[int, int]:
-        """Where the tokens go: reduction of the scale that is fed (2 is half the image's size) -> block, from 1."""
+        """Block, from 1, that feeds each scale of the decoder. A key is a reduction: 2 is half the image size."""
         return {PATCH: self.depth} if self.depth else {}
 
     @property
     def taps(self) -> tuple[int, ...]:
-        """Blocks, counted from 1, whose output goes on to the decoder."""
+        """Blocks, counted from 1, whose output feeds the decoder."""
         return tuple(sorted(set(self.tap_of_scale.values())))
 
     @abstractmethod
@@ -87,9 +87,9 @@ class Network(nn.Module, ABC):
         """Logits (B, K, H, W) of images (B, stem_channels, H, W)."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K, H, W) of images (B, C, H, W); a single channel is repeated where the stem takes 3.
+        """Compute logits (B, K, H, W) from images (B, C, H, W). A single channel is repeated if the stem takes 3.
 
-        InputError if C, H or W is not what the network was built for.
+        Raises InputError if C, H or W is not that of the network.
         """
         channels, *size = images.shape[1:]
         fits = channels == self.config.in_chans or (channels == 1 and self.stem_channels == 3)
@@ -99,23 +99,23 @@ class Network(nn.Module, ABC):
         return self.segment(repeat_gray(images, self.stem_channels))
 
     def truncated(self: N, depth: int) -> N:
-        """A copy with the first `depth` blocks, in which everything that survives keeps its weights exactly.
+        """Return a copy with the first `depth` blocks. All remaining weights are unchanged.
 
-        It is a starting point for training (paper, section 3.8), not a network that segments as this one does.
-        At full depth its logits are this network's. InputError for a depth that this network does not have.
+        The copy is a starting point for training (paper, section 3.8): it does not segment as well as this network.
+        At full depth the copy gives the same logits. Raises InputError for a depth that this network cannot have.
         """
         if not self.shallowest <= depth <= self.depth:
             raise InputError(
                 f"cannot truncate {self.config.name} to {depth} blocks: "
-                f"with its {self.depth} it has forms of {self.shallowest} to {self.depth}"
+                f"it has {self.depth}, so choose {self.shallowest} to {self.depth}"
             )
         return self.keep_blocks(range(1, depth + 1))
 
     def keep_blocks(self: N, kept: Sequence[int]) -> N:
-        """A copy with the blocks `kept` (counted from 1, in order) and no others; what survives keeps its weights.
+        """Return a copy with only the blocks `kept` (counted from 1, in order). All remaining weights are unchanged.
 
-        It has the form of a truncation to as many blocks: taps count the blocks that are there. InputError for blocks
-        that this network does not have, or for fewer than it can do with.
+        The copy is built like a network truncated to the same number of blocks: taps count the blocks that are kept.
+        Raises InputError for blocks that this network does not have, or for fewer blocks than it needs.
         """
         check_kept(kept, self.depth, self.config.name, self.shallowest)
         state = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(BLOCKS)}
@@ -128,17 +128,19 @@ class Network(nn.Module, ABC):
 
 
 def check_kept(kept: Sequence[int], depth: int, name: str, fewest: int = 0) -> None:
-    """Raise InputError unless `kept` are blocks, from 1, in order, of a network with `depth` of them."""
+    """Raise InputError unless `kept` are at least `fewest` blocks, from 1, in order, of a network with `depth` blocks."""
     if list(kept) != sorted(set(kept)) or any(not 1 <= block <= depth for block in kept) or len(kept) < fewest:
         raise InputError(
-            f"cannot keep blocks {list(kept)} of {name}: name {fewest} to {depth} of 1 to {depth}, in order, each once"
+            f"cannot keep blocks {list(kept)} of {name}: give {fewest} to {depth} different numbers from 1 to {depth}, "
+            "in increasing order"
         )
 
 
 def rebuilt(kind: type[N], config: NetworkConfig, state: State) -> N:
-    """A network of `kind` filled with copies of the tensors in `state`; no random number is drawn.
+    """Build a network of `kind` with copies of the tensors in `state`. No random number is drawn.
 
-    Names that the network does not have are left out; of a kernel with more inputs than the network's, the last stay.
+    Names that the network does not have are ignored. If a kernel has more inputs than the network needs, the last
+    inputs are kept.
     """
     with torch.device("meta"):
         network = kind(config)
@@ -154,13 +156,13 @@ def _last_inputs(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
 
 
 def expected_state(kind: type[Network], config: NetworkConfig) -> dict[str, torch.Tensor]:
-    """Names and shapes (tensors without content) of the state dict of the network that `config` describes."""
+    """State dict of the network that `config` describes, as meta tensors: names and shapes without data."""
     with torch.device("meta"):
         return kind(config).state_dict()
 
 
 def check_tensors(expected: State, found: State, where: str) -> None:
-    """Raise InputError, naming the tensors, if `found` lacks some, has others, or has some of another shape."""
+    """Raise InputError, with the names, if tensors of `found` are missing, unexpected or of another shape."""
     problems = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [name for name in found if name not in expected],
@@ -172,16 +174,16 @@ def check_tensors(expected: State, found: State, where: str) -> None:
     }
     said = [f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names]
     if said:
-        raise InputError(f"{where} does not hold this network; tensors {'; tensors '.join(said)}")
+        raise WeightsError(f"{where} does not hold this network; tensors {'; tensors '.join(said)}")
 
 
 def truncate(model: M, depth: int) -> M:
     """Return a copy of `model` with its first `depth` transformer blocks (paper, 3.8; figures 6 and 7).
 
-    Every surviving weight is kept exactly; `model` itself is not changed. At the full depth the copy gives the same
-    logits. A truncated network is a starting point: without training on, it is not expected to segment.
+    All remaining weights are unchanged, and `model` itself is not changed. At full depth the copy gives the same
+    logits. A truncated network is a starting point: it must be trained further before it segments well.
 
-    Raises InputError where the network has no form of that depth, or does not offer truncation (see `vitrim.adapt`).
+    Raises InputError if the network cannot have this depth, or if it cannot be truncated (see `vitrim.adapt`).
 
     Example:
         >>> import vitrim
@@ -190,5 +192,5 @@ def truncate(model: M, depth: int) -> M:
         3
     """
     if not hasattr(model, "truncated"):
-        raise InputError(f"{type(model).__name__} cannot be truncated as it is; wrap it with vitrim.adapt(model) first")
+        raise InputError(f"{type(model).__name__} cannot be truncated directly; wrap it with vitrim.adapt(model) first")
     return model.truncated(depth)  # type: ignore[operator]

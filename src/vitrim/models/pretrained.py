@@ -11,7 +11,7 @@ import timm
 import torch
 
 from vitrim.config.schema import NetworkConfig
-from vitrim.errors import InputError
+from vitrim.errors import WeightsError
 from vitrim.models.network import Network
 from vitrim.models.timm_weights import Source, load_cnn, load_vit
 
@@ -79,7 +79,7 @@ def _wishes(config: NetworkConfig, parts: list[Part]) -> list[str | None]:
         return wishes * len(parts)
     if len(wishes) != len(parts):
         labels = " and ".join(part.label for part in parts)
-        raise InputError(
+        raise WeightsError(
             f"pretrained: {config.name} starts from weights for {labels}, "
             f"got {config.pretrained!r}; give a folder, or one file (or `{RANDOM}`) each with a comma between"
         )
@@ -92,7 +92,7 @@ def _source(wish: str | None, part: Part, config: NetworkConfig) -> Source | Non
         return None
     if wish is None:
         if part.hub is None:
-            raise InputError(
+            raise WeightsError(
                 f"pretrained: there are no published ImageNet weights for the {part.label} of {config.name} with "
                 f"size {config.size} and width {config.width:g}; set pretrained to false, or to a local file"
             )
@@ -105,14 +105,14 @@ def _source(wish: str | None, part: Part, config: NetworkConfig) -> Source | Non
     if not path.suffix or path.suffix not in SUFFIXES:
         if timm.is_model(wish.split(".")[0]):
             return Source(wish, None)
-        raise InputError(f"pretrained: {wish!r} is neither a file, nor a folder, nor a model of timm's")
-    raise InputError(f"pretrained: there is no file {wish}")
+        raise WeightsError(f"pretrained: {wish!r} is neither a file, nor a folder, nor a model of timm's")
+    raise WeightsError(f"pretrained: there is no file {wish}")
 
 
 def _file_in(folder: Path, part: Part) -> Path:
     """The one file in `folder` that is named after the part's weights."""
     if part.hub is None:
-        raise InputError(f"pretrained: no name is known for the weights of the {part.label}; give the file itself")
+        raise WeightsError(f"pretrained: no name is known for the weights of the {part.label}; give the file itself")
     architecture = part.hub.split(".")[0]
     stems = [part.hub, architecture]
     if part.google is not None and "_base_" in architecture:
@@ -121,7 +121,7 @@ def _file_in(folder: Path, part: Part) -> Path:
         for suffix in SUFFIXES:
             if (folder / f"{stem}{suffix}").is_file():
                 return folder / f"{stem}{suffix}"
-    raise InputError(
+    raise WeightsError(
         f"pretrained: {folder} holds no weights for the {part.label}: expected {' or '.join(stems)}, "
         f"ending in {', '.join(SUFFIXES)}"
     )

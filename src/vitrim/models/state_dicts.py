@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from vitrim.errors import InputError
+from vitrim.errors import WeightsError
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -23,12 +23,12 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         content = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)
     except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"cannot read {path} as a state dict of tensors: {reason}") from error
+        raise WeightsError(f"cannot read {path} as a state dict of tensors: {reason}") from error
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content or not all(map(torch.is_tensor, content.values())):
-        raise InputError(
+        raise WeightsError(
             f"{path} holds no state dict: expected tensors by name, at the top or under state_dict or model"
         )
     return {

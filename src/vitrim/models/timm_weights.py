@@ -18,32 +18,32 @@ import torch
 from huggingface_hub import constants as hub
 from torch import nn
 
-from vitrim.errors import InputError
+from vitrim.errors import InputError, WeightsError
 from vitrim.models.backbones import create_backbone
 from vitrim.models.network import Network, State
 from vitrim.models.state_dicts import read_state
 from vitrim.models.vit import SIZES
 
 UNUSED = r"(head|head_dist|pre_logits|fc_norm|fc|classifier|head_drop)\..*|cls_token|blocks\.\d+\..*"
-"""Tensors of a timm file that a network here may leave aside: classifier, class token, blocks beyond its depth."""
+"""Tensors of a timm file that vitrim does not use: classifier, class token, blocks beyond the network's depth."""
 
 HUB_SECONDS = 5
-"""How long timm's hub may take to answer before it counts as out of reach."""
+"""Time limit in seconds for an answer of timm's hub. After it, the hub counts as unreachable."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Weights: the timm name that they go by, and the local file, or None for timm's hub."""
+    """Source of weights: their timm name, and the local file (None for timm's hub)."""
 
     name: str
     file: Path | None
 
 
 def load_vit(network: Network, source: Source) -> None:
-    """Fill the ViT of `network` (and TransUNet's stem) from `source`; InputError where it does not fit.
+    """Fill the ViT of `network` (and TransUNet's stem) from `source`. Raises InputError if the weights do not fit.
 
-    Position embeddings are resampled to the network's token grid and input convolutions adapted to its channels, both
-    by timm. The class token and its position are dropped; blocks beyond the network's depth are not used.
+    timm resamples the position embeddings to the network's token grid and adapts input convolutions to its channels.
+    The class token and its position are dropped. Blocks beyond the network's depth are not used.
     """
     config = network.config
     kind = network.pretrained_vit
@@ -69,19 +69,19 @@ def load_vit(network: Network, source: Source) -> None:
 
 
 def load_cnn(network: Network, source: Source) -> None:
-    """Fill the network's CNN from `source`; InputError where it does not fit."""
+    """Fill the network's CNN from `source`. Raises InputError if the weights do not fit."""
     config = network.config
     settings: dict[str, Any] = {}
     if source.file is not None:
         if source.file.suffix == ".npz":
-            raise InputError(f"{source.file}: weights of a CNN are read from safetensors or pth, not from npz")
+            raise WeightsError(f"{source.file}: weights of a CNN are read from safetensors or pth, not from npz")
         state = read_state(source.file)
         full = timm.create_model(config.backbone, num_classes=0)
         _check_names(full.state_dict(), state, source.file)
         settings = {"pretrained_cfg_overlay": {"state_dict": state, "custom_load": False}}
     name = config.backbone if source.file else source.name
     if source.file is None and name.split(".")[0] != config.backbone.split(".")[0]:
-        raise InputError(f"pretrained: {name} is not the backbone {config.backbone}")
+        raise WeightsError(f"pretrained: {name} is not the backbone {config.backbone}")
     try:
         with _quiet_hub():
             cnn, _ = create_backbone(
@@ -94,7 +94,7 @@ def load_cnn(network: Network, source: Source) -> None:
 
 
 def _vit_name(name: str) -> str:
-    """Ours for timm's `name`."""
+    """Name in vitrim's state dict for timm's `name`."""
     if name.startswith("patch_embed.backbone."):
         return name.replace("patch_embed.backbone.", "stem.cnn.")
     return "vit." + name.replace("patch_embed.proj.", "patch_embed.")
@@ -131,7 +131,7 @@ def _from_npz(architecture: str, file: Path, settings: dict[str, Any], patch: in
     with np.load(file, allow_pickle=False) as content:
         kernels = [name for name in content.files if name.endswith("embedding/kernel")]
         if not kernels:
-            raise InputError(f"{file} is not one of Google's ViT files: it has no embedding/kernel")
+            raise WeightsError(f"{file} is not one of Google's ViT files: it has no embedding/kernel")
         _check_patch(content[kernels[0]].shape[:2], patch, file)
     model = timm.create_model(architecture, **settings)
     model.load_pretrained(str(file))
@@ -139,13 +139,13 @@ def _from_npz(architecture: str, file: Path, settings: dict[str, Any], patch: in
 
 
 def _check_names(wanted: State, found: State, file: Path) -> None:
-    """Refuse a file for another architecture, which a loader that is not strict would take in silence."""
+    """Raise InputError for a file of another architecture. timm's loader, which is not strict, would accept it."""
     missing = [n for n in wanted if n not in found and not re.fullmatch(UNUSED.replace(r"|blocks\.\d+\..*", ""), n)]
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     surplus = [name for name in found if name not in wanted and not re.fullmatch(UNUSED, name)]
     said = [f"{what}: {_few(names)}" for what, names in (("missing", missing), ("unexpected", surplus)) if names]
     if said:
-        raise InputError(f"{file} holds weights of another network; tensors {'; tensors '.join(said)}")
+        raise WeightsError(f"{file} holds weights of another network; tensors {'; tensors '.join(said)}")
 
 
 def _few(names: list[str], most: int = 5) -> str:
@@ -155,24 +155,26 @@ def _few(names: list[str], most: int = 5) -> str:
 
 def _check_patch(found: tuple[int, ...], expected: int, file: Path) -> None:
     if tuple(found) != (expected, expected):
-        raise InputError(f"{file} is for patches of {found[0]}×{found[1]}; this network's are {expected}×{expected}")
+        raise WeightsError(f"{file} is for patches of {found[0]}×{found[1]}; this network's are {expected}×{expected}")
 
 
 def _fill(part: nn.Module, wanted: State, found: State, source: Source) -> None:
     misfits = sorted(set(wanted) ^ set(found)) or [n for n, t in wanted.items() if t.shape != found[n].shape]
     if misfits:
-        raise InputError(f"pretrained: {source.file or source.name} does not fit this network: tensors {_few(misfits)}")
+        raise WeightsError(
+            f"pretrained: {source.file or source.name} does not fit this network: tensors {_few(misfits)}"
+        )
     part.load_state_dict(found, strict=False)
 
 
-def _unusable(source: Source, error: Exception) -> InputError:
+def _unusable(source: Source, error: Exception) -> WeightsError:
     root: BaseException = error
     while source.file is None and (earlier := root.__cause__ or (not root.__suppress_context__ and root.__context__)):
         root = earlier
     reason = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
     if source.file:
-        return InputError(f"pretrained: {source.file} does not fit this network: {reason}")
-    return InputError(
+        return WeightsError(f"pretrained: {source.file} does not fit this network: {reason}")
+    return WeightsError(
         f"pretrained: cannot get {source.name} from timm's hub ({reason}); "
         f"set pretrained to a local file of these weights, or to false to start from scratch"
     )
@@ -180,10 +182,10 @@ def _unusable(source: Source, error: Exception) -> InputError:
 
 @contextmanager
 def _quiet_hub() -> Iterator[None]:
-    """Keep the hub's warnings about each attempt off the terminal; the last failure is told in one line.
+    """Suppress the hub client's warnings about each attempt. The error message contains the last failure.
 
-    Where the hub does not answer, its client is told so, since it would try again for a minute for every file; what was
-    downloaded before is still found.
+    If the hub does not answer, the client is set to offline: otherwise it would retry for a minute for every file.
+    Files that were downloaded before are still found.
     """
     log = logging.getLogger("huggingface_hub")
     level, offline = log.level, hub.HF_HUB_OFFLINE
@@ -202,7 +204,7 @@ def _quiet_hub() -> Iterator[None]:
 
 
 def _answers(address: str) -> bool:
-    """Whether anything at all comes back from a server, in time."""
+    """True if the server answers within HUB_SECONDS, even with an HTTP error."""
     try:
         urlopen(Request(address, method="HEAD"), timeout=HUB_SECONDS).close()
     except HTTPError:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vitrim.config.reading import explain
 from vitrim.config.schema import PATCH, NetworkConfig
-from vitrim.errors import InputError
+from vitrim.errors import WeightsError
 from vitrim.models.network import State, check_tensors, expected_state, rebuilt
 from vitrim.models.state_dicts import read_state
 from vitrim.models.transunet import TransUNet
@@ -57,14 +57,16 @@ def read_transunet(checkpoint: Path, in_chans: int = 1) -> TransUNet:
 def _config(state: State, in_chans: int, where: Path) -> NetworkConfig:
     absent = [name for name in (POSITIONS, HEAD) if name not in state]
     if absent:
-        raise InputError(f"{where} is no checkpoint of the public TransUNet code: {', '.join(absent)} missing")
+        raise WeightsError(f"{where} is no checkpoint of the public TransUNet code: {', '.join(absent)} missing")
     tokens, dim = state[POSITIONS].shape[1:]
     side = math.isqrt(tokens)
     if side * side != tokens:
-        raise InputError(f"{where}: {tokens} positions in {POSITIONS} are not those of a square image")
+        raise WeightsError(f"{where}: {tokens} positions in {POSITIONS} are not those of a square image")
     sizes = [name for name, size in SIZES.items() if size.dim == dim]
     if not sizes:
-        raise InputError(f"{where}: tokens {dim} wide; known are {', '.join(str(size.dim) for size in SIZES.values())}")
+        raise WeightsError(
+            f"{where}: tokens {dim} wide; known are {', '.join(str(size.dim) for size in SIZES.values())}"
+        )
     layers = {int(found[1]) for name in state if (found := re.match(r"transformer\.encoder\.layer\.(\d+)\.", name))}
     try:
         return NetworkConfig(
@@ -77,7 +79,7 @@ def _config(state: State, in_chans: int, where: Path) -> NetworkConfig:
             stem="release",
         )
     except ValidationError as error:
-        raise InputError(f"{where}: {explain(error, NetworkConfig)}") from error
+        raise WeightsError(f"{where}: {explain(error, NetworkConfig)}") from error
 
 
 def _release_names(name: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch import loggers
 from lightning.pytorch.loggers import Logger
 
-from vitrim.errors import InputError
+from vitrim.errors import ConfigurationError
 
 
 def make_logger(name: str | None, folder: Path, key: str) -> Logger | None:
@@ -22,11 +22,11 @@ def make_logger(name: str | None, folder: Path, key: str) -> Logger | None:
     kind = getattr(loggers, name, None)
     if not (isinstance(kind, type) and issubclass(kind, Logger)):
         known = ", ".join(sorted(other for other in loggers.__all__ if other != "Logger"))
-        raise InputError(f"--logger: Lightning has no logger {name!r}; it has {known}")
+        raise ConfigurationError(f"--logger: Lightning has no logger {name!r}; it has {known}")
     accepted = inspect.signature(kind).parameters
     wanted: dict[str, Any] = {"save_dir": str(folder), "name": key, "run_name": key}
     try:
         return kind(**{option: value for option, value in wanted.items() if option in accepted})
     except ImportError as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"--logger: {name} needs a package that is not installed: {reason}") from error
+        raise ConfigurationError(f"--logger: {name} needs a package that is not installed: {reason}") from error

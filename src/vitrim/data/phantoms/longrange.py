@@ -18,7 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from vitrim.data.phantoms.shapes import Drawing, Grid, blur
-from vitrim.errors import InputError
+from vitrim.errors import ConfigurationError
 
 CLASSES = ("disc of a plus", "disc of a cross")
 MODALITY = "phantom"
@@ -52,9 +52,9 @@ def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLAC
     """Draw one stack of scenes. InputError if there are too few places for that many hops, or an odd number."""
     most = places // 2 - balanced  # where nothing has to be balanced, there can be a single disc
     if places % 2 or places < 4:
-        raise InputError(f"longrange needs an even number of places, 4 or more, not {places}")
+        raise ConfigurationError(f"longrange needs an even number of places, 4 or more, not {places}")
     if not 1 <= hops <= most:
-        raise InputError(f"longrange has {places} places: hops can be 1 to {most}, not {hops}")
+        raise ConfigurationError(f"longrange has {places} places: hops can be 1 to {most}, not {hops}")
     image = 100 + 8 * grid.noise(rng, 12.0)
     label = np.zeros(grid.shape, np.uint8)
     half = min(grid.shape[0] * grid.spacing[0], grid.shape[1] * grid.spacing[1]) / 2

@@ -12,7 +12,7 @@ import numpy as np
 from vitrim.config.schema import PhantomConfig
 from vitrim.data.phantoms.shapes import Drawing, Triple
 from vitrim.data.readers.synapse import ORGANS, RAW_VALUES
-from vitrim.errors import InputError
+from vitrim.errors import ConfigurationError
 from vitrim.files import write_json, write_text
 
 
@@ -88,7 +88,7 @@ class SynapseRelease:
 
     def __init__(self, folder: Path, config: PhantomConfig, names: tuple[str, ...], modality: str) -> None:
         if config.orientation != "RAS":
-            raise InputError("the TransUNet release has no headers: a phantom in the layout synapse is always RAS")
+            raise ConfigurationError("the TransUNet release has no headers: a phantom in the layout synapse is always RAS")
         self._folder, self._values = folder, np.array([0, *(ORGANS.index(name) + 1 for name in names)], np.float32)
         self._training = round(config.cases * 18 / 30) or 1
         self._lists: dict[str, list[str]] = {"train": [], "test_vol": []}

@@ -16,7 +16,7 @@ from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
 from vitrim.data.readers.find_files import NIFTI, stem
 from vitrim.data.readers.layout import Layout
-from vitrim.errors import InputError
+from vitrim.errors import DataError
 
 CHANNEL = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})$")
 """nnU-Net appends the channel to the case's name."""
@@ -25,7 +25,7 @@ CHANNEL = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})$")
 def read(config: DataConfig, folder: Path) -> CaseSet:
     """Find the cases of a Decathlon or nnU-Net folder; what is wrong with single cases goes into `problems`."""
     if not (folder / "imagesTr").is_dir():
-        raise InputError(f"no cases in {folder}: it has no folder imagesTr (Decathlon and nnU-Net layout)")
+        raise DataError(f"no cases in {folder}: it has no folder imagesTr (Decathlon and nnU-Net layout)")
     description = _description(folder / "dataset.json")
     label_values, classes = _classes(config, folder, description)
     names = description.get("channel_names") or description.get("modality") or {}
@@ -46,7 +46,7 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
         else:
             cases.append(case)
     if not cases and not problems:
-        raise InputError(f"no cases in {folder}: imagesTr and labelsTr hold no {' or '.join(NIFTI)} files")
+        raise DataError(f"no cases in {folder}: imagesTr and labelsTr hold no {' or '.join(NIFTI)} files")
     if not channels and cases:
         channels = tuple(f"channel {n}" for n in range(len(cases[0].images)))
     return CaseSet("decathlon", folder, tuple(cases), classes, label_values, channels, problems=tuple(problems))
@@ -58,13 +58,13 @@ def _description(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise DataError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
-        raise InputError(f"{path} has no `labels`: expected the dataset.json of the Decathlon or of nnU-Net")
+        raise DataError(f"{path} has no `labels`: expected the dataset.json of the Decathlon or of nnU-Net")
     for key in ("channel_names", "modality"):
         names = content.get(key, {})
         if not isinstance(names, dict) or not all(str(number).isdigit() for number in names):
-            raise InputError(f"{path}: {key} must map 0, 1, … to the names of the channels")
+            raise DataError(f"{path}: {key} must map 0, 1, … to the names of the channels")
     return content
 
 
@@ -72,14 +72,14 @@ def _classes(config: DataConfig, folder: Path, description: dict[str, Any]) -> t
     """Value in the file to class, and class to name."""
     if not description:
         if not config.classes:
-            raise InputError(f"{folder} has no dataset.json: name the classes in the configuration (data.classes)")
+            raise DataError(f"{folder} has no dataset.json: name the classes in the configuration (data.classes)")
         names = ["background", *config.classes]
         return {n: n for n in range(len(names))}, dict(enumerate(names))
     by_value: dict[int, str] = {}
     for key, value in description["labels"].items():
         number, name = (value, key) if isinstance(value, int) else (key, value)  # version 2 has the name first
         if name == "ignore" or not str(number).isdigit() or not isinstance(name, str):
-            raise InputError(
+            raise DataError(
                 f"{folder / 'dataset.json'}: label {key!r}: {value!r} is not a plain class (regions and `ignore` are"
                 " not supported): give one value per class"
             )
@@ -88,7 +88,7 @@ def _classes(config: DataConfig, folder: Path, description: dict[str, Any]) -> t
     order = sorted(by_value)
     names = [by_value[value] for value in order]
     if config.classes is not None and names[1:] != config.classes:
-        raise InputError(
+        raise DataError(
             f"{folder / 'dataset.json'} names the classes {', '.join(names[1:])}, the configuration"
             f" {', '.join(config.classes)}: make them agree, in the order of the label values"
         )
@@ -104,7 +104,7 @@ def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[
     by_case = _by_case(folder / "imagesTr")
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
-            raise InputError(f"{folder / 'dataset.json'}: an entry of `training` has no image: {entry!r}")
+            raise DataError(f"{folder / 'dataset.json'}: an entry of `training` has no image: {entry!r}")
         image = _inside(folder, entry["image"])
         label = _inside(folder, entry["label"]) if isinstance(entry.get("label"), str) else None
         id = stem(image)
@@ -116,7 +116,7 @@ def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[
 def _inside(folder: Path, name: str) -> Path:
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
-        raise InputError(f"{folder / 'dataset.json'}: {name} is not a path inside the folder")
+        raise DataError(f"{folder / 'dataset.json'}: {name} is not a path inside the folder")
     return folder / path
 
 

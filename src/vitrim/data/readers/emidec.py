@@ -9,7 +9,7 @@ from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
 from vitrim.data.readers.find_files import NIFTI, files, stem
 from vitrim.data.readers.layout import Layout, PaperCounts
-from vitrim.errors import InputError
+from vitrim.errors import DataError
 
 CLASSES = {0: "background", 1: "myocardium", 2: "infarction", 3: "no-reflow"}
 LABEL_VALUES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 3}
@@ -22,7 +22,7 @@ NAME = re.compile(r"^Case_[NP]?\d+$")
 def read(config: DataConfig, folder: Path) -> CaseSet:
     """Find the cases of EMIDEC; those without contours (the challenge's test set) stay, unlabelled."""
     if config.classes is not None and config.classes != list(CLASSES.values())[1:]:
-        raise InputError(f"EMIDEC has the classes {', '.join(list(CLASSES.values())[1:])}: leave data.classes out")
+        raise DataError(f"EMIDEC has the classes {', '.join(list(CLASSES.values())[1:])}: leave data.classes out")
     images: dict[str, Path] = {}
     labels: dict[str, Path] = {}
     for path in files(folder):

@@ -13,7 +13,7 @@ from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
 from vitrim.data.readers.find_files import NIFTI, files, stem
 from vitrim.data.readers.layout import Layout, PaperCounts
-from vitrim.errors import InputError
+from vitrim.errors import DataError
 
 CLASSES = {0: "background", 1: "CSF", 2: "gray matter", 3: "white matter"}
 IMAGES = ("_ana_strip", "_ana", "")
@@ -25,7 +25,7 @@ NAME = re.compile(r"^(IBSR_\d+)(.*)$")
 def read(config: DataConfig, folder: Path) -> CaseSet:
     """Find the cases of IBSR 18; those without reference (3 of the course release) stay, unlabelled."""
     if config.classes is not None and config.classes != list(CLASSES.values())[1:]:
-        raise InputError(f"IBSR 18 has the classes {', '.join(list(CLASSES.values())[1:])}: leave data.classes out")
+        raise DataError(f"IBSR 18 has the classes {', '.join(list(CLASSES.values())[1:])}: leave data.classes out")
     found: dict[str, dict[str, Path]] = {}
     for path in files(folder):
         match = NAME.match(stem(path))

@@ -14,7 +14,7 @@ from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
 from vitrim.data.readers.find_files import NIFTI, files, stem
 from vitrim.data.readers.layout import Layout, PaperCounts
-from vitrim.errors import InputError
+from vitrim.errors import DataError
 
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
 """In the order of the release's label values, from 1."""
@@ -32,7 +32,7 @@ RAW = re.compile(r"^(img|label)(\d{4})$")
 def read(config: DataConfig, folder: Path) -> CaseSet:
     """Find the cases of either form; the release is taken where both are."""
     if config.classes is not None and config.classes != list(ORGANS):
-        raise InputError(f"Synapse has the classes {', '.join(ORGANS)}: leave data.classes out")
+        raise DataError(f"Synapse has the classes {', '.join(ORGANS)}: leave data.classes out")
     found = list(files(folder))
     slices = {path.stem: path for path in found if path.suffix == ".npz" and SLICE.match(path.stem)}
     volumes = {match[1]: path for path in found if (match := VOLUME.match(path.name))}
@@ -96,7 +96,7 @@ def _names(path: Path) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the list {path}: {error}") from error
+        raise DataError(f"cannot read the list {path}: {error}") from error
     return [line.removesuffix(".npz").removesuffix(".npy.h5") for line in dict.fromkeys(lines)]
 
 
