@@ -1,4 +1,4 @@
-"""Everything here is small: one thread is faster than several."""
+"""Runs the tests of attention with one torch thread: their tensors are small, so one thread is faster than several."""
 
 from __future__ import annotations
 

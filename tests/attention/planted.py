@@ -1,4 +1,4 @@
-"""Transformers with a planted depth: what each block attends to is known by construction, not by training."""
+"""Transformers with a planted depth: their weights are written by hand, so the attention of each block is known."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 WIDTH, HEADS, PATCH = 40, 4, 4
 ROW, COLUMN, SQUARE, ONE, BRIGHT = range(WIDTH - 5, WIDTH)
-"""Channels of a token that no block changes: where it lies (row, column, their squares' sum), 1, and its brightness."""
+"""Channels of a token that no block changes: row, column, row² + column², the constant 1, and the brightness."""
 
 
 class PlantedAttention(nn.Module):
     """Attention whose query and key weights are written by hand.
 
-    "local": logits −‖p_i − p_j‖², as a convolution; "global": logits from content, irrespective of place;
-    "similar": patches of like brightness, wherever they are; "uniform": all patches alike.
+    "local": logits −‖p_i − p_j‖², like a convolution. "global": logits from the content, independent of the position.
+    "similar": attention to patches of similar brightness at any position. "uniform": equal weights for all patches.
     """
 
     def __init__(self, kind: str, seed: int) -> None:
@@ -58,7 +58,7 @@ class PlantedBlock(nn.Module):
 
 
 class PlantedViT(nn.Module):
-    """A ViT of blocks of the given kinds on images of one channel, patches of 4×4 pixels, no class token."""
+    """A ViT with blocks of the given kinds. Images have one channel, patches 4×4 pixels. There is no class token."""
 
     def __init__(self, kinds: Sequence[str]) -> None:
         super().__init__()
@@ -79,7 +79,7 @@ class PlantedViT(nn.Module):
 
 
 def planted(local: int, depth: int = 12) -> PlantedViT:
-    """The first `local` blocks attend locally, all others globally."""
+    """Make a ViT whose first `local` blocks attend locally and whose other blocks attend globally."""
     return PlantedViT(["local"] * local + ["global"] * (depth - local))
 
 
@@ -89,13 +89,13 @@ def noise(count: int, size: int = 32, seed: int = 0) -> Tensor:
 
 
 def halves(count: int, size: int = 32) -> Tensor:
-    """Images whose left half is bright and right half dark: like patches lie close together."""
+    """Images with a bright left half and a dark right half: similar patches are close together."""
     image = torch.ones(count, 1, size, size)
     image[..., size // 2 :] = -1
     return image
 
 
 def checkerboards(count: int, size: int = 32) -> Tensor:
-    """Images whose patches are bright and dark in turn: like patches lie everywhere."""
+    """Images whose patches alternate between bright and dark: similar patches are everywhere."""
     place = torch.arange(size) // PATCH
     return (1.0 - 2.0 * ((place[:, None] + place[None]) % 2)).expand(count, 1, size, size)

@@ -1,4 +1,4 @@
-"""Captured weights are those that the attention used, whatever its arguments, and the model does not notice."""
+"""Captured weights are those that the attention used, for all kinds of arguments. The model does not change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ B, HEADS, N, SIZE = 2, 4, 9, 8
 
 
 class Caller(nn.Module):
-    """Calls scaled_dot_product_attention with the arguments that it is given."""
+    """Calls scaled_dot_product_attention with the given arguments."""
 
     num_heads = HEADS
 
@@ -29,7 +29,7 @@ class Caller(nn.Module):
 
 
 class Writer(nn.Module):
-    """Writes the softmax out, by one of the ways that torch has."""
+    """Computes the softmax itself, with one of torch's softmax functions."""
 
     def __init__(self, softmax: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ def explicit(query: Tensor, key: Tensor, bias: Tensor | float = 0.0, scale: floa
 
 
 def captured(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
-    """The weights of the model's one call; its output must be what it is without the capture."""
+    """Capture the weights of the model's only call. Check that the output is the same as without capture."""
     torch.manual_seed(5)
     plain = model(*args, **kwargs)
     torch.manual_seed(5)
@@ -157,7 +157,7 @@ def test_heads_that_do_not_divide_are_refused() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_softmax_that_is_written_out_is_seen(softmax: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     query, key, value = qkv(dtype=dtype)
-    logits = query @ key.transpose(-2, -1) / math.sqrt(SIZE)  # in the module's own precision
+    logits = query @ key.transpose(-2, -1) / math.sqrt(SIZE)  # in the precision of the module
     close(captured(Writer(softmax), query, key, value), logits.double().softmax(dim=-1))
 
 
@@ -241,7 +241,9 @@ def test_the_fast_path_of_a_transformer_encoder_is_seen() -> None:
     padding[0, -2:] = True
     with torch.no_grad():
         for mask in (None, padding):
-            plain = model(x, src_key_padding_mask=mask)  # one fused kernel a layer; ragged, if there is padding
+            plain = model(
+                x, src_key_padding_mask=mask
+            )  # one fused kernel per layer; nested tensors if there is padding
             with capture_attention(model) as seen:
                 output = model(x, src_key_padding_mask=mask)
             assert torch.equal(model(x, src_key_padding_mask=mask), plain)
@@ -327,7 +329,7 @@ def test_an_exception_passes_and_leaves_nothing_behind() -> None:
         model[0](*qkv())
     assert model.training
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-    assert not torch.overrides.has_torch_function((torch.zeros(1),))  # no mode is on
+    assert not torch.overrides.has_torch_function((torch.zeros(1),))  # no mode is active
     with capture_attention(model) as seen:
         model[0](*qkv())
     assert len(seen.calls) == 1
@@ -341,7 +343,7 @@ def test_gradients_are_the_same_and_a_checkpointed_block_is_seen_once() -> None:
         if look:
             with capture_attention(model) as seen:
                 loss = checkpoint(model, query, key, value, use_reentrant=False).square().sum()
-                torch.autograd.backward(loss)  # runs the block again, which is no look of the model's
+                torch.autograd.backward(loss)  # runs the block again; this run must not be captured
             assert len(seen.calls) == 1
             assert not seen.results[0].requires_grad
         else:
@@ -380,7 +382,7 @@ def test_threads_do_not_see_each_other() -> None:
         start.wait()
         for _ in range(20):
             if number == 0:
-                model(*inputs[number])  # one thread does not look at all
+                model(*inputs[number])  # one thread does not capture
                 continue
             with capture_attention(model) as captured:
                 model(*inputs[number])
@@ -419,7 +421,7 @@ def test_a_compiled_model_runs_as_it_was_written_and_is_compiled_again_afterward
 
         again = torch.compile(nn.Sequential(nn.Linear(16, 16)), backend=backend)
         again(x)
-        assert traced  # compiling is on again
+        assert traced  # compilation works again
 
 
 def test_a_capture_inside_a_compiled_function_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The depth, its interval, its flags and its file."""
+"""A decision has the right depth, interval, flags and file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vitrim.errors import InputError
 def profile(
     values: np.ndarray | Sequence[Sequence[float]], measure: str = "globality", entropy: Sequence[float] | None = None
 ) -> AttentionProfile:
-    """A profile with these values (cases, blocks), or (cases, blocks, heads) for heads whose mean is the average."""
+    """Make a profile with values (cases, blocks) or (cases, blocks, heads). Head-averaged is the mean over heads."""
     array = np.asarray(values, dtype=float)
     heads = array if array.ndim == 3 else array[..., None]
     with_mean = np.concatenate([heads.mean(axis=-1, keepdims=True), heads], axis=-1)
@@ -41,7 +41,7 @@ def profile(
 
 
 def around(means: Sequence[float], cases: int = 20, spread: float = 0.02, seed: int = 0) -> np.ndarray:
-    """Values of so many cases about the means of the blocks."""
+    """Draw values of `cases` cases around the means of the blocks."""
     return np.asarray(means) + spread * np.random.default_rng(seed).standard_normal((cases, len(means)))
 
 
@@ -127,7 +127,7 @@ def test_the_most_global_head_decides_if_asked() -> None:
 def test_blocks_may_have_different_numbers_of_heads() -> None:
     values = np.zeros((10, 2, 2)) + np.array([[0.3, np.nan], [0.2, 0.9]])
     pruned = profile(values)
-    pruned.values[:, 0, 0] = pruned.values[:, 0, 1]  # block 1 has but one head, and its mean is that head
+    pruned.values[:, 0, 0] = pruned.values[:, 0, 1]  # block 1 has only one head, so its mean is that head
     assert decide_depth(pruned, head="max").depth == 2
     assert decide_depth(pruned, head="max").flags == ()
     with pytest.raises(InputError, match="of head 2: it cannot decide"):
@@ -238,7 +238,7 @@ def test_a_constant_that_misses_by_rounding_has_reached_the_threshold() -> None:
 
 
 def test_the_interval_covers_the_true_depth_as_often_as_it_says() -> None:
-    """Over many data sets of 30 cases, the true first block lies between low and high about 95 % of the time."""
+    """In 200 data sets of 30 cases, the true first block lies between low and high in about 95 %."""
     hits = 0
     for seed in range(200):
         values = around([0.3, 0.63, 0.70, 0.9], cases=30, spread=0.1, seed=seed)

@@ -1,4 +1,4 @@
-"""Models that are not ours and not changed: their attention is seen, and is what they compute."""
+"""The attention of unchanged models of other libraries is captured, and it is the attention that they compute."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_every_block_is_seen_and_the_model_does_not_notice(name: str) -> None:
     torch.manual_seed(0)
     make, prefix, blocks = MODELS[name]
     model = make().train()
-    next(model.modules()).training = False  # an odd mode, to be put back as it was
+    next(model.modules()).training = False  # an unusual mode that must be restored
     modes = [module.training for module in model.modules()]
     state = {key: value.clone() for key, value in model.state_dict().items()}
     profile = profile_attention(model, images(), measures=["globality", "entropy"])
@@ -117,7 +117,7 @@ def test_every_block_is_seen_and_the_model_does_not_notice(name: str) -> None:
 
 
 def tensors(output: Any) -> list[Tensor]:
-    """Whatever tensors a model gives."""
+    """All tensors in the output of a model."""
     if isinstance(output, Tensor):
         return [output]
     parts = output.values() if hasattr(output, "values") else output or ()
@@ -201,7 +201,7 @@ def test_a_model_without_attention_is_refused_with_a_reason() -> None:
 
 
 def test_attention_by_a_kernel_that_cannot_be_seen_is_refused() -> None:
-    """One block of three uses another kernel: the other two must not pass for the whole."""
+    """One of three blocks uses a kernel that cannot be captured. The other two blocks must not count as the model."""
     model = timm_vit()
 
     class Hidden(nn.Module):

@@ -1,4 +1,4 @@
-"""Raw maps are those of the chosen blocks, over patches only."""
+"""Raw maps are the attention of the chosen blocks between patches."""
 
 from __future__ import annotations
 

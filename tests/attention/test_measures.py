@@ -1,4 +1,4 @@
-"""Measures of attention whose answer is known by hand, and against a slow implementation that shares nothing."""
+"""Attention measures agree with values computed by hand and with a slow, independent implementation."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_attention_to_itself_goes_nowhere(grid: tuple[int, int]) -> None:
     assert values["globality"] == values["distance_patches"] == values["neighbourhood_share"] == 0
     assert values["self_share"] == pytest.approx(1)
     assert values["entropy"] == pytest.approx(0, abs=1e-6)
-    assert values["query_dependence"] == pytest.approx(1)  # each query sees something else
+    assert values["query_dependence"] == pytest.approx(1)  # each query attends to another patch
     assert values["proximity_correlation"] > 0
 
 
@@ -77,7 +77,7 @@ def test_neighbours_touch_by_side_or_corner_and_stop_at_the_edge() -> None:
 def test_attention_to_one_far_token_is_at_its_distance() -> None:
     grid = (3, 5)
     weights = torch.zeros(15, 15)
-    weights[:, 14] = 1  # all look at the lower right corner
+    weights[:, 14] = 1  # all patches attend to the lower right corner
     values = measured(weights, grid, patch=(16.0, 16.0), spacing=(2.0, 0.5))
     expected = [math.hypot(2 - r, 4 - c) for r in range(3) for c in range(5)]
     assert values["distance_patches"] == pytest.approx(np.mean(expected))
@@ -85,7 +85,7 @@ def test_attention_to_one_far_token_is_at_its_distance() -> None:
     in_mm = [math.hypot(32 * (2 - r), 8 * (4 - c)) for r in range(3) for c in range(5)]
     assert values["distance_mm"] == pytest.approx(np.mean(in_mm))
     assert values["entropy"] == pytest.approx(0, abs=1e-6)
-    assert values["query_dependence"] == pytest.approx(0, abs=1e-6)  # every query sees the same
+    assert values["query_dependence"] == pytest.approx(0, abs=1e-6)  # all queries attend to the same patch
     assert values["self_share"] == pytest.approx(1 / 15)
     assert values["neighbourhood_share"] == pytest.approx(3 / 15)
 
@@ -101,7 +101,9 @@ def test_attention_along_a_stripe_is_as_long_as_the_row() -> None:
     assert values["entropy"] == pytest.approx(math.log(6) / math.log(24))
     assert values["query_dependence"] == pytest.approx(1 - math.log(6) / math.log(24))
     across = measured(weights, grid, patch=(10.0, 1.0))
-    assert across["distance_pixels"] == pytest.approx(along)  # a stripe along columns knows no rows
+    assert across["distance_pixels"] == pytest.approx(
+        along
+    )  # attention stays in its row, so the row size has no effect
 
 
 def test_attention_that_falls_with_distance_has_proximity_correlation_one() -> None:
@@ -115,7 +117,7 @@ def test_millimetres_are_absent_where_the_spacing_is_unknown() -> None:
 
 
 def test_the_distance_is_that_of_the_vision_transformer_paper() -> None:
-    """Dosovitskiy et al. 2021, appendix D.8: their published computation, token by token."""
+    """Published computation of Dosovitskiy et al. 2021, appendix D.8, token by token."""
     patch, length = 16, 4
     weights = torch.rand(3, 16, 16).softmax(dim=-1)
     table = np.zeros((length**2, length**2))
@@ -157,7 +159,7 @@ def test_an_unknown_measure_is_named() -> None:
 
 
 def slow(weights: np.ndarray, grid: tuple[int, int], spacing: tuple[float, float]) -> dict[str, float]:
-    """The definitions, one token after the other, in float64."""
+    """Compute the definitions of docs/definitions.md token by token in float64."""
     n = len(weights)
     place = [(i // grid[1], i % grid[1]) for i in range(n)]
     far = [[math.dist(a, b) for b in place] for a in place]
@@ -185,7 +187,7 @@ def slow(weights: np.ndarray, grid: tuple[int, int], spacing: tuple[float, float
 
 @st.composite
 def attention(draw: st.DrawFn) -> tuple[tuple[int, int], np.ndarray]:
-    """A grid, and attention over it of any sharpness, with ties and zeros among the weights."""
+    """Draw a grid, and attention over it of any sharpness, with ties and zeros among the weights."""
     grid = draw(st.tuples(st.integers(1, 4), st.integers(2, 4)))
     n = grid[0] * grid[1]
     levels = draw(st.lists(st.integers(0, 6), min_size=n * n, max_size=n * n))

@@ -1,4 +1,4 @@
-"""The rule finds a depth that was planted: it is not a story told about maps."""
+"""The rule finds the planted depth of transformers whose attention is known."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A profile is the mean over each case's slices, whatever the batches, and it comes back from its files."""
+"""A profile is the mean over the slices of each case, for any batch size. Saving and loading keeps it."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ def test_images_that_cannot_be_used_are_refused(model: PlantedViT) -> None:
 
 def test_layers_can_be_chosen_where_a_model_has_other_attention() -> None:
     class Decoded(nn.Module):
-        """An encoder without `blocks`, and a decoder of 5 queries that look at each other and at the tokens."""
+        """An encoder without `blocks`, and a decoder with 5 queries: self-attention, then attention to the tokens."""
 
         def __init__(self) -> None:
             super().__init__()

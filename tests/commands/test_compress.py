@@ -12,6 +12,7 @@ import torch
 import vitrim as package
 from tests.support import make_checkpoint, vitrim, write_tiny_data
 from vitrim.compression import candidates
+from vitrim.models.describe import count_parameters
 
 
 @pytest.fixture
@@ -77,7 +78,11 @@ def test_attention_decides_on_cases_that_were_not_held_out_and_says_so(trained, 
     decision = json.loads((tmp_path / "small/attention/decision.json").read_text())
     assert package.load_model(tmp_path / "small").depth == decision["depth"] == account["by_attention"]["depth"]
     assert set(decision["cases"]) == {f"case_{n:03d}" for n in range(6)}
-    assert account["after"]["milliseconds_per_slice"] > 0
+    small = package.load_model(tmp_path / "small")
+    assert account["after"]["blocks"] == decision["depth"] < account["before"]["blocks"]
+    assert account["after"]["parameters"] == count_parameters(small)
+    saved = 100 * (1 - account["after"]["parameters"] / account["before"]["parameters"])
+    assert account["by_attention"]["parameters_saved_percent"] == pytest.approx(saved)
     said = capsys.readouterr().out
     assert "by attention: " in said
     assert "ms a slice" in said

@@ -91,11 +91,13 @@ def test_the_fingerprint_follows_content_and_preparation_only(decathlon: Path, t
     assert build(decathlon, tmp_path / "a").fingerprint != before
 
 
-@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "record.json"])
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "reference.npy", "record.json"])
 def test_a_damaged_entry_is_made_again(decathlon: Path, tmp_path: Path, name: str) -> None:
     cache = build(decathlon, tmp_path / "cache")
     before = np.array(cache.case("case_0").images)
-    for path in (tmp_path / "cache").glob(f"*/{name}"):
+    damaged = list((tmp_path / "cache").glob(f"*/{name}"))
+    assert len(damaged) == 3
+    for path in damaged:
         path.write_bytes(path.read_bytes()[:100])
     np.testing.assert_array_equal(build(decathlon, tmp_path / "cache").case("case_0").images, before)
 

@@ -1,4 +1,4 @@
-"""Other people's models get the contract as they are; each library is optional here."""
+"""Unchanged models of other libraries get vitrim's interface. Hugging Face and smp are optional here."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def smp_dpt() -> nn.Module:
 
 
 class WithPath(nn.Module):
-    """A model with its own names, sequence first, that says nothing about itself."""
+    """A model with unusual names and the sequence axis first. It states no image size."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ def test_the_contract_holds(
 
 
 def test_parameters_that_a_library_never_uses_do_not_count() -> None:
-    """MONAI's blocks hold a norm for cross-attention (weight and bias) that UNETR has no use for."""
+    """MONAI's blocks have a norm for cross-attention (weight and bias) that UNETR does not use."""
     adapted = adapt(monai_unetr())
     unused = sum(p.numel() for name, p in adapted.named_parameters() if "norm_cross_attn" in name)
     assert unused == 12 * 2 * 32
@@ -230,7 +230,7 @@ def test_hugging_faces_hierarchies_are_refused() -> None:
 
 
 def test_what_cannot_be_adapted_is_said() -> None:
-    with pytest.raises(InputError, match="it has no 'layers'"):
+    with pytest.raises(InputError, match="it has no module 'layers'"):
         adapt(timm_vit(), blocks="layers")
     with pytest.raises(InputError, match="norm is a LayerNorm, not a list of blocks"):
         adapt(timm_vit(), blocks="norm")
@@ -240,7 +240,7 @@ def test_what_cannot_be_adapted_is_said() -> None:
         adapt(timm_vit(), example=torch.zeros(3, 64, 64))
     with pytest.raises(InputError, match="cannot truncate VisionTransformer with 4 blocks to 5"):
         adapt(timm_vit()).truncated(5)
-    with pytest.raises(InputError, match="cannot describe a VisionTransformer as it is"):
+    with pytest.raises(InputError, match="cannot describe a VisionTransformer: use describe"):
         describe(timm_vit())
     with pytest.raises(InputError, match="cannot save a VisionTransformer"):
         save_model(timm_vit(), "nowhere")

@@ -1,4 +1,4 @@
-"""Folders that hold no network, or not the one that they describe, are refused with a reason."""
+"""A folder without a network, or with a network that does not fit its description, is refused with a reason."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
 
 
 def without_checksum(folder: Path) -> None:
-    """Make model.json what it was before there were checksums."""
+    """Remove the checksum from model.json, as in older checkpoints."""
     path = folder / "model.json"
     description = json.loads(path.read_text())
     del description["sha256"]
@@ -89,7 +89,7 @@ def test_a_checkpoint_without_a_checksum_still_loads(saved: Path) -> None:
 
 
 class Bomb:
-    """Pickled, it makes a file where it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark

@@ -1,4 +1,4 @@
-"""One contract that all our networks keep."""
+"""All vitrim networks have the same interface and truncation rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks have the sizes of design and paper; counted without allocating a tensor."""
+"""The networks have the expected numbers of parameters and the savings of the paper. Meta tensors are used."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_truncation_saves_the_papers_share_of_parameters(name: str, backbone: st
 
 def test_a_vit_base_block_costs_what_arithmetic_says() -> None:
     tokens, dim = 196, 768
-    linear = 12 * tokens * dim * dim  # query, key, value, output; two of the MLP, four times as wide
+    linear = 12 * tokens * dim * dim  # query, key, value, output, and two MLP layers that are four times as wide
     attention = 2 * tokens * tokens * dim
     assert count_macs(meta("transunet")) - count_macs(meta("transunet", depth=11)) == linear + attention
 

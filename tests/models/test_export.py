@@ -1,4 +1,4 @@
-"""Every network, full and truncated, goes through torch's exporter and gives the same logits afterwards."""
+"""Every network gives the same logits after export with torch.export, at different depths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our transformer computes what timm's and MONAI's compute from the same weights."""
+"""vitrim's ViT gives the same results as timm's and MONAI's with the same weights."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ def test_the_trunk_equals_monais() -> None:
 
 
 def test_how_our_2d_unetr_differs_from_monais_in_parameters() -> None:
-    """MONAI's default decoder is narrow (16 to 128 channels), its 2D form included; the ViT is nearly the same.
+    """MONAI's default decoder is narrow (16 to 128 channels), also in 2D. The ViT is nearly the same.
 
-    Its blocks have no bias in the query, key and value map; ours, as timm's pretrained ones, have (12 × 3 × 768).
+    MONAI's query, key and value layers have no bias. vitrim's have one, like timm's pretrained ones (12 × 3 × 768).
     """
     with torch.device("meta"):
         ours = create_model("unetr2d", num_classes=9)

@@ -1,4 +1,4 @@
-"""ImageNet weights from files in timm's and Google's formats, made here, small; compared with timm's own loading."""
+"""ImageNet weights from small files in timm's and Google's formats are loaded as timm loads them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CATS: dict[str, Any] = {**UNETR, "width": 1.0, "backbone": "resnet18"}
 
 @pytest.fixture
 def vit() -> nn.Module:
-    """A pretrained-like ViT with a class token and a classifier, 3 blocks deep, for images of 96."""
+    """A ViT like a pretrained one: class token, classifier, 3 blocks, images of 96 × 96."""
     return jittered(timm.create_model("vit_base_patch16_224", depth=3, img_size=96, num_classes=11, **TINY))
 
 
@@ -36,7 +36,7 @@ def hybrid() -> nn.Module:
 
 
 def jittered(model: nn.Module) -> nn.Module:
-    """Move every tensor off its initial zeros and ones, so that one that was not loaded shows."""
+    """Add noise to every parameter, so that a tensor that was not loaded is detected."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for tensor in model.parameters():
@@ -45,7 +45,7 @@ def jittered(model: nn.Module) -> nn.Module:
 
 
 def google(vit: nn.Module) -> dict[str, np.ndarray]:
-    """The tensors of a timm ViT or hybrid under the names and in the layouts of Google's npz files."""
+    """Tensors of a timm ViT or hybrid with the names and layouts of Google's npz files."""
 
     def conv(weight: torch.Tensor) -> np.ndarray:
         return weight.permute(2, 3, 1, 0).numpy()
@@ -187,7 +187,7 @@ def test_cats_takes_its_vit_and_its_cnn_from_two_files_or_from_a_folder(vit: nn.
 
 
 def stem(resnet: nn.Module, images: torch.Tensor) -> list[torch.Tensor]:
-    """A ResNet's features at 1/2 and at 1/4, 1/8, 1/16."""
+    """Features of a ResNet at 1/2, 1/4, 1/8 and 1/16."""
     with torch.no_grad():
         half = resnet.act1(resnet.bn1(resnet.conv1(images)))  # type: ignore[operator]
         quarter = resnet.layer1(resnet.maxpool(half))  # type: ignore[operator]

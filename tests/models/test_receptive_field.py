@@ -1,4 +1,4 @@
-"""How far a network sees."""
+"""The measured reach of a network is correct."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_branch_that_starts_at_zero_is_seen_too() -> None:
 
 
 def test_the_example_of_the_control_is_one() -> None:
-    """Its CNN sees less far than a disc's mark is away; TransUNet's stem would see everything."""
+    """The reach of its CNN is smaller than the distance from a disc to its mark. That of TransUNet's stem is not."""
     study = load_study(str(Path(__file__).parents[2] / "examples" / "longrange.yaml"))
     (line,) = reach_lines(study)
     assert re.search(r"sees 5\d pixels far; a disc's mark is 63 or more away: only the transformer", line), line

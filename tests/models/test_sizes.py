@@ -1,4 +1,7 @@
-"""Any image size, channel count, class count, ViT size and CNN; compiled, in bf16, channels last, exported."""
+"""Networks work with any image size, number of channels and classes, ViT size and CNN.
+
+They also work compiled, in bf16, in channels-last format and exported.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ def small(name: str, **choices: Any) -> Network:
 
 
 def check(network: Network, folder: Path) -> None:
-    """Forward, backward, truncation and checkpoint round trip."""
+    """Check forward, backward, truncation, and saving and loading a checkpoint."""
     channels, (height, width) = network.config.in_chans, network.config.image_size
     images = torch.randn(2, channels, height, width)
     logits = network.train()(images)
@@ -77,7 +80,7 @@ def test_what_was_built_before_does_not_move_the_random_weights() -> None:
         ("vit_tiny_patch16_224", "has no features at 1/2, 1/4, 1/8"),
         ("inception_v4", "gives features of sizes"),
         ("coatnet_0_rw_224", "does not work with images"),
-        ("resnet5000", "is none of timm's"),
+        ("resnet5000", "is not a timm model"),
     ],
 )
 def test_a_cnn_without_them_is_refused(backbone: str, complaint: str) -> None:
@@ -98,7 +101,7 @@ def test_the_releases_stem_works_at_every_size(size: Any, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("stem", ["timm", "release"])
 def test_a_narrow_stem_is_not_normalised_away(stem: str) -> None:
-    """A group of one channel would be instance norm, which forgets how strong a channel is."""
+    """A group of one channel would be instance norm, which removes the strength of a channel."""
     network = small("transunet", stem=stem)
     norms = [
         m for name, m in network.stem.named_modules() if isinstance(m, torch.nn.GroupNorm) and "downsample" not in name
@@ -173,7 +176,7 @@ def test_exported_it_takes_any_batch_and_gives_the_same_logits(network: Network,
 
 
 def test_a_few_steps_from_scratch_reduce_the_loss(network: Network, images: torch.Tensor) -> None:
-    """The initial weights are fit for training: bright pixels are told from dark ones."""
+    """The initial weights can be trained: the network learns to separate bright and dark pixels."""
     labels = (images.mean(1) > 0).long()
     optimizer = torch.optim.AdamW(network.train().parameters(), lr=2e-3)
     losses = []

@@ -1,4 +1,4 @@
-"""State dicts as people save them."""
+"""State dicts are read in the common forms in which programs save them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which blocks feed which scale."""
+"""Each scale of the decoder gets the right block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints of the public TransUNet code give what that code computes."""
+"""Imported checkpoints of the public TransUNet code give the results of that code."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vitrim.models.transunet_release import _release_names
 
 REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "reference"
 needs_reference = pytest.mark.skipif(
-    not REFERENCE.is_dir(), reason="the release's outputs lie beside the repository, in shared/reference"
+    not REFERENCE.is_dir(), reason="the outputs of the release are not available in shared/reference"
 )
 
 
@@ -37,7 +37,7 @@ def fixtures() -> ModuleType:
 
 
 def release_state(network: Network) -> dict[str, torch.Tensor]:
-    """The tensors of `network` as the release would store them."""
+    """Tensors of `network` with the names of the release."""
     state = {}
     for name, tensor in network.state_dict().items():
         parts = _release_names(name)
@@ -58,7 +58,7 @@ def save(state: object, path: Path) -> Path:
 
 
 def attention_maps(network: Network, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits, and the head-averaged attention of every block (blocks, B, N, N), from queries and keys."""
+    """Compute logits, and the head-averaged attention of every block (blocks, B, N, N) from queries and keys."""
     maps = []
 
     def look(attention: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -77,7 +77,7 @@ def attention_maps(network: Network, images: torch.Tensor) -> tuple[torch.Tensor
 
 
 def relative_error(ours: torch.Tensor, theirs: np.ndarray) -> float:
-    """Mean absolute difference over mean absolute value."""
+    """Mean absolute difference divided by mean absolute value."""
     expected = torch.from_numpy(theirs)
     return float((ours - expected).abs().mean() / expected.abs().mean())
 
@@ -95,7 +95,7 @@ def test_logits_and_attention_are_those_of_the_release(tmp_path: Path) -> None:
     assert not network.training
     assert network.initialised_from == "public TransUNet release, release.pth"
     assert relative_error(logits[:, :, ::8, ::8], outputs["logits"]) < 1e-5
-    # The release's own float32 is 2.4e-5 (norm) from float64 here: this is as near as rounding lets two machines be.
+    # The release in float32 differs from float64 by 2.4e-5 (norm) here, so rounding does not allow a tighter limit.
     assert relative_error(maps[:, :, ::14, ::7], outputs["attention"]) < 1e-5
 
 

@@ -156,7 +156,9 @@ def test_a_file_of_weights_counts_by_its_content_not_by_its_path(tmp_path):
 
 def test_another_logger_of_lightnings_is_told_every_loss(tiny_data_once, tmp_path):
     out = run(tmp_path, tiny_data_once, "--logger", "CSVLogger", "--networks", "unetr2d")
-    for folder in (out / "trials").iterdir():
+    folders = list((out / "trials").iterdir())
+    assert len(folders) >= 2
+    for folder in folders:
         (told,) = (out / "logs" / folder.name).rglob("metrics.csv")
         assert pd.read_csv(told)["loss"].tolist() == pytest.approx(
             pd.read_csv(folder / "history.csv")["loss"], abs=1e-5

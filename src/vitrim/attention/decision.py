@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from vitrim.attention.measures import MEASURES
+from vitrim.attention.measures import MEASURES, checked_measures
 from vitrim.errors import WeightsError
 from vitrim.files import write_json
 from vitrim.metrics.statistics import COVERAGE
@@ -169,7 +169,7 @@ class Decision:
 
     @classmethod
     def load(cls, path: Path) -> Decision:
-        """Read a decision. A user may have changed its depth. Raises InputError if the file cannot be used."""
+        """Read a decision. A user may have changed its depth. Raises WeightsError if the file cannot be used."""
         path = Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -184,7 +184,7 @@ class Decision:
                 depth=_depth(content, path),
                 low=int(content["low"]),
                 high=int(content["high"]),
-                measure=str(checked(content["measure"])),
+                measure=checked_measures([content["measure"]])[0],
                 head=content["head"],
                 threshold=float(content["threshold"]),
                 flags=tuple(content["flags"]),
@@ -197,13 +197,6 @@ class Decision:
             raise WeightsError(f"the decision {path} has no {error}") from error
         except (TypeError, ValueError) as error:
             raise WeightsError(f"the decision {path} cannot be read: {error}") from error
-
-
-def checked(measure: str) -> str:
-    """Return `measure`. Raises InputError if there is no such measure."""
-    if measure not in MEASURES:
-        raise WeightsError(f"no such measure: {measure!r}; there are {', '.join(MEASURES)}")
-    return measure
 
 
 def _depth(content: dict[str, Any], path: Path) -> int:

@@ -140,7 +140,10 @@ def tokens_of(
     prefix_tokens: int | None = None,
     layers: str | Sequence[str] | None = None,
 ) -> Tokens:
-    """Return the token layout of the model over this image (1, C, H, W). Raises InputError as `profile_attention` does."""
+    """Return the token layout of the model over this image (1, C, H, W).
+
+    Raises InputError for the same reasons as `profile_attention`.
+    """
     return _run(model, image, lambda block, weights: None, grid, prefix_tokens, layers)
 
 

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from vitrim.attention.tokens import distances, mean_distance, neighbours
-from vitrim.errors import InputError
+from vitrim.config.reading import suggestion
+from vitrim.errors import ConfigurationError
 
 Step = tuple[float, float]
 """Distance to the next patch in pixels, or to the next pixel in mm: (along rows, along columns)."""
@@ -72,10 +73,11 @@ class Measure:
 
 
 def checked_measures(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return `names` (all measures if None) in the order of MEASURES. Raises InputError if a name is unknown."""
+    """Return `names` (all if None) in the order of MEASURES. Raises ConfigurationError if a name is unknown."""
     for name in names or ():
         if name not in MEASURES:
-            raise InputError(f"no such measure: {name!r}; there are {', '.join(MEASURES)}")
+            hint = suggestion(name, MEASURES)
+            raise ConfigurationError(f"no such measure: {name!r}{hint}; choose from {', '.join(MEASURES)}")
     return tuple(name for name in MEASURES if names is None or name in names)
 
 
@@ -291,9 +293,8 @@ MEASURES = {
             "attention distance",
             "mm",
             "Mean distance between a patch and what it attends to.",
-            linear=lambda grid, patch: torch.full_like(
-                distances(grid), math.nan
-            ),  # `_table_in_mm` fills it: spacings differ
+            # `_table_in_mm` replaces NaN, because each case has its own spacing
+            linear=lambda grid, patch: torch.full_like(distances(grid), math.nan),
         ),
         Measure(
             "distance_patches",

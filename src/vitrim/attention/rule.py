@@ -14,11 +14,10 @@ from vitrim.attention.decision import (
     BlockValue,
     Decision,
     Reached,
-    checked,
     reached,
     reaches,
 )
-from vitrim.attention.measures import MEASURES
+from vitrim.attention.measures import MEASURES, checked_measures
 from vitrim.attention.profile import AttentionProfile
 from vitrim.errors import InputError
 from vitrim.metrics.statistics import MINIMUM_CASES, RESAMPLES, TRUSTED_CASES, mean_interval
@@ -61,7 +60,7 @@ def decide_depth(
         >>> decision.depth, decision.measure
         (1, 'globality')
     """
-    falls = MEASURES[checked(measure)].falls
+    falls = MEASURES[checked_measures([measure])[0]].falls
     values = _by_head(profile, measure, head)  # (cases, blocks, heads in question)
     entropies = _entropies(profile, measure, head)
     before: np.ndarray | None = None

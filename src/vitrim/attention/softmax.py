@@ -142,7 +142,10 @@ def written(logits: Tensor, output: Tensor, *, heads: int = 1) -> Written:
 
 
 def four_axes(tensor: Tensor, heads: int) -> Tensor:
-    """Reshape (…, H, L, S) or (B · heads, L, S) to (B, H, L, S). Raises InputError if `heads` does not divide B · heads."""
+    """Reshape (…, H, L, S) or (B · heads, L, S) to (B, H, L, S).
+
+    Raises InputError if `heads` does not divide the first axis of a three-axis input.
+    """
     if tensor.ndim == 4:
         return tensor
     if tensor.ndim > 4:

@@ -1,1 +1,1 @@
-"""Networks: three hybrids of our own, checkpoints, and a contract for other people's models."""
+"""Networks: three hybrid networks, checkpoints, and an adapter for models of other libraries."""

@@ -1,4 +1,4 @@
-"""The contract (blocks, token grid, truncation) for other people's models, as they are."""
+"""Gives models of other libraries vitrim's interface (blocks, token grid, truncation) without changing them."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from vitrim.token_grid import find_grid
 
 
 class PassThrough(nn.Module):
-    """What is left of a block that was removed: it hands its tokens on."""
+    """Replacement for a removed block. It returns its tokens unchanged."""
 
     returns: int | None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The first tensor among the arguments, in a tuple of length `returns` if the blocks here return one."""
+        """Return the first tensor among the arguments, or a tuple of length `returns` if the blocks return tuples."""
         tokens = first_tensor(args, kwargs)
         return tokens if self.returns is None else (tokens, *[None] * (self.returns - 1))
 
 
 def remove(block: nn.Module, returns: int | None) -> None:
-    """Turn `block` into a `PassThrough`, without parameters, in place.
+    """Turn `block` into a `PassThrough` without parameters, in place.
 
-    It stays an instance of its own class and keeps its hooks: decoders such as DPT's collect what they need by these.
+    It stays an instance of its class and keeps its hooks: decoders such as DPT's collect their inputs with hooks.
     """
     if isinstance(block, PassThrough):
         return
@@ -42,7 +42,7 @@ def remove(block: nn.Module, returns: int | None) -> None:
 
 
 class Adapted(nn.Module):
-    """Another library's model with the contract of ours; calling it calls the model."""
+    """A model of another library with vitrim's interface. Calling it calls the model."""
 
     def __init__(
         self, model: nn.Module, found: BlockList, token_grid: tuple[int, ...], example: Tensor, kept: Sequence[int]
@@ -51,16 +51,16 @@ class Adapted(nn.Module):
         self.model = model
         self.found = found
         self.token_grid = token_grid
-        """Rows and columns of the patches (three numbers for a volume)."""
+        """Rows and columns of patches (three numbers for a volume)."""
         self.example = example
-        """Two images, without content, of the shape that the model takes."""
+        """Two images of the shape that the model takes, as a meta tensor (without data)."""
         self.kept = tuple(kept)
-        """The transformer blocks that are left, counted from 1 as before truncation."""
+        """Remaining transformer blocks, numbered from 1 as before truncation."""
         self.initialised_from = "as adapted"
 
     @property
     def depth(self) -> int:
-        """Number of transformer blocks left."""
+        """Number of remaining transformer blocks."""
         return len(self.kept)
 
     @property
@@ -70,7 +70,7 @@ class Adapted(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer blocks that are left, in order."""
+        """The remaining transformer blocks, in order."""
         return nn.ModuleList(self._places[block - 1] for block in self.kept)
 
     @property
@@ -78,23 +78,23 @@ class Adapted(nn.Module):
         return self.model.get_submodule(self.found.path)  # type: ignore[return-value]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """What the model returns."""
+        """Call the model and return its output."""
         return self.model(*args, **kwargs)
 
     def truncated(self, depth: int) -> Adapted:
-        """A copy in which the blocks after the first `depth` hand their tokens on unchanged, and hold no parameters.
+        """Return a copy in which the blocks after `depth` return their tokens unchanged and have no parameters.
 
-        All other weights are kept exactly; at full depth the outputs are the model's own. InputError for a depth that
-        the model does not have.
+        All other weights are unchanged. At full depth the copy gives the same outputs. Raises InputError for a depth
+        that the model does not have.
         """
         if not 0 <= depth <= self.depth:
             raise InputError(f"cannot truncate {type(self.model).__name__} with {self.depth} blocks to {depth}")
         return self.keep_blocks(range(1, depth + 1))
 
     def keep_blocks(self, kept: Sequence[int]) -> Adapted:
-        """A copy in which all blocks but `kept`, of those that are left and counted from 1, hand their tokens on.
+        """Return a copy in which only the blocks `kept` remain. The others return their tokens unchanged.
 
-        InputError for blocks that are not there.
+        `kept` counts the remaining blocks of this model from 1. Raises InputError for blocks that do not exist.
         """
         check_kept(kept, self.depth, type(self.model).__name__)
         staying = [self.kept[block - 1] for block in kept]
@@ -115,15 +115,15 @@ def adapt(
     token_grid: tuple[int, ...] | None = None,
     example: Tensor | None = None,
 ) -> Network | Adapted:
-    """Give `model` the contract: `blocks`, `depth`, `token_grid`, `truncated(depth)`. Nothing in it is changed.
+    """Give `model` vitrim's interface: `blocks`, `depth`, `token_grid`, `truncated(depth)`. `model` does not change.
 
-    The blocks are found by running the model on an example without content, so that what the model does counts, not
-    what it is called: timm's ViTs and hybrids, MONAI's UNETR and ViT, Hugging Face's ViT and DPT, torchvision's ViT,
-    segmentation_models.pytorch's DPT need nothing else; any other module may need `blocks`, the dotted path of its
-    list of blocks. `token_grid` (rows, columns) is worked out from the number of tokens if not given, and `example`,
-    two images (2, C, H, W), from what the model says about itself.
+    The blocks are found by a run of the model on a meta tensor (without data). This works without further arguments for
+    timm's ViTs and hybrids, MONAI's UNETR and ViT, Hugging Face's ViT and DPT, torchvision's ViT and
+    segmentation_models.pytorch's DPT. Other modules may need `blocks`, the dotted path of the list of blocks.
+    `token_grid` (rows, columns) is by default computed from the number of tokens. `example` is two images
+    (2, C, H, W), by default of the size that the model states.
 
-    Raises InputError with the reason for a model without a single list of blocks on one token grid, as Swin.
+    Raises InputError, with the reason, for a model without one list of blocks on one token grid, for example Swin.
 
     Example:
         >>> import timm, vitrim

@@ -1,4 +1,4 @@
-"""The CNN of 2D CATS: any of timm's with features at 1/2, 1/4, 1/8 and 1/16."""
+"""The CNN of 2D CATS: any timm CNN with features at 1/2, 1/4, 1/8 and 1/16."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from vitrim.models.layers import REDUCTIONS, scaled
 def create_backbone(
     name: str, in_channels: int, width: float, image_size: tuple[int, int], **settings: Any
 ) -> tuple[nn.Module, tuple[int, ...]]:
-    """Make timm's CNN `name` up to 1/16; give it and its channels at 1/2, 1/4, 1/8 and 1/16.
+    """Make timm's CNN `name` up to 1/16. Return it and its numbers of channels at 1/2, 1/4, 1/8 and 1/16.
 
-    `width` scales ResNets and the growth of DenseNets; other CNNs keep their own width. The weights are random, unless
-    `settings` for `timm.create_model` say otherwise. On the meta device it is built with content all the same: some of
-    timm's CNNs cannot be built without, and some hold what is not in their state dict.
+    `width` scales the channels of ResNets and the growth rate of DenseNets. Other CNNs keep their width. The weights
+    are random, unless `settings` for `timm.create_model` set them. On the meta device the CNN is built on the CPU, with
+    data: some timm CNNs cannot be built without data, and some hold tensors that are not in their state dict.
 
-    Raises InputError if timm has no such CNN, or it does not give these scales of images of `image_size`.
+    Raises InputError if timm has no such CNN, or if it does not give these scales for images of `image_size`.
     """
     indices, channels = _scales(name, in_channels, width, image_size)
     if torch.empty(0).device.type != "meta":
@@ -37,9 +37,9 @@ def create_backbone(
 def _scales(
     name: str, in_channels: int, width: float, image_size: tuple[int, int]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where the four scales are in timm's list of features, and their channels; seen on tensors without content."""
+    """Indices of the four scales in timm's list of features, and their channels, found with meta tensors."""
     if not timm.is_model(name):
-        raise InputError(f"backbone {name!r} is none of timm's; timm.list_models('*resnet*') shows some")
+        raise InputError(f"backbone {name!r} is not a timm model; timm.list_models('*resnet*') lists some")
     try:
         with torch.random.fork_rng(devices=[]):
             reductions = [int(f["reduction"]) for f in timm.create_model(name, features_only=True).feature_info.info]
@@ -52,7 +52,7 @@ def _scales(
             features, _ = run(cnn, torch.empty(1, in_channels, *image_size, device="meta"))
     except InputError:
         raise
-    except Exception as error:  # what a CNN of timm's raises for features or sizes that it does not have is its own
+    except Exception as error:  # timm CNNs raise different errors for missing features or sizes
         raise InputError(f"backbone {name} does not work with images of {image_size}: {error}") from error
     sizes = [tuple(feature.shape[2:]) for feature in features]
     expected = [(image_size[0] // reduction, image_size[1] // reduction) for reduction in REDUCTIONS]

@@ -1,4 +1,4 @@
-"""Finds the list of transformer blocks inside any module, by watching it run on an example without content."""
+"""Finds the list of transformer blocks inside any module by a run of the module on a meta tensor (without data)."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from torch import Tensor, nn
 from vitrim.errors import InputError
 from vitrim.models.dry_run import run
 
-HIERARCHY = "a hierarchy such as Swin or SegFormer has no single token grid and cannot be truncated block by block"
+HIERARCHY = "a hierarchical model such as Swin or SegFormer has no single token grid and cannot be truncated by blocks"
 
 
 @dataclass(frozen=True)
 class BlockList:
-    """A list of modules that run one after the other on tokens of one shape."""
+    """A list of modules that run one after another on tokens of one shape."""
 
     path: str
     """Dotted name inside the model."""
     tokens: int
-    """Tokens an image, class and register tokens among them."""
+    """Number of tokens per image, with class and register tokens."""
     returns: int | None
-    """None if a block returns its tokens, else the length of the tuple that begins with them."""
+    """None if a block returns its tokens. Otherwise the length of the returned tuple, whose first item is the tokens.
+    """
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,10 @@ class _Call:
 
 
 def find_blocks(model: nn.Module, example: Tensor, path: str | None = None) -> BlockList:
-    """The transformer blocks of `model`: those at `path`, or the one list of attention blocks on a single token grid.
+    """Find the transformer blocks of `model`: at `path`, or the only list of attention blocks on one token grid.
 
-    `example` holds two images. Raises InputError, with the reason, if there is none, more than one, or a block is not
-    called exactly once, in order, on tokens whose shape it keeps.
+    `example` holds two images. Raises InputError, with the reason, if there is no such list or more than one, or if
+    the blocks are not called exactly once, in order, on tokens whose shape they keep.
     """
     lists = {path: _at(model, path)} if path else _attention_lists(model)
     calls = _watch(model, lists, example)
@@ -65,14 +66,16 @@ def find_blocks(model: nn.Module, example: Tensor, path: str | None = None) -> B
         raise InputError(
             f"cannot adapt {type(model).__name__}: it has blocks on several token grids: {places}; {HIERARCHY}"
         )
-    raise InputError(f"cannot adapt {type(model).__name__}: blocks at {places}; choose one with blocks=PATH")
+    raise InputError(
+        f"cannot adapt {type(model).__name__}: it has several lists of blocks: {places}; choose one with blocks=PATH"
+    )
 
 
 def _at(model: nn.Module, path: str) -> nn.ModuleList | nn.Sequential:
     try:
         blocks = model.get_submodule(path)
     except AttributeError as error:
-        raise InputError(f"cannot adapt {type(model).__name__}: it has no {path!r}") from error
+        raise InputError(f"cannot adapt {type(model).__name__}: it has no module {path!r}") from error
     if not isinstance(blocks, (nn.ModuleList, nn.Sequential)) or not len(blocks):
         raise InputError(
             f"cannot adapt {type(model).__name__}: {path} is a {type(blocks).__name__}, not a list of blocks "
@@ -82,7 +85,7 @@ def _at(model: nn.Module, path: str) -> nn.ModuleList | nn.Sequential:
 
 
 def _attention_lists(model: nn.Module) -> dict[str, nn.ModuleList | nn.Sequential]:
-    """Every list of modules of one kind that have attention inside."""
+    """Find every list of modules of one class that contain attention."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -101,7 +104,7 @@ def _has_attention(block: nn.Module) -> bool:
 def _watch(
     model: nn.Module, lists: dict[str, nn.ModuleList | nn.Sequential], example: Tensor
 ) -> dict[str, list[_Call]]:
-    """Run `model` once and note every call of a block."""
+    """Run `model` once and record every call of a block."""
     calls: dict[str, list[_Call]] = {name: [] for name in lists}
 
     def noting(name: str, index: int) -> Any:
@@ -124,12 +127,12 @@ def _watch(
             run(model, example)
     except InputError:
         raise
-    except Exception as error:  # whatever another library's model raises on images that it does not take
+    except Exception as error:  # models of other libraries raise different errors for unsuitable images
         reason = str(error).strip().splitlines() or [type(error).__name__]
         shape = tuple(example.shape[1:])
         raise InputError(
             f"cannot adapt {type(model).__name__}: it does not run on example images of shape {shape} ({reason[0]}); "
-            f"give two that it takes, as example=torch.zeros(2, channels, height, width)"
+            f"give two suitable images, as example=torch.zeros(2, channels, height, width)"
         ) from error
     finally:
         for hook in hooks:
@@ -145,17 +148,17 @@ def _checked(name: str, count: int, calls: list[_Call], batch: int) -> BlockList
         raise InputError(f"{name} changes the shape of the tokens from block to block")
     (shape,) = shapes
     if len(shape) != 3 or batch not in shape[:2]:
-        raise InputError(f"{name} passes on tensors of shape {shape}, not tokens (batch, tokens, channels)")
+        raise InputError(f"{name} returns tensors of shape {shape}, not tokens (batch, tokens, channels)")
     if len({call.returns for call in calls}) > 1:
         raise InputError(f"the modules in {name} return different kinds of values")
     return BlockList(name, shape[1] if shape[0] == batch else shape[0], calls[0].returns)
 
 
 def first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The first tensor among the arguments of a call: by the habit of all libraries, the tokens."""
+    """The first tensor among the arguments of a call. In all libraries this is the tokens."""
     return next((value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)), None)
 
 
 def block_output(output: Any) -> Tensor:
-    """The tokens that a block returns, also where it returns them in a tuple."""
+    """The tokens that a block returns, alone or as the first item of a tuple."""
     return output[0] if isinstance(output, tuple) else output

@@ -13,10 +13,10 @@ from vitrim.models.vit import SIZES, ViT
 
 
 class CATS2D(Network):
-    """A CNN and beside it the transformer on raw patches, whose tokens are added to the CNN's features at four scales.
+    """A CNN and a parallel transformer on raw patches. Its tokens are added to the CNN's features at four scales.
 
-    Truncated, the taps beyond go with their up blocks, and the last block kept feeds 1/16. At depth 0 the plain CNN
-    U-Net is left.
+    Truncation removes the taps beyond the depth and their up blocks. The last kept block feeds 1/16. At depth 0 only
+    the CNN U-Net remains.
     """
 
     pretrained_cnn = "cnn"
@@ -49,14 +49,14 @@ class CATS2D(Network):
 
     @property
     def tap_of_scale(self) -> dict[int, int]:
-        """Reduction of the scale that is fed -> block, from 1. At depth 7: 3, 6, 7 feed 1/2, 1/4, 1/8; 7 also 1/16."""
+        """Block, from 1, that feeds each scale. At depth 7, blocks 3, 6, 7 feed 1/2, 1/4, 1/8; 7 also feeds 1/16."""
         if not self.depth:
             return {}
         taps = kept_taps(self.config.taps, self.depth)[: len(REDUCTIONS) - 1]
         return {**dict(zip(REDUCTIONS, taps, strict=False)), PATCH: self.depth}
 
     def segment(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K, H, W) of images (B, stem_channels, H, W)."""
+        """Compute logits (B, K, H, W) from images (B, stem_channels, H, W)."""
         features = dict(zip(REDUCTIONS, self.cnn(images), strict=True))
         if self.vit is not None:
             last, maps = self.vit(images, self.taps)

@@ -1,4 +1,4 @@
-"""A network on disk: a folder of model.safetensors and model.json, from which it is built again."""
+"""Saves and loads a network as a checkpoint: a folder with model.safetensors and model.json."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vitrim.models.factory import NETWORKS
 from vitrim.models.network import Network, check_tensors, expected_state, rebuilt
 
 FORMAT = 1
-"""Changes when an older vitrim could no longer read what this one writes."""
+"""Format number in model.json. It increases if older versions of vitrim cannot read the new files."""
 
 
 def save_model(model: nn.Module, path: Path | str) -> None:
-    """Write `model` into the folder `path`, whole or not at all; what is there already is replaced.
+    """Save `model` into the folder `path`, completely or not at all. An existing folder is replaced.
 
-    The same weights give the same bytes. Of an adapted model (`vitrim.adapt`) the weights are kept and how many blocks
-    it has left, not the code of the other library. InputError for any other module.
+    The same weights give the same bytes. For an adapted model (`vitrim.adapt`), the weights and the numbers of the
+    kept blocks are saved, but not the code of the other library. Raises WeightsError for any other module.
 
     Example:
         >>> import vitrim
@@ -40,7 +40,7 @@ def save_model(model: nn.Module, path: Path | str) -> None:
     """
     if not isinstance(model, (Network, Adapted)):
         raise WeightsError(
-            f"cannot save a {type(model).__name__}: save_model(vitrim.adapt(model), path) keeps its weights"
+            f"cannot save a {type(model).__name__}: use save_model(vitrim.adapt(model), path), which saves its weights"
         )
     with replacing(Path(path)) as folder:
         folder.mkdir(parents=True)
@@ -48,7 +48,7 @@ def save_model(model: nn.Module, path: Path | str) -> None:
 
 
 def write_model(model: Network | Adapted, folder: Path) -> None:
-    """Write the files of `model` (see `save_model`) into a folder that is there, beside what it holds already."""
+    """Write the files of `model` (see `save_model`) into an existing folder. Other files in it stay."""
     if isinstance(model, Network):
         described: dict[str, Any] = {"network": model.config.model_dump(mode="json")}
     else:
@@ -63,13 +63,13 @@ def load_model(path: Path | str) -> Network: ...
 @overload
 def load_model(path: Path | str, into: nn.Module) -> Adapted: ...
 def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Adapted:
-    """Read a network written by `save_model`, in eval mode; one of ours is on the CPU.
+    """Load a network that `save_model` wrote. It is in eval mode; vitrim's own networks are on the CPU.
 
-    An adapted model needs `into`: the other library's model, built as it was before it was truncated, whose weights
-    do not matter and which is not changed.
+    For an adapted model, pass `into`: the model of the other library, built as before truncation. Its weights do not
+    matter, and it is not changed.
 
-    Raises InputError where the folder does not hold a network, its tensors do not fit its description, or the file of
-    tensors is not the one that was saved (by its checksum; folders written before there was one load without).
+    Raises WeightsError if the folder holds no network, if its tensors do not fit its description, or if the checksum
+    of the tensor file is wrong. Older checkpoints without a checksum are loaded without this check.
 
     Example:
         >>> import vitrim
@@ -82,7 +82,7 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
     if "adapted" in description:
         return _load_adapted(folder, description, into)
     if into is not None:
-        raise WeightsError(f"{folder} holds a network of vitrim's own; load it without `into`")
+        raise WeightsError(f"{folder} holds a vitrim network; load it without `into`")
     try:
         config = NetworkConfig.model_validate(description["network"])
     except ValidationError as error:
@@ -110,7 +110,7 @@ def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | N
     if into is None:
         raise WeightsError(
             f"{folder} holds the weights of a {about['class']} of another library, not its code; "
-            f"build that model as it was and give it, as load_model(path, into=model)"
+            f"build that model as before truncation and call load_model(path, into=model)"
         )
     inner = into.model if isinstance(into, Adapted) else into
     example = torch.empty(2, *about["images"], device="meta")
@@ -118,7 +118,7 @@ def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | N
     if not isinstance(whole, Adapted) or whole.depth != about["full_depth"]:
         raise WeightsError(
             f"{folder} holds a {about['class']} that had {about['full_depth']} blocks at {about['blocks']}; "
-            f"`into` is a {type(inner).__name__} with {whole.depth}"
+            f"`into` is a {type(inner).__name__} with {whole.depth} blocks"
         )
     adapted = whole.keep_blocks(about["kept"])
     state = _read_tensors(folder, description)
@@ -129,7 +129,7 @@ def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | N
 
 
 def _own_memory(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, contiguous; those that share memory (tied weights) are copied, as the format demands."""
+    """The tensors, contiguous and on the CPU. Tensors that share memory (tied weights) are copied for safetensors."""
     out: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in state.items():
@@ -164,5 +164,5 @@ def _read_description(folder: Path) -> dict[str, Any]:
     if not known or not {"network", "adapted"} & set(description):
         raise WeightsError(f"{path} does not describe a network of vitrim")
     if description["format"] != FORMAT:
-        raise WeightsError(f"{path} is of format {description['format']}; this vitrim reads format {FORMAT}")
+        raise WeightsError(f"{path} has format {description['format']}; this version of vitrim reads format {FORMAT}")
     return description

@@ -1,4 +1,4 @@
-"""What a network is made of: blocks, taps, token grid, parameters and multiply-adds of each part."""
+"""Describes a network: blocks, taps, token grid, and parameters and multiply-adds of each part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitrim.models.network import Network
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a network, with what it costs for one image."""
+    """A part of a network with its parameters and its multiply-adds for one image."""
 
     name: str
     parameters: int
@@ -25,14 +25,14 @@ class Part:
 
 @dataclass(frozen=True)
 class Description:
-    """A network as a table; `str` or `print` shows it."""
+    """Description of a network. `str` or `print` shows it as a table."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
     parts: tuple[Part, ...]
 
     def __str__(self) -> str:
-        """The facts, then the parts with their parameters and multiply-adds, then the total."""
+        """Return a text with the facts, then the parts with parameters and multiply-adds, then the total."""
         total = Part("total", sum(p.parameters for p in self.parts), sum(p.multiply_adds for p in self.parts))
         rows = [(p.name, f"{p.parameters:,}", f"{p.multiply_adds / 1e6:,.1f}") for p in (*self.parts, total)]
         header = ("part", "parameters", "multiply-adds (M)")
@@ -48,17 +48,17 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
 
 
 def count_parameters(model: Network | Adapted) -> int:
-    """Number of parameters that take part in the forward pass: those that a gradient of the output reaches.
+    """Count the parameters that take part in the forward pass: those that a gradient of the output reaches.
 
-    Some libraries hold parameters that are never used (the cross-attention of MONAI's UNETR); they do not count.
+    Some libraries have parameters that are never used (the cross-attention in MONAI's UNETR). They do not count.
     """
     return sum(model.get_parameter(name).numel() for name in taking_part(model, model.example))
 
 
 def count_macs(model: Network | Adapted, image_size: tuple[int, int] | None = None) -> int:
-    """Multiply-adds of one image (convolutions and matrix products), half of what torch's FLOP counter says.
+    """Count the multiply-adds for one image (convolutions and matrix products): half of torch's FLOP count.
 
-    Nothing is computed: a tensor without content runs through. `image_size` defaults to the model's own.
+    The model runs on a meta tensor, so nothing is computed. `image_size` is (H, W), by default that of the model.
     """
     example = model.example[:1]
     if image_size:
@@ -67,9 +67,9 @@ def count_macs(model: Network | Adapted, image_size: tuple[int, int] | None = No
 
 
 def describe(model: nn.Module) -> Description:
-    """Blocks, taps, token grid, and parameters and multiply-adds of each part, as a table to print.
+    """Return blocks, taps, token grid, and parameters and multiply-adds of each part, as a table to print.
 
-    InputError for a model without the contract; `vitrim.adapt` gives it.
+    Raises InputError for a model that is neither a vitrim network nor adapted with `vitrim.adapt`.
 
     Example:
         >>> import vitrim
@@ -81,7 +81,7 @@ def describe(model: nn.Module) -> Description:
         ('transformer blocks', '3')
     """
     if not isinstance(model, (Network, Adapted)):
-        raise InputError(f"cannot describe a {type(model).__name__} as it is: describe(vitrim.adapt(model))")
+        raise InputError(f"cannot describe a {type(model).__name__}: use describe(vitrim.adapt(model))")
     counted = multiply_adds(model, model.example[:1])
     used = set(taking_part(model, model.example))
     parts = tuple(part for part in _parts(model, "", counted, used) if part.parameters or part.multiply_adds)
@@ -107,7 +107,7 @@ def describe(model: nn.Module) -> Description:
 
 
 def _parts(model: Network | Adapted, name: str, counted: dict[str, int], used: set[str]) -> Iterator[Part]:
-    """The model's children; whatever holds the list of blocks is taken apart into its own, down to that list."""
+    """Yield the children of the model. A child that contains the list of blocks is split, down to that list."""
     path = f"model.{model.found.path}" if isinstance(model, Adapted) else "vit.blocks"
     module = model.get_submodule(name)
     if name and not path.startswith(f"{name}."):
@@ -123,7 +123,7 @@ def _parts(model: Network | Adapted, name: str, counted: dict[str, int], used: s
 
 
 def _macs(name: str, module: nn.Module, counted: dict[str, int]) -> int:
-    """A module's multiply-adds; a list of modules is never called itself, so its members' are summed."""
+    """Multiply-adds of a module. For a list of modules, which is never called, it is the sum over its members."""
     if name in counted:
         return counted[name]
     return sum(_macs(f"{name}.{inner}", child, counted) for inner, child in module.named_children())

@@ -1,4 +1,4 @@
-"""Runs a model on tensors without content (torch's meta device): which parameters take part, and what it costs."""
+"""Runs a model on meta tensors (without data) to find the parameters that take part and the multiply-adds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 def run(model: nn.Module, images: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
-    """Outputs of `model`, in eval mode, on `images`, and the parameters that it ran with; nothing has content."""
+    """Run `model` in eval mode on `images`. Return its outputs and the parameters of the run, all as meta tensors."""
     parameters = {
         name: torch.empty_like(p, device="meta").requires_grad_(p.is_floating_point())
         for name, p in model.named_parameters()
@@ -25,7 +25,7 @@ def run(model: nn.Module, images: Tensor) -> tuple[list[Tensor], dict[str, Tenso
 
 
 def taking_part(model: nn.Module, images: Tensor) -> list[str]:
-    """Names of the parameters that change the outputs of `model` on `images`: those that a gradient reaches."""
+    """Names of the parameters that affect the outputs of `model` on `images`: those that a gradient reaches."""
     with torch.enable_grad():
         outputs, parameters = run(model, images)
         learnt = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
@@ -35,9 +35,9 @@ def taking_part(model: nn.Module, images: Tensor) -> list[str]:
 
 
 def multiply_adds(model: nn.Module, images: Tensor) -> dict[str, int]:
-    """Multiply-adds of `model` on `images` by dotted module name, "" for the whole: half of what torch's counter says.
+    """Multiply-adds of `model` on `images` by dotted module name ("" for the whole model): half of torch's FLOP count.
 
-    Convolutions and matrix products count, those of attention too.
+    Convolutions and matrix products count, including those of attention.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         run(model, images)
@@ -62,7 +62,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _tensors(output: Any) -> Iterator[Tensor]:
-    """All tensors in what a model returns: a tensor, or tuples, lists and mappings of them."""
+    """Yield all tensors in the output of a model: a tensor, or tuples, lists and mappings of tensors."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, Mapping):

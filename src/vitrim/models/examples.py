@@ -1,4 +1,4 @@
-"""Example images for other people's models, from what the models say about themselves."""
+"""Makes example images for models of other libraries, from the image size that a model states."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 
 def example_for(model: nn.Module) -> Tensor:
-    """Two images, without content, of the shape that `model` says it takes; of 224 × 224 if it says nothing."""
+    """Two images of the shape that `model` states, as a meta tensor; 224 × 224 pixels if it states none."""
     return torch.empty(2, *next(_said(model)), device="meta")
 
 
 def _said(model: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Shapes (channels, *size) that the model or a part of it gives, outermost first; then a guess."""
+    """Yield shapes (channels, *size) that the model or a part of it states, outermost first, then a guess."""
     for module in model.modules():
         embed = getattr(module, "patch_embed", None)
         if getattr(embed, "img_size", None) is not None:  # timm
@@ -28,7 +28,7 @@ def _said(model: nn.Module) -> Iterator[tuple[int, ...]]:
             size = [n * patch for n, patch in zip(module.feat_size, module.patch_size, strict=True)]  # type: ignore[arg-type]
             yield _first_channels(module), *size
         patches = getattr(module, "patch_embedding", None)
-        if hasattr(patches, "n_patches"):  # MONAI's ViT, on images of equal sides
+        if hasattr(patches, "n_patches"):  # MONAI's ViT, on square images or cubic volumes
             yield from _monai_vit(patches)
         if hasattr(module, "image_size") and hasattr(module, "conv_proj"):  # torchvision
             yield _first_channels(module), *_pair(module.image_size)

@@ -1,4 +1,4 @@
-"""From a name or a configuration to a network."""
+"""Builds a network from a name or a configuration."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ def create_model(
 ) -> Network:
     """Build `transunet`, `cats2d` or `unetr2d`: images (B, in_chans, H, W) to logits (B, num_classes, H, W).
 
-    `depth` below 12 is the truncated form (paper, 3.8); see `vitrim.config.NetworkConfig` for the other choices.
-    Weights are drawn with torch's global seed, or ImageNet's where `pretrained` asks for them.
+    A `depth` below 12 gives the truncated network (paper, 3.8). `vitrim.config.NetworkConfig` explains the other
+    arguments. Weights are random, from torch's global generator, or ImageNet weights if `pretrained` is set.
 
-    Raises InputError for a choice that is impossible, in one line that names it.
+    Raises ConfigurationError, with the name of the argument, for a value that is not possible. Raises WeightsError if
+    the ImageNet weights are not available or do not fit.
 
     Example:
         >>> import torch, vitrim
@@ -50,12 +51,12 @@ def create_model(
     try:
         config = NetworkConfig.model_validate(choices)
     except ValidationError as error:
-        raise ConfigurationError(f"no such network: {explain(error, NetworkConfig)}") from error
+        raise ConfigurationError(f"cannot build this network: {explain(error, NetworkConfig)}") from error
     return build(config)
 
 
 def build(config: NetworkConfig) -> Network:
-    """Build the network that `config` describes, with weights as it says. InputError if that cannot be done."""
+    """Build the network and load the weights that `config` describes. Raises InputError if this is not possible."""
     network = NETWORKS[config.name](config)
     if config.pretrained:
         initialise(network)

@@ -1,4 +1,4 @@
-"""Convolutions that the networks share, and the arithmetic of their widths."""
+"""Convolution layers that the networks share, and functions for channel numbers and taps."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from torch.nn import functional as F
 def scaled(channels: int, width: float) -> int:
     """Channels times `width`, rounded to a multiple of 8; unchanged at width 1.
 
-    Never fewer than 16 (or than `channels`): with 8 in the last layer, whole organs were seen to fall where all are 0.
+    The result is at least 16 (or `channels` if that is smaller). With 8 channels in the last layer, whole organs were
+    lost in tests because all 8 values were 0 there.
     """
     return channels if width == 1 else make_divisible(channels * width, min_value=min(16, channels))
 
 
 class ConvNormAct(nn.Sequential):
-    """3×3 convolution, batch norm, ReLU; height and width stay."""
+    """3×3 convolution, batch norm, ReLU. Height and width do not change."""
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True) -> None:
         super().__init__(
@@ -40,7 +41,7 @@ class TwoConvs(nn.Sequential):
 
 
 class UpConvs(TwoConvs):
-    """Twice the height and width by bilinear interpolation, the skip of that size beside it, and two convolutions."""
+    """Doubles height and width by bilinear interpolation, concatenates the skip features, applies two convolutions."""
 
     def forward(self, input: torch.Tensor, skip: torch.Tensor | None = None) -> torch.Tensor:
         """From (B, C, H, W) and a skip (B, S, 2H, 2W) to (B, out, 2H, 2W); `in_channels` is C + S."""
@@ -49,17 +50,17 @@ class UpConvs(TwoConvs):
 
 
 def double_by_interpolation(images: torch.Tensor) -> torch.Tensor:
-    """Images (B, C, H, W) with twice the height and width, bilinear, the corners' pixels aligned."""
+    """Double the height and width of images (B, C, H, W) by bilinear interpolation with aligned corner pixels."""
     return F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=True)
 
 
 def double_size(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:
-    """Transposed convolution 2×2 with stride 2: twice the height and width."""
+    """Make a 2×2 transposed convolution with stride 2. It doubles height and width."""
     return nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2)
 
 
 class UpBlocks(nn.Sequential):
-    """Up blocks of UNETR (Hatamizadeh et al. 2022): for each width, twice the size, then 3×3 conv, norm, ReLU."""
+    """Up blocks of UNETR (Hatamizadeh et al. 2022). Each width doubles the size, then 3×3 convolution, norm, ReLU."""
 
     def __init__(self, in_channels: int, widths: Sequence[int]) -> None:
         layers: list[nn.Module] = []
@@ -70,9 +71,10 @@ class UpBlocks(nn.Sequential):
 
 
 def init_convolutions(module: nn.Module) -> None:
-    """Draw the weights of every convolution in `module` from He's normal distribution (fan in, ReLU); biases to zero.
+    """Draw the weights of every convolution in `module` from He's normal distribution (fan in, ReLU). Set biases to 0.
 
-    A transposed convolution of kernel 2 and stride 2 uses each input once an output, so its fan in is its input width.
+    In a transposed convolution with kernel 2 and stride 2, each output pixel uses one input pixel, so the fan in is the
+    number of input channels.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
@@ -86,17 +88,18 @@ def init_convolutions(module: nn.Module) -> None:
 
 
 def repeat_gray(images: torch.Tensor, channels: int) -> torch.Tensor:
-    """Repeat a single channel (B, 1, H, W) to what the stem takes, (B, channels, H, W)."""
+    """Repeat a single channel (B, 1, H, W) to the channels of the stem, (B, channels, H, W)."""
     return images.expand(-1, channels, -1, -1) if images.shape[1] == 1 != channels else images
 
 
 REDUCTIONS = (2, 4, 8, 16)
-"""Scales that the four taps feed, from the first tap to the last: 2 is half the image's size."""
+"""Scales that the four taps feed, from the first tap to the last. 2 means half the image size."""
 
 
 def kept_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:
-    """Taps of a network with `depth` blocks, from those of the full one: the first at or beyond `depth` moves to it.
+    """Compute the taps of a network with `depth` blocks from the taps of the full network.
 
-    Later ones are gone: (3, 6, 9, 12) at depth 7 becomes (3, 6, 7), the 7 in the place of the 9.
+    The first tap at or beyond `depth` moves to `depth`. Later taps are removed. At depth 7, (3, 6, 9, 12) becomes
+    (3, 6, 7): block 7 takes the place of block 9.
     """
     return (*(tap for tap in taps if tap < depth), depth)

@@ -128,7 +128,7 @@ class Network(nn.Module, ABC):
 
 
 def check_kept(kept: Sequence[int], depth: int, name: str, fewest: int = 0) -> None:
-    """Raise InputError unless `kept` are at least `fewest` blocks, from 1, in order, of a network with `depth` blocks."""
+    """Raise InputError unless `kept` are `fewest` or more of the blocks 1 to `depth`, in order."""
     if list(kept) != sorted(set(kept)) or any(not 1 <= block <= depth for block in kept) or len(kept) < fewest:
         raise InputError(
             f"cannot keep blocks {list(kept)} of {name}: give {fewest} to {depth} different numbers from 1 to {depth}, "
@@ -162,7 +162,7 @@ def expected_state(kind: type[Network], config: NetworkConfig) -> dict[str, torc
 
 
 def check_tensors(expected: State, found: State, where: str) -> None:
-    """Raise InputError, with the names, if tensors of `found` are missing, unexpected or of another shape."""
+    """Raise WeightsError, with the names, if tensors of `found` are missing, unexpected or of another shape."""
     problems = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [name for name in found if name not in expected],

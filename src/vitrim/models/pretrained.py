@@ -1,4 +1,4 @@
-"""ImageNet weights: where they come from. If they are not available, this fails rather than use random weights."""
+"""Loads ImageNet weights into a network. Missing weights are an error; random weights never replace them."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ class Part:
 
     label: str
     hub: str | None
-    """The name under which timm's hub has its weights, if it has."""
+    """Name of its weights in timm's hub; None if there are none."""
     google: str | None
-    """The name of Google's file of weights at size base, if there is one."""
+    """Name of Google's weights file for size base; None if there is none."""
     load: Callable[[Source], None]
-    """Fills the part; raises InputError where the weights do not fit."""
+    """Fills the part. Raises WeightsError if the weights do not fit."""
 
 
 def initialise(network: Network) -> None:
-    """Fill `network` with the weights that its configuration's `pretrained` names, and note them in `initialised_from`.
+    """Fill `network` with the weights that its configuration names in `pretrained`. Record them in `initialised_from`.
 
-    `true` means timm's hub; a text is the path of a file (safetensors or pth from timm, npz from Google), of a folder
-    that holds one for each part under its timm name, or the name of a model in timm's hub. 2D CATS has two parts, and
-    takes two of these with a comma between, ViT first; `random` leaves a part as it is. torch's generator is not moved.
+    `true` means timm's hub. A text is one of three: the path of a file (safetensors or pth from timm, npz from Google);
+    the path of a folder with one such file for each part, under its timm name; or the name of a model in timm's hub.
+    2D CATS has two parts and takes two texts, separated by a comma, ViT first. `random` leaves a part at its random
+    weights. The state of torch's random generator does not change.
 
-    Raises InputError if weights cannot be had or do not fit.
+    Raises WeightsError if the weights are not available or do not fit.
     """
     config = network.config
     parts = _parts(network)
@@ -71,7 +72,7 @@ def _tagged(backbone: str) -> str | None:
 
 
 def _wishes(config: NetworkConfig, parts: list[Part]) -> list[str | None]:
-    """What is asked for each part: None for the hub's default, or a text."""
+    """Requested weights for each part: None for the hub's default, or a text."""
     if config.pretrained is True:
         return [None] * len(parts)
     wishes: list[str | None] = [wish.strip() for wish in str(config.pretrained).split(",")]
@@ -80,14 +81,14 @@ def _wishes(config: NetworkConfig, parts: list[Part]) -> list[str | None]:
     if len(wishes) != len(parts):
         labels = " and ".join(part.label for part in parts)
         raise WeightsError(
-            f"pretrained: {config.name} starts from weights for {labels}, "
-            f"got {config.pretrained!r}; give a folder, or one file (or `{RANDOM}`) each with a comma between"
+            f"pretrained: {config.name} needs weights for {labels}, "
+            f"got {config.pretrained!r}; give a folder, or a file (or `{RANDOM}`) for each, separated by a comma"
         )
     return wishes
 
 
 def _source(wish: str | None, part: Part, config: NetworkConfig) -> Source | None:
-    """Where the weights of `part` are; None if it stays random. InputError if there are none."""
+    """Find the weights of `part`; None if it stays random. Raises WeightsError if there are none."""
     if wish == RANDOM:
         return None
     if wish is None:
@@ -105,14 +106,16 @@ def _source(wish: str | None, part: Part, config: NetworkConfig) -> Source | Non
     if not path.suffix or path.suffix not in SUFFIXES:
         if timm.is_model(wish.split(".")[0]):
             return Source(wish, None)
-        raise WeightsError(f"pretrained: {wish!r} is neither a file, nor a folder, nor a model of timm's")
+        raise WeightsError(f"pretrained: {wish!r} is neither a file, nor a folder, nor a timm model")
     raise WeightsError(f"pretrained: there is no file {wish}")
 
 
 def _file_in(folder: Path, part: Part) -> Path:
-    """The one file in `folder` that is named after the part's weights."""
+    """Find the file in `folder` that has the name of the part's weights. Raises WeightsError if there is none."""
     if part.hub is None:
-        raise WeightsError(f"pretrained: no name is known for the weights of the {part.label}; give the file itself")
+        raise WeightsError(
+            f"pretrained: weights for the {part.label} have no standard file name here; give the file, not a folder"
+        )
     architecture = part.hub.split(".")[0]
     stems = [part.hub, architecture]
     if part.google is not None and "_base_" in architecture:

@@ -1,4 +1,4 @@
-"""How far a network sees: the distance beyond which nothing in the image can change what it says about a pixel."""
+"""Measures the reach of a network: the largest distance at which an input pixel can change an output pixel."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import torch
 from torch import nn
 
 NORMALISATION = (nn.GroupNorm, nn.modules.batchnorm._NormBase)
-"""Taken out before measuring: some start at zero and hide a branch, some look at the whole image's mean."""
+"""Layers that are removed before the measurement. Some start at zero and hide a branch, others use the mean of the
+whole image."""
 
 
 def receptive_reach(network: nn.Module, image_size: tuple[int, int], channels: int = 1, samples: int = 6) -> int:
-    """Largest distance in pixels, along rows or columns, from an output pixel to an input pixel that it depends on.
+    """Measure the largest distance from an output pixel to an input pixel that it depends on.
 
-    Found from gradients: those of output pixels near a corner of the image are exactly zero beyond the reach. Weights
-    as they are and random images, `samples` of them together, since a maximum or a ReLU hides some paths. A network
-    whose reach comes out as nearly the image's size sees everything in it. Group, instance and batch normalisation are
-    taken out: where an image's mean and deviation tell nothing, as in the phantom `longrange`, they do not help.
+    The distance is in pixels, along rows or columns. The gradient of an output pixel near a corner of the image is
+    exactly zero beyond the reach. The weights do not change. The result is the maximum over `samples` random images,
+    because max pooling and ReLU hide some paths in a single image. If the reach is nearly the image size, the network
+    uses the whole image. Group, instance and batch normalisation are removed: they only add the mean and deviation of
+    the image, which give no information in the phantom `longrange`.
     """
     network = _without_normalisation(copy.deepcopy(network)).double().eval()
     rows, columns = image_size

@@ -1,4 +1,4 @@
-"""TransUNet's convolutional stem: ResNetV2-50 to 1/16, as timm builds it and as the public TransUNet release does."""
+"""TransUNet's convolutional stem: ResNetV2-50 up to 1/16, in the forms of timm and of the public TransUNet release."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from torch import nn
 from torch.nn import functional as F
 
 LAYERS = (3, 4, 9)
-"""Bottlenecks at 1/4, 1/8 and 1/16 (Dosovitskiy et al. 2021: R50 with the fourth stage's blocks in the third)."""
+"""Number of bottlenecks at 1/4, 1/8 and 1/16.
+
+Dosovitskiy et al. 2021: R50 with the blocks of the fourth stage moved to the third.
+"""
 
 
 class ResNetStem(nn.Module):
-    """ResNetV2-50 without its fourth stage, group norm and weight standardisation (Kolesnikov et al. 2020).
+    """ResNetV2-50 without its fourth stage, with group norm and weight standardisation (Kolesnikov et al. 2020).
 
-    `form` is "timm", which fits timm's and Google's weights, or "release", which fits checkpoints of the public
-    TransUNet code; they differ in padding, in the epsilons and in the shortcut's groups, and so in every number.
+    `form` is "timm" for weights of timm and Google, or "release" for checkpoints of the public TransUNet code. The two
+    forms differ in padding, epsilons and the groups of the shortcut, so their outputs differ.
     """
 
     def __init__(self, in_channels: int, width: float, form: Literal["timm", "release"]) -> None:
         super().__init__()
         self.channels = tuple(make_divisible(channels * width) for channels in (64, 256, 512, 1024))
-        """Channels at 1/2, 1/4, 1/8 and 1/16."""
+        """Numbers of channels at 1/2, 1/4, 1/8 and 1/16."""
         release = form == "release"
         self.cnn = ResNetV2(
             layers=LAYERS,
@@ -48,22 +51,23 @@ class ResNetStem(nn.Module):
                 )
 
     def forward(self, images: torch.Tensor) -> list[torch.Tensor]:
-        """Features at 1/2, 1/4, 1/8 and 1/16 of images (B, C, H, W), H and W multiples of 16."""
+        """Compute features at 1/2, 1/4, 1/8 and 1/16 of images (B, C, H, W). H and W are multiples of 16."""
         features = [self.cnn.stem[:-1](images)]
         x = self.cnn.stem[-1](features[0])
         for stage in self.cnn.stages:
             x = stage(x)
             features.append(x)
-        missing = features[0].shape[-1] // 2 - features[1].shape[-1]  # 1 in the release's form, whose pool pads nothing
+        missing = features[0].shape[-1] // 2 - features[1].shape[-1]  # 1 for "release": its pool has no padding
         if missing:
             features[1] = F.pad(features[1], (0, missing, 0, missing))
         return features
 
 
 class ReleaseStdConv2d(StdConv2d):
-    """Weight standardisation as the release writes it, so that its rounding is met too, not its formula alone.
+    """Weight standardisation with the operations of the release, to reproduce its rounding.
 
-    Through the norms that follow, the rounding of timm's form (batch norm of the weights) moves the attention by 2e-5.
+    timm's form (batch norm of the weights) rounds differently. The following norms amplify this to a difference of 2e-5
+    in the attention.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -72,12 +76,12 @@ class ReleaseStdConv2d(StdConv2d):
 
 
 def standardised(weight: torch.Tensor) -> torch.Tensor:
-    """Kernels (out, in, h, w) with zero mean and unit deviation each, rounded as the release does."""
+    """Scale each kernel of (out, in, h, w) to zero mean and unit deviation, with the rounding of the release."""
     variance, mean = torch.var_mean(weight, dim=(1, 2, 3), keepdim=True, unbiased=False)
     return (weight - mean) / torch.sqrt(variance + 1e-5)
 
 
 def fitting_group_norm(num_channels: int, **settings: Any) -> GroupNormAct:
-    """timm's group norm and ReLU, with 32 groups or the most below that divide the channels by 2 or more."""
+    """Make timm's group norm with ReLU, with as many groups as possible up to 32 and at least 2 channels per group."""
     groups = next(n for n in range(32, 0, -1) if num_channels % n == 0 and num_channels >= 2 * n)
     return GroupNormAct(num_channels, num_groups=groups, **settings)

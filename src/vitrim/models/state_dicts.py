@@ -1,4 +1,4 @@
-"""Reads tensors by name from files that other people's programs wrote."""
+"""Reads state dicts from files that other programs wrote."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from vitrim.errors import WeightsError
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
-    """The state dict in a file of `torch.save` or of safetensors, in float32, on the CPU.
+    """Read the state dict in a file of `torch.save` or of safetensors. Tensors are on the CPU, floats are float32.
 
-    It may lie under `state_dict` or `model`, and its names may begin with `module.`. InputError where there is none.
+    The state dict may be under the key `state_dict` or `model`. A prefix `module.` of names is removed. Code in the
+    file is not executed. Raises WeightsError if the file cannot be read or holds no state dict.
     """
     try:
         content = load_file(path) if path.suffix == ".safetensors" else _torch_load(path)

@@ -40,7 +40,7 @@ class Source:
 
 
 def load_vit(network: Network, source: Source) -> None:
-    """Fill the ViT of `network` (and TransUNet's stem) from `source`. Raises InputError if the weights do not fit.
+    """Fill the ViT of `network` (and TransUNet's stem) from `source`. Raises WeightsError if the weights do not fit.
 
     timm resamples the position embeddings to the network's token grid and adapts input convolutions to its channels.
     The class token and its position are dropped. Blocks beyond the network's depth are not used.
@@ -69,7 +69,7 @@ def load_vit(network: Network, source: Source) -> None:
 
 
 def load_cnn(network: Network, source: Source) -> None:
-    """Fill the network's CNN from `source`. Raises InputError if the weights do not fit."""
+    """Fill the network's CNN from `source`. Raises WeightsError if the weights do not fit."""
     config = network.config
     settings: dict[str, Any] = {}
     if source.file is not None:
@@ -139,7 +139,7 @@ def _from_npz(architecture: str, file: Path, settings: dict[str, Any], patch: in
 
 
 def _check_names(wanted: State, found: State, file: Path) -> None:
-    """Raise InputError for a file of another architecture. timm's loader, which is not strict, would accept it."""
+    """Raise WeightsError for a file of another architecture. timm's loader, which is not strict, would accept it."""
     missing = [n for n in wanted if n not in found and not re.fullmatch(UNUSED.replace(r"|blocks\.\d+\..*", ""), n)]
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     surplus = [name for name in found if name not in wanted and not re.fullmatch(UNUSED, name)]

@@ -19,13 +19,13 @@ HYBRID_VIT = PretrainedViT(
     patch=1,
     with_stem=True,
 )
-"""ResNet stem and ViT, trained together on ImageNet-21k (Dosovitskiy et al. 2021)."""
+"""Weights of ResNet stem and ViT, trained together on ImageNet-21k (Dosovitskiy et al. 2021)."""
 
 
 class TransUNet(Network):
-    """A convolutional stem to 1/16, the transformer on its features, and a decoder with the stem's features as skips.
+    """A convolutional stem up to 1/16, a transformer on its features, and a decoder with skips from the stem.
 
-    Without blocks (depth 0) the 1×1 embedding, the position embedding and the LayerNorm stay.
+    At depth 0 (no blocks), the 1×1 embedding, the position embedding and the LayerNorm remain.
     """
 
     vit: ViT
@@ -49,7 +49,7 @@ class TransUNet(Network):
             init_convolutions(part)
 
     def segment(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K, H, W) of images (B, stem_channels, H, W)."""
+        """Compute logits (B, K, H, W) from images (B, stem_channels, H, W)."""
         half, quarter, eighth, sixteenth = self.stem(images)
         tokens, _ = self.vit(sixteenth, taps=())
         x = self.bottleneck(tokens)  # (B, 512, H/16, W/16)

@@ -1,4 +1,4 @@
-"""Reads checkpoints that were trained with the public TransUNet code (Chen et al. 2021)."""
+"""Reads checkpoints of the public TransUNet code (Chen et al. 2021)."""
 
 from __future__ import annotations
 
@@ -34,16 +34,17 @@ RENAMED = [
     (r"bottleneck\.(.*)", r"decoder.conv_more.\1"),
     (r"head\.(.*)", r"segmentation_head.0.\1"),
 ]
-"""Names of ours, and of the same tensors in the release."""
+"""Patterns of tensor names in vitrim, and names of the same tensors in the public release."""
 
 
 def read_transunet(checkpoint: Path, in_chans: int = 1) -> TransUNet:
-    """Read the network in a checkpoint of the public TransUNet code (R50-ViT). It is in eval mode.
+    """Read the network in a checkpoint of the public TransUNet code (R50-ViT). The network is in eval mode.
 
-    Number of blocks (up to 12), of classes, width of the ViT and image size follow from the tensors. Images are square,
-    and of one channel (which the network repeats to three) unless `in_chans` says otherwise.
+    The tensors determine the number of blocks (up to 12) and classes, the width of the ViT and the image size. Images
+    are square. They have `in_chans` channels; the network repeats a single channel to three.
 
-    Raises WeightsError if the file cannot be read, or a tensor is missing, surplus or of another shape; it is named.
+    Raises WeightsError if the file cannot be read, or if a tensor is missing, unexpected or of another shape. The
+    message names the tensor.
     """
     state = read_state(checkpoint)
     config = _config(state, in_chans, checkpoint)
@@ -61,11 +62,11 @@ def _config(state: State, in_chans: int, where: Path) -> NetworkConfig:
     tokens, dim = state[POSITIONS].shape[1:]
     side = math.isqrt(tokens)
     if side * side != tokens:
-        raise WeightsError(f"{where}: {tokens} positions in {POSITIONS} are not those of a square image")
+        raise WeightsError(f"{where}: {tokens} positions in {POSITIONS} do not form a square grid")
     sizes = [name for name, size in SIZES.items() if size.dim == dim]
     if not sizes:
         raise WeightsError(
-            f"{where}: tokens {dim} wide; known are {', '.join(str(size.dim) for size in SIZES.values())}"
+            f"{where}: the ViT has width {dim}; known widths are {', '.join(str(s.dim) for s in SIZES.values())}"
         )
     layers = {int(found[1]) for name in state if (found := re.match(r"transformer\.encoder\.layer\.(\d+)\.", name))}
     try:
@@ -83,7 +84,7 @@ def _config(state: State, in_chans: int, where: Path) -> NetworkConfig:
 
 
 def _release_names(name: str) -> list[str]:
-    """The release's tensors that make up our tensor `name`: one, or query, key and value."""
+    """Names of the release's tensors that form vitrim's tensor `name`: one, or query, key and value."""
     if found := re.fullmatch(r"vit\.blocks\.(\d+)\.attn\.qkv\.(.*)", name):
         return [f"transformer.encoder.layer.{found[1]}.attn.{part}.{found[2]}" for part in ("query", "key", "value")]
     if found := re.fullmatch(r"stem\.cnn\.stages\.(\d+)\.blocks\.(\d+)\.(.*)", name):

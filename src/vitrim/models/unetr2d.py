@@ -12,10 +12,10 @@ from vitrim.models.vit import SIZES, ViT
 
 
 class UNETR2D(Network):
-    """The transformer on raw patches; four of its blocks feed a decoder, and a branch from the image its last stage.
+    """A transformer on raw patches. Four of its blocks feed a decoder. An image branch feeds the decoder's last stage.
 
-    Truncated, the decoder starts at the deepest tap kept: the stages below it are gone, and with them the part of the
-    next stage's first kernel that they fed.
+    After truncation, the decoder starts at the deepest remaining tap. The stages below it are removed, and also the
+    inputs of the next stage's first kernel that came from them.
     """
 
     vit: ViT
@@ -46,11 +46,11 @@ class UNETR2D(Network):
 
     @property
     def tap_of_scale(self) -> dict[int, int]:
-        """Reduction of the scale that is fed -> block, from 1. At depth 7: blocks 3, 6 and 7 feed 1/2, 1/4 and 1/8."""
+        """Block, from 1, that feeds each scale. At depth 7, blocks 3, 6 and 7 feed 1/2, 1/4 and 1/8."""
         return dict(zip(REDUCTIONS, kept_taps(self.config.taps, self.depth), strict=False))
 
     def segment(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (B, K, H, W) of images (B, stem_channels, H, W)."""
+        """Compute logits (B, K, H, W) from images (B, stem_channels, H, W)."""
         last, maps = self.vit(images, self.taps)
         deepest = max(self.tap_of_scale)
         below: tuple[torch.Tensor, ...] = ()

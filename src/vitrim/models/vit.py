@@ -1,4 +1,4 @@
-"""The vision transformer inside every network: timm's blocks, without a class token."""
+"""The vision transformer (ViT) inside every network: timm's blocks, without a class token."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class ViTSize:
-    """Width of the tokens and number of heads; the MLP is 4 times as wide."""
+    """Width of the tokens and number of heads. The MLP is 4 times as wide as the tokens."""
 
     dim: int
     heads: int
@@ -25,25 +25,26 @@ SIZES = {
     "small": ViTSize(384, 6),
     "base": ViTSize(768, 12),
 }
-"""tiny, small and base as in Touvron et al. 2021 and Dosovitskiy et al. 2021; micro is for two processor cores."""
+"""tiny, small and base are as in Touvron et al. 2021 and Dosovitskiy et al. 2021. micro is for tests on two CPU cores.
+"""
 
 
 @dataclass(frozen=True)
 class PretrainedViT:
-    """Where a network's ViT can get ImageNet weights: stands beside the code of the network."""
+    """Published ImageNet weights for the ViT of a network. Each network defines its own."""
 
     label: str
-    """What is filled, in words."""
+    """Name of the filled part in messages."""
     architecture: str
     """timm's name of the architecture at size base."""
     hub: Mapping[str, str]
-    """Size to the name under which timm's hub has the weights."""
+    """Name of the weights in timm's hub, by ViT size."""
     google: str
-    """Name of the file that Google publishes, for size base."""
+    """Name of Google's weights file for size base."""
     patch: int = 16
-    """Pixels, or places of the stem's map, along one side of a patch."""
+    """Side length of a patch in pixels, or in positions of the stem's feature map."""
     with_stem: bool = False
-    """Whether the weights fill a convolutional stem too, which then has to be of width 1."""
+    """True if the weights also fill a convolutional stem. The stem must then have width 1."""
 
 
 PLAIN_VIT = PretrainedViT(
@@ -52,13 +53,13 @@ PLAIN_VIT = PretrainedViT(
     hub={size: f"vit_{size}_patch16_224.augreg_in21k" for size in ("tiny", "small", "base")},
     google="ViT-B_16",
 )
-"""ViT on raw patches, trained on ImageNet-21k (Steiner et al. 2022), as the paper's."""
+"""Weights of a ViT on raw patches, trained on ImageNet-21k (Steiner et al. 2022), as in the paper."""
 
 
 class ViT(nn.Module):
-    """Patch embedding, learnt position embedding, pre-norm blocks (paper, equations 1 to 3), LayerNorm.
+    """Patch embedding, learned position embedding, pre-norm blocks (paper, equations 1 to 3) and LayerNorm.
 
-    Tokens (B, N, dim) lie on a grid of height × width = N, row by row.
+    The N tokens (B, N, dim) are in the order of the grid (height × width = N), row by row.
     """
 
     def __init__(self, in_channels: int, patch: int, grid: tuple[int, int], size: ViTSize, depth: int) -> None:
@@ -74,7 +75,11 @@ class ViT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Linear maps and positions from a truncated normal of deviation 0.02 (as timm), the patch embedding fan in."""
+        """Draw the weights of linear layers, positions and patch embedding from truncated normal distributions.
+
+        The deviation is 0.02 for linear layers and positions (as in timm) and 1/√(fan in) for the patch embedding.
+        Biases are 0.
+        """
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
         fan_in = self.patch_embed.weight[0].numel()
         nn.init.trunc_normal_(self.patch_embed.weight, std=fan_in**-0.5)
@@ -87,8 +92,8 @@ class ViT(nn.Module):
     def forward(self, features: torch.Tensor, taps: Sequence[int]) -> tuple[torch.Tensor, dict[int, torch.Tensor]]:
         """Run all blocks on `features` (B, C, H, W).
 
-        Returns the last block's tokens after LayerNorm as a map (B, dim, h, w), and the same form, without LayerNorm,
-        of the tokens after each block in `taps` (counted from 1).
+        Returns the tokens of the last block after LayerNorm as a map (B, dim, h, w). Also returns, for each block in
+        `taps` (counted from 1), the map of its tokens without LayerNorm.
         """
         tokens = self.patch_embed(features).flatten(2).transpose(1, 2)  # (B, N, dim)
         tokens = tokens + self.pos_embed
@@ -100,5 +105,5 @@ class ViT(nn.Module):
         return self.to_map(self.norm(tokens)), maps
 
     def to_map(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Lay tokens (B, N, dim) out on their grid (B, dim, h, w)."""
+        """Reshape tokens (B, N, dim) to their grid, (B, dim, h, w)."""
         return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self.grid)

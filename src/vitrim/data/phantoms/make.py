@@ -44,11 +44,15 @@ def write_phantom(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigurationError(f"{folder} exists already: choose a new folder for the phantom")
     if layout not in LAYOUTS[config.kind]:
-        raise ConfigurationError(f"phantom {config.kind} is written as {' or '.join(LAYOUTS[config.kind])}, not as {layout!r}")
+        raise ConfigurationError(
+            f"phantom {config.kind} is written as {' or '.join(LAYOUTS[config.kind])}, not as {layout!r}"
+        )
     if config.classes is not None and not 1 <= config.classes <= len(kind.CLASSES):
         raise ConfigurationError(f"phantom {config.kind} has 1 to {len(kind.CLASSES)} classes, not {config.classes}")
     if any(len({*config.orientation} & {*pair}) != 1 for pair in ("RL", "AP", "SI")):
-        raise ConfigurationError(f"{config.orientation!r} is not an orientation: expected one each of R or L, A or P, S or I")
+        raise ConfigurationError(
+            f"{config.orientation!r} is not an orientation: expected one each of R or L, A or P, S or I"
+        )
     shape = config.shape or kind.SHAPE
     spacing = config.spacing or tuple(mm / n for mm, n in zip(kind.EXTENT, shape, strict=True))
     with replacing(folder) as temporary:

@@ -88,7 +88,9 @@ class SynapseRelease:
 
     def __init__(self, folder: Path, config: PhantomConfig, names: tuple[str, ...], modality: str) -> None:
         if config.orientation != "RAS":
-            raise ConfigurationError("the TransUNet release has no headers: a phantom in the layout synapse is always RAS")
+            raise ConfigurationError(
+                "the TransUNet release has no headers: a phantom in the layout synapse is always RAS"
+            )
         self._folder, self._values = folder, np.array([0, *(ORGANS.index(name) + 1 for name in names)], np.float32)
         self._training = round(config.cases * 18 / 30) or 1
         self._lists: dict[str, list[str]] = {"train": [], "test_vol": []}
