@@ -5,7 +5,7 @@ import yaml
 
 from vitrim.config.reading import load_study, parse_study, presets
 from vitrim.config.schema import NetworkConfig
-from vitrim.errors import InputError
+from vitrim.errors import ConfigurationError, InputError
 
 GOOD = {
     "name": "mine",
@@ -54,6 +54,46 @@ def test_an_impossible_study_is_refused_in_one_line_that_names_the_key(changes, 
         study(**changes)
     assert words in str(refusal.value)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"attention": {"measure": "globalty"}},
+            "attention.measure: 'globalty' is unknown (did you mean 'globality'?)",
+        ),
+        (
+            {"attention": {"head": "maximum"}},
+            "attention.head: 'maximum' is unknown (did you mean 'max'?); choose from mean, max",
+        ),
+        (
+            {"data": {"layout": "ibsr"}},
+            "data.layout: 'ibsr' is unknown (did you mean 'ibsr18'?); choose from decathlon",
+        ),
+        ({"networks": {"transunett": {}}}, "'transunett' is unknown (did you mean 'transunet'?)"),
+        (
+            {"training": {"steps": 1, "precision": "bf16"}},
+            "training.precision: 'bf16' is unknown; choose from auto, 32-true, bf16-mixed",
+        ),
+        (
+            {"training": {"steps": 1, "learning_rte": 1}},
+            "unknown key training.learning_rte (did you mean 'learning_rate'?)",
+        ),
+        ({"data": {"phantom": {"kind": "brain", "cases": 2, "nois": 1}}}, "did you mean 'noise'?"),
+        ({"networks": {"cats2d": {"depth": [3]}}}, "unknown key networks.cats2d.depth (did you mean 'depths'?)"),
+        ({"traning": {"steps": 1}}, "unknown key traning (did you mean 'training'?)"),
+    ],
+)
+def test_a_misspelt_name_is_refused_with_the_nearest_one(changes, words):
+    with pytest.raises(ConfigurationError) as refusal:
+        study(**changes)
+    assert words in str(refusal.value)
+
+
+def test_a_misspelt_preset_is_refused_with_the_nearest_one():
+    with pytest.raises(ConfigurationError, match="did you mean 'synapse'"):
+        load_study("sinapse")
 
 
 @pytest.mark.parametrize("text", ["", "- a\n- b\n", "name: [unclosed", "just words", "!!python/object:os.system {}"])

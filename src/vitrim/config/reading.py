@@ -122,9 +122,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
 
 
 def suggestion(value: str, known: Iterable[str]) -> str:
-    """`, did you mean X?` for the nearest of the known names; nothing if none is near."""
+    """` (did you mean X?)` for the nearest of the known names; nothing if none is near."""
     near = get_close_matches(value, list(known), n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
+    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _keys(model: type[BaseModel], path: list[int | str]) -> list[str]:

@@ -211,7 +211,7 @@ class TrainConfig(Strict):
 
 
 class AttentionConfig(Strict):
-    """How attention is measured, and turned into a depth (design, section 2)."""
+    """How attention is measured, and how a depth is decided from it (docs/definitions.md)."""
 
     measure: DecidingMeasure = "globality"
     head: Head = "mean"
