@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from itertools import zip_longest
 from pathlib import Path
@@ -72,13 +73,19 @@ def study(
         _print_status(source, out)
         return
 
-    from vitrim.commands import study as command
+    from vitrim.config.reading import study_config, study_folder
+
+    config = study_config(source, seed, seeds, folds, depths, networks, init or [], devices, nodes)
+    folder = study_folder(config, out)
+    if config.training.nodes > 1:  # read when torch is imported; else torch prints forty lines when a machine is gone
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+
+    from vitrim.commands.study import study
     from vitrim.progress import Reporter
 
-    config = command.study_config(source, seed, seeds, folds, depths, networks, init or [], devices, nodes)
-    folder, reporter = command.study_folder(config, out), Reporter()
+    reporter = Reporter()
     try:
-        result = command.study(config, data=data, out=folder, logger=logger, ray=ray, reporter=reporter)
+        result = study(config, data=data, out=folder, logger=logger, ray=ray, reporter=reporter)
     except KeyboardInterrupt:
         typer.echo(f"vitrim: stopped; the same command continues with what is in {folder}", err=True)
         raise typer.Exit(INTERRUPTED) from None

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from vitrim.config.reading import changed, load_study, whole_numbers
+from vitrim.config.reading import study_config, study_folder
 from vitrim.config.schema import StudyConfig
-from vitrim.errors import ConfigurationError
 from vitrim.progress import Reporter
 from vitrim.report.build import build_report
 from vitrim.studies.failures import Failure, failures
@@ -78,8 +75,6 @@ def study(
     """
     config = study_config(source, seed, seeds, folds, depths, networks, init, devices, nodes)
     folder, reporter = study_folder(config, out), reporter or Reporter()
-    if config.training.nodes > 1:  # without this, torch prints forty lines when another machine is gone
-        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     here = this_machine(config.training, ray)
     if here is not None and here.node > 0:
         participate(here, config.training.nodes, folder, reporter)
@@ -87,64 +82,3 @@ def study(
     run_study(config, None if data is None else Path(data), folder, reporter, logger=logger, ray=ray)
     written = build_report(folder, reporter) if (folder / "results.csv").is_file() else []
     return StudyResult(folder, written, failures(folder))
-
-
-def study_folder(config: StudyConfig, out: str | Path | None) -> Path:
-    """The folder of a study's results: `out`, or `runs/NAME`."""
-    return Path("runs") / config.name if out is None else Path(out)
-
-
-def study_config(
-    source: str | Path | StudyConfig,
-    seed: int | None = None,
-    seeds: str | Sequence[int] | None = None,
-    folds: int | None = None,
-    depths: str | Sequence[int] | None = None,
-    networks: str | Sequence[str] | None = None,
-    init: str | Sequence[str] = (),
-    devices: int | None = None,
-    nodes: int | None = None,
-) -> StudyConfig:
-    """A study with the options of `study` in the place of its own; ConfigurationError if they are not possible."""
-    config = source if isinstance(source, StudyConfig) else load_study(source)
-    changes: dict[str, Any] = {"training": {}}
-    if seed is not None:
-        changes["seed"] = seed
-    if seeds is not None:
-        changes["seeds"] = whole_numbers(seeds, "--seeds") if isinstance(seeds, str) else list(seeds)
-    if folds is not None:
-        changes["folds"] = folds
-    if depths is not None:
-        changes["depths"] = whole_numbers(depths, "--depths") if isinstance(depths, str) else list(depths)
-    if networks is not None:
-        names = networks.split(",") if isinstance(networks, str) else networks
-        changes["networks"] = _chosen(config, [name.strip() for name in names])
-    if devices is not None:
-        changes["training"]["devices"] = devices
-    if nodes is not None:
-        changes["training"]["nodes"] = nodes
-    return changed(config, **changes, **start_of([init] if isinstance(init, str) else init))
-
-
-def start_of(init: Sequence[str]) -> dict[str, Any]:
-    """Keys of a study that say what networks, and what truncated networks, start from."""
-    truncated = [value for value in init if value in ("inherit", "distil")]
-    whole = [value for value in init if value not in truncated]
-    if len(truncated) > 1 or len(whole) > 1:
-        raise ConfigurationError(
-            f"--init: {' and '.join(truncated if len(truncated) > 1 else whole)} exclude each other"
-        )
-    changes: dict[str, Any] = {"truncated_from": truncated[0]} if truncated else {}
-    if whole:
-        changes["pretrained"] = {"scratch": False, "pretrained": True}.get(whole[0], whole[0])
-    return changes
-
-
-def _chosen(config: StudyConfig, wanted: Sequence[str]) -> dict[str, Any]:
-    """Some of the study's networks, in the study's order."""
-    for name in wanted:
-        if name not in config.networks:
-            raise ConfigurationError(
-                f"--networks: the study {config.name} has no {name!r}; it has {', '.join(config.networks)}"
-            )
-    return {name: network.model_dump() for name, network in config.networks.items() if name in wanted}

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitrim.commands.provenance import new_folder
-from vitrim.commands.study import start_of
 from vitrim.config.names import FULL_DEPTH, NetworkName
-from vitrim.config.reading import changed, load_study
+from vitrim.config.reading import changed, load_study, start_of
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import ConfigurationError
 from vitrim.hardware import resolved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import resources
 from pathlib import Path
@@ -76,6 +76,67 @@ def changed(study: StudyConfig, **changes: Any) -> StudyConfig:
         return StudyConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(explain(error, StudyConfig)) from error
+
+
+def study_folder(config: StudyConfig, out: str | Path | None) -> Path:
+    """The folder of a study's results: `out`, or `runs/NAME`."""
+    return Path("runs") / config.name if out is None else Path(out)
+
+
+def study_config(
+    source: str | Path | StudyConfig,
+    seed: int | None = None,
+    seeds: str | Sequence[int] | None = None,
+    folds: int | None = None,
+    depths: str | Sequence[int] | None = None,
+    networks: str | Sequence[str] | None = None,
+    init: str | Sequence[str] = (),
+    devices: int | None = None,
+    nodes: int | None = None,
+) -> StudyConfig:
+    """A study with the options of `study` in place of its own; ConfigurationError if they are not possible."""
+    config = source if isinstance(source, StudyConfig) else load_study(source)
+    changes: dict[str, Any] = {"training": {}}
+    if seed is not None:
+        changes["seed"] = seed
+    if seeds is not None:
+        changes["seeds"] = whole_numbers(seeds, "--seeds") if isinstance(seeds, str) else list(seeds)
+    if folds is not None:
+        changes["folds"] = folds
+    if depths is not None:
+        changes["depths"] = whole_numbers(depths, "--depths") if isinstance(depths, str) else list(depths)
+    if networks is not None:
+        names = networks.split(",") if isinstance(networks, str) else networks
+        changes["networks"] = _chosen(config, [name.strip() for name in names])
+    if devices is not None:
+        changes["training"]["devices"] = devices
+    if nodes is not None:
+        changes["training"]["nodes"] = nodes
+    return changed(config, **changes, **start_of([init] if isinstance(init, str) else init))
+
+
+def start_of(init: Sequence[str]) -> dict[str, Any]:
+    """Keys of a study that say what networks, and what truncated networks, start from."""
+    truncated = [value for value in init if value in ("inherit", "distil")]
+    whole = [value for value in init if value not in truncated]
+    if len(truncated) > 1 or len(whole) > 1:
+        raise ConfigurationError(
+            f"--init: {' and '.join(truncated if len(truncated) > 1 else whole)} exclude each other"
+        )
+    changes: dict[str, Any] = {"truncated_from": truncated[0]} if truncated else {}
+    if whole:
+        changes["pretrained"] = {"scratch": False, "pretrained": True}.get(whole[0], whole[0])
+    return changes
+
+
+def _chosen(config: StudyConfig, wanted: Sequence[str]) -> dict[str, Any]:
+    """Some of the study's networks, in the study's order."""
+    for name in wanted:
+        if name not in config.networks:
+            raise ConfigurationError(
+                f"--networks: the study {config.name} has no {name!r}; it has {', '.join(config.networks)}"
+            )
+    return {name: network.model_dump() for name, network in config.networks.items() if name in wanted}
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

@@ -68,7 +68,7 @@ def make_fabric(config: TrainConfig, here: Rendezvous | None = None) -> Fabric:
 
     Several machines meet at `here`, or at the rendezvous in the environment. Raises InputError as `rendezvous` does.
     """
-    _quiet()
+    quiet()
     # This function starts the processes. In a SLURM job, Lightning would use the job's tasks as training processes.
     common: dict[str, Any] = {"accelerator": config.device, "precision": config.precision}
     if config.processes == 1:
@@ -79,7 +79,7 @@ def make_fabric(config: TrainConfig, here: Rendezvous | None = None) -> Fabric:
     return Fabric(**common, devices=config.devices, num_nodes=config.nodes, strategy=strategy, plugins=[environment])
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Hide Lightning's advice (workers, tips, devices), which does not help the user of a study."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -22,7 +22,7 @@ from vitrim.data.sampling import Batches, Shuffled, mixed
 from vitrim.errors import ConfigurationError, DataError, InputError
 from vitrim.hardware import deterministic, resolved
 from vitrim.progress import Stage, TrainingProgress, Watch
-from vitrim.training.distributed import Rendezvous, make_fabric, share_batch_norms
+from vitrim.training.distributed import Rendezvous, make_fabric, quiet, share_batch_norms
 from vitrim.training.resume import TrainingState, load_state
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def _train(
     stage: Stage | None,
 ) -> tuple[list[float], float]:
     """Run the loop in one process; every process calls it. Return the loss of every step, and the seconds."""
+    quiet()
     begin = time.perf_counter()
     fabric.seed_everything(seed, workers=True, verbose=False)
     network = network.to(memory_format=torch.channels_last).train()
