@@ -1,4 +1,4 @@
-"""Which blocks to keep, by four methods."""
+"""The choice of blocks to keep, by four criteria."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def network(name: str = "transunet") -> nn.Module:
 
 
 def idle(block: nn.Module) -> None:
-    """Make a pre-norm block hand its tokens on: nothing is added to the residual stream."""
+    """Make a pre-norm block return its tokens unchanged: it adds nothing to the residual stream."""
     with torch.no_grad():
         for layer in (block.attn.proj, block.mlp.fc2):
             layer.weight.zero_()
@@ -46,7 +46,7 @@ def test_a_block_that_does_nothing_has_no_influence_and_is_the_first_to_go():
     assert (np.delete(influence, [1, 6]) > 1e-5).all()
     choice = choose_blocks(model, 10, "influence", images=cases())
     assert choice.kept == (1, 3, 4, 5, 6, 8, 9, 10, 11, 12)
-    # what is left computes what the whole did
+    # the smaller network computes the same as the full one
     images = torch.randn(2, 1, 32, 32)
     torch.testing.assert_close(model.keep_blocks(choice.kept)(images), model(images))
 
@@ -68,7 +68,7 @@ def test_the_blocks_without_which_dice_falls_least_are_dropped():
     model.blocks[9].needed = 0.1
 
     def dice(candidate: nn.Module) -> float:
-        """A stand-in that knows which blocks matter: those marked, while they do something."""
+        """Stand-in for Dice: the sum of `needed` over the blocks that still have parameters."""
         working = [block for block in candidate.blocks if list(block.parameters())]
         return sum(getattr(block, "needed", 0.01) for block in working)
 

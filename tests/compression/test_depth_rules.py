@@ -1,4 +1,4 @@
-"""Rule against truth: a sweep whose answer is known."""
+"""Depth rules, on sweeps whose needed depth is known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vitrim.compression.depth_rules import influence_depth, judge_rules, rule_re
 
 
 def sweep(levels: dict[int, float], cases: int = 20) -> dict[int, pd.DataFrame]:
-    """Per-case tables of a sweep: average Dice by depth, cases that differ among themselves but alike at all depths."""
+    """Per-case tables of a sweep with these average Dice values; a case's offset is the same at all depths."""
     rng = np.random.default_rng(0)
     own = rng.normal(0, 0.03, size=cases)
     return {
@@ -49,7 +49,7 @@ def test_a_depth_that_was_not_trained_is_judged_by_its_distance_alone():
 
 
 def test_cases_that_chose_do_not_judge():
-    """A depth that is good on the tuning half alone is chosen by accuracy, and found wanting on the other half."""
+    """The accuracy rule chooses a depth that is good only on the tuning cases; the other cases reject it."""
     tables = sweep({1: 0.9, 12: 0.9})
     other = tables[1]["case"].isin(sorted(tables[1]["case"])[1::2])
     tables[1].loc[other, "dice"] -= 0.3
@@ -62,7 +62,7 @@ def test_cases_that_chose_do_not_judge():
 def test_too_few_cases_leave_the_accuracy_rule_without_a_word():
     found = {one.rule: one for one in judge_rules(sweep({1: 0.9, 12: 0.9}, cases=8), 1, None, margin=0.05)}
     assert found["accuracy"].depth is None
-    assert found["attention"].needed == 12  # four cases to judge on give no verdict
+    assert found["attention"].needed == 12  # four judging cases give no verdict
 
 
 def test_influence_is_added_up_from_the_first_block_on():

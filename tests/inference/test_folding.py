@@ -1,4 +1,4 @@
-"""Folding for inference: the same logits, with nothing left to fold."""
+"""Folding for inference: the logits stay the same, and nothing is left to fold."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FORMS = {
 
 
 def trained(name: str, **settings: object) -> Network:
-    """A network whose batch norms have seen images, as after training, so that their statistics are not 0 and 1."""
+    """Return a network whose batch norm statistics come from images, as after training, so they are not 0 and 1."""
     torch.manual_seed(0)
     network = create_model(name, num_classes=3, image_size=64, size="micro", width=0.25, **settings).train()
     for layer in network.modules():

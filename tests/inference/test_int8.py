@@ -1,4 +1,4 @@
-"""Prediction in 8-bit integers: near the network's own logits, and never a quiet wrong answer."""
+"""Prediction in 8-bit integers: logits are close to the float32 logits, and errors are not hidden."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ needs_vnni = pytest.mark.skipif(not cpu_has_int8(), reason="the processor has no
 
 
 def spread(values: torch.Tensor) -> float:
-    """Root of the mean square."""
+    """Return the root mean square."""
     return float(values.square().mean().sqrt())
 
 
@@ -53,12 +53,12 @@ def test_the_logits_are_near_the_networks_own(form: str) -> None:
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("shift", [0.0, 4.0])
 def test_a_convolution_of_whole_steps_is_exact(kernel: int, shift: float) -> None:
-    """Weights and values that lie on the steps lose nothing, at the padded edge too."""
+    """Weights and values that lie exactly on steps have no rounding error, also at the padded edge."""
     torch.manual_seed(0)
     layer = nn.Conv2d(32, 48, kernel, padding=kernel // 2)
     layer.weight.data = torch.randint(-127, 128, layer.weight.shape) / 127.0
-    layer.weight.data[:, 0, 0, 0] = 1.0  # the largest of each output channel, so that the scale is 1 / 127
-    top = 254 if kernel == 1 and shift == 0 else 255  # there zero is the second step
+    layer.weight.data[:, 0, 0, 0] = 1.0  # largest weight of each output channel, so that the scale is 1 / 127
+    top = 254 if kernel == 1 and shift == 0 else 255  # in this case zero is step 1
     values = torch.randint(0, top + 1, (2, 32, 9, 7)).float() / 16 - shift
     values[0, 0, 0, :2] = torch.tensor([0.0, top / 16]) - shift
     with torch.inference_mode():
@@ -99,7 +99,7 @@ def test_a_value_is_half_a_step_from_its_own_at_most(low: float, width: float, c
     assert steps.stride() == values.stride()
     found = scale * (steps.float() - zero)
     assert float((found - values).abs().max()) <= 0.51 * scale + 1e-4 * abs(low)
-    assert least <= zero <= 255  # what a convolution is padded with is a step, so zero stays zero
+    assert least <= zero <= 255  # padding uses this step, so zero stays zero
 
 
 @needs_vnni

@@ -1,4 +1,4 @@
-"""Large maps image by image: the same logits as of the batch, and only where maps outweigh weights."""
+"""Image by image: logits equal those of the batch, and only parts with larger maps than weights are changed."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_the_example_of_the_control_is_one() -> None:
     """The reach of its CNN is smaller than the distance from a disc to its mark. That of TransUNet's stem is not."""
     study = load_study(str(Path(__file__).parents[2] / "examples" / "longrange.yaml"))
     (line,) = reach_lines(study)
-    assert re.search(r"sees 5\d pixels far; a disc's mark is 63 or more away: only the transformer", line), line
+    assert re.search(r"reaches 5\d pixels; a disc's mark is at least 63 away: only the transformer", line), line
     other = study.model_copy(update={"networks": {"transunet": StudyNetwork(), "unetr2d": StudyNetwork()}})
     (line,) = reach_lines(other)
     assert "no control" in line

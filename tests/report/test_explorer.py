@@ -118,7 +118,7 @@ def test_an_explorer_without_its_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is missing"):
         explorer_page("x", [("x", tmp_path / "explorer.npz")])
     np.savez(tmp_path / "explorer.npz", something=np.zeros(3))
-    with pytest.raises(InputError, match="is not what the explorer reads"):
+    with pytest.raises(InputError, match="is not an explorer file of vitrim"):
         explorer_page("x", [("x", tmp_path / "explorer.npz")])
 
 
@@ -154,9 +154,9 @@ def test_what_does_not_fit_is_left_out_in_order_and_said(small: Path) -> None:
     assert sizes == sorted(sizes, key=lambda pair: (pair[1] > 0, pair), reverse=True)
     assert sizes[0] == (3, 2)
     assert sizes[-1] == (1, 0)
-    assert "Those of the truncated networks are left out for size." in said[1]
+    assert "Single heads of the truncated networks are left out for size." in said[1]
     assert "Single heads are left out for size." in said[-1]
-    assert "2 of 3 slices" in said[-1]
+    assert "Slices left out for size: 2 of 3." in said[-1]
 
 
 def test_of_a_sweep_the_full_the_decided_and_the_papers_depths_are_kept(tmp_path: Path) -> None:

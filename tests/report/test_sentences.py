@@ -13,7 +13,7 @@ import pytest
 from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, NOT_CERTAIN, NOT_REACHED, BlockValue, Decision
 from vitrim.report.formatting import fixed, interval_text, listing, signed, whole
 from vitrim.report.run import NetworkRun
-from vitrim.report.sentences import averaging_is_not_looking, costs, explain_flags, needs, rule, saves, verdicts
+from vitrim.report.sentences import costs, explain_flags, nearly_uniform, needs, rule, saves, verdicts
 
 
 def decision(values: tuple[float, ...], entropies: tuple[float, ...], depth: int, **changes: object) -> Decision:
@@ -68,7 +68,9 @@ def test_an_uncertain_depth_is_given_with_its_ends() -> None:
 
 
 def test_a_depth_changed_by_hand_is_called_that() -> None:
-    assert needs(NETWORK, replace(LOOKS, depth=2), 4) == "2D UNETR was set by hand to 2 blocks; the rule says 3."
+    assert needs(NETWORK, replace(LOOKS, depth=2), 4) == (
+        "The depth of 2D UNETR was set by hand to 2 blocks; the rule says 3."
+    )
 
 
 def test_a_network_that_never_looks_far_keeps_all_its_blocks() -> None:
@@ -80,23 +82,23 @@ def test_a_network_that_never_looks_far_keeps_all_its_blocks() -> None:
 
 def test_uniform_attention_in_the_deciding_block_takes_the_answers_meaning() -> None:
     uniform = decision((1.0, 1.0, 1.0), (0.999, 0.99, 0.985), 1)
-    text = averaging_is_not_looking(NETWORK, uniform)
-    assert text.startswith("Averaging is not looking: in every block")
-    assert "entropy of 0.985 or more" in text
-    assert "the same network before any training is 1.00" in text
-    assert "says nothing about what this network learned to look at" in text
+    text = nearly_uniform(NETWORK, uniform)
+    assert text.startswith("In every block the attention of 2D UNETR is nearly uniform")
+    assert "entropy is 0.985 or more" in text
+    assert "in the same network before training it is 1.00" in text
+    assert "says nothing about what this network learned" in text
 
 
 def test_uniform_attention_further_up_leaves_the_answer_its_meaning() -> None:
     later = decision((0.3, 0.7, 0.9, 1.0, 1.0), (0.5, 0.8, 0.99, 0.97, 0.99), 2)
     (text,) = explain_flags(NETWORK, later)
-    assert "in blocks 3 and 5 attention cannot be told from looking everywhere alike" in text
-    assert "decided before that, in block 2 (entropy 0.800)" in text
+    assert text.startswith("In blocks 3 and 5 attention is nearly uniform")
+    assert "decided earlier, in block 2 (entropy 0.800)" in text
 
 
 def test_what_a_network_was_before_its_training_is_not_called_learned() -> None:
     (text,) = explain_flags(NETWORK, decision((0.9, 0.95), (0.9, 0.9), 1))
-    assert text.startswith("Before any training, block 1 of 2D UNETR reaches the threshold too (its globality is 1.00)")
+    assert text.startswith("The untrained 2D UNETR already reaches the threshold in block 1 (its globality is 1.00)")
     assert explain_flags(NETWORK, LOOKS) == []
 
 
@@ -104,7 +106,7 @@ def test_every_flag_has_its_words() -> None:
     flagged = replace(LOOKS, flags=(FEW_CASES, NO_INTERVAL, "something new"))
     lines = explain_flags(NETWORK, flagged)
     assert "80 to 90 %" in lines[0]
-    assert "too few for an interval" in lines[1]
+    assert "has no interval" in lines[1]
     assert lines[2] == "Flag of the decision: something new."
 
 

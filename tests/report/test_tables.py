@@ -135,9 +135,9 @@ def test_a_depth_sweep_says_which_rule_was_right(copy: Path) -> None:
     table.assign(**head, dice_change_percent=[-8.0, None, 0.5]).to_csv(copy / "rules.csv", index=False)
     write_report(copy)
     text = (copy / "report.md").read_text(encoding="utf-8")
-    assert "## Rule against truth" in text
+    assert "## Chosen depth and needed depth" in text
     assert "| block influence (nine tenths) | 4 | 2 | not trained | 2 more than needed |" in text
-    assert "Rule against truth" in (copy / "report.html").read_text(encoding="utf-8")
+    assert "Chosen depth and needed depth" in (copy / "report.html").read_text(encoding="utf-8")
     assert latex_tables(read_run(copy)).count(r"\begin{table}") == latex_tables(read_run(copy)).count(r"\end{table}")
     assert "too few blocks" in latex_tables(read_run(copy))
 

@@ -1,4 +1,4 @@
-"""`vitrim` in processes of their own, which can be killed; they start at once, because what they import is there."""
+"""Runs `vitrim` in separate processes that a test can kill. They start fast because their imports are preloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from time import monotonic, sleep
 
 
 def vitrim_process(*arguments: object) -> multiprocessing.Process:
-    """Start `vitrim` with these arguments, in silence and on one thread."""
+    """Start `vitrim` with these arguments, without output and on one thread."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vitrim.studies.runner", "vitrim.report.build", "tests.studies.processes"])
     process = context.Process(target=_main, args=([str(argument) for argument in arguments],))
@@ -33,7 +33,7 @@ def _main(arguments: list[str]) -> None:
 
 
 def wait_for(happened: Callable[[], object], seconds: float = 120) -> None:
-    """Wait until something is true."""
+    """Wait until `happened` returns something true; fail after `seconds`."""
     end = monotonic() + seconds
     while not happened():
         assert monotonic() < end, "it did not happen in time"

@@ -1,4 +1,4 @@
-"""A training that fails is recorded and the others go on; the exit status and one line say so."""
+"""A failed training is recorded, the others continue, and the exit status and one line report it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support import tiny_study, vitrim
 
 @pytest.fixture
 def broken(monkeypatch):
-    """Make trainings of some depths fail, as if the GPU's memory were too small; empty it to mend them."""
+    """A set of depths whose trainings fail, as if the GPU's memory were too small; clear the set to stop this."""
     depths: set[int] = set()
     real = trial_module.train_network
 

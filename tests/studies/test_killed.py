@@ -1,4 +1,4 @@
-"""A study that is killed at any moment goes on with the same command and ends with the same bytes."""
+"""A study that is killed at any moment resumes with the same command and ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SAME = ("results.csv", "trials.csv", "cases.csv", "history.csv")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with data, a study of three short trainings, and that study done without a break."""
+    """A folder with data, a study of three short trainings, and its results without interruption."""
     folder = tmp_path_factory.mktemp("killed")
     write_tiny_data(folder / "data")
     training = {"steps": 24, "batch_size": 4, "learning_rate": 1e-3, "schedule": "cosine"}
@@ -49,7 +49,7 @@ def check_same(folder: Path, out: str) -> None:
 
 
 def kill_at_random(folder: Path, out: str, kills: int, longest: float, seed: int) -> int:
-    """Start the study again and again, killing it after a random time; how often it was killed."""
+    """Start the study `kills` times and kill it after a random time each; return how often that succeeded."""
     moments = random.Random(seed)
     killed = 0
     for _ in range(kills):
@@ -120,7 +120,7 @@ def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(place):
         [sys.executable, "-c", "from vitrim.cli import main; main()", "study", place / "tiny.yaml",
          "--data", place / "data", "--out", place / "stopped"],
         env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also where the tests run in the background
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also if the tests run in the background
     )  # fmt: skip
     wait_for(lambda: list(place.glob("stopped/unfinished/*/state.ckpt")))
     process.send_signal(signal.SIGINT)

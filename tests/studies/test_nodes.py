@@ -1,4 +1,4 @@
-"""Several machines share each training: node 0 runs the study, the others join, and none waits for ever."""
+"""Several machines share each training: node 0 runs the study, the others join, and no node waits forever."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def rendezvous_point() -> Rendezvous:
 def coordinator(rendezvous_point):
     coordinator = coordinating.Coordinator(rendezvous_point, 2)
     yield coordinator
-    coordinator.store.set("gone/1", "")  # whatever became of it
+    coordinator.store.set("gone/1", "")  # also if the participant has died
     coordinator.close()
 
 
 class Participant(threading.Thread):
-    """Node 1, in this process."""
+    """Node 1, in a thread of this process."""
 
     def __init__(self, rendezvous_point: Rendezvous, out: Path) -> None:
         super().__init__(daemon=True)
@@ -121,7 +121,7 @@ def test_the_node_is_the_first_that_is_said(name, monkeypatch):
 
 
 def test_one_node_leaves_the_name_of_a_trial_as_it_was_and_two_change_it():
-    name = "unetr2d-12-e7eb278b75b7"  # of the first release; another one would train every study again
+    name = "unetr2d-12-e7eb278b75b7"  # of the first release; with another key, every study would train again
     assert trial(nodes=1).key == name
     assert trial(nodes=2).key != name
 
@@ -153,7 +153,7 @@ def test_a_follower_ends_in_one_line_when_node_0_dies(rendezvous_point, tmp_path
     node_0.join()
     participant.join(30)
     assert not participant.is_alive()
-    assert "has ended without a word" in participant.error
+    assert "lost the connection to node 0" in participant.error
     assert len(participant.error.splitlines()) == 1
 
 
@@ -179,7 +179,7 @@ def test_no_two_processes_are_the_same_node(coordinator, rendezvous_point, tmp_p
     wait_for(lambda: coordinator.store.check(["node/1"]))
     second = Participant(rendezvous_point, tmp_path)
     second.join(10)
-    assert "node 1 has joined before" in second.error
+    assert "node 1 has joined already" in second.error
     assert first.is_alive()
 
 
@@ -198,14 +198,14 @@ def test_what_fails_on_one_machine_ends_the_training_on_all_and_is_said(
 
     with pytest.raises(RuntimeError, match=r"^node 1: .*do the machines share this folder\?$"):
         node_0s_part()
-    assert participant.is_alive()  # and waits for the next
+    assert participant.is_alive()  # it waits for the next training
 
 
 def test_a_training_does_not_begin_without_all_machines(coordinator, tmp_path, monkeypatch):
     monkeypatch.setattr(coordinating, "TIMEOUT", 0.2)
-    for _ in range(2):  # the second one at once
+    for _ in range(2):  # the second one fails at once
         with (
-            pytest.raises(RuntimeError, match="node 1 did not come"),
+            pytest.raises(RuntimeError, match="node 1 did not join"),
             coordinator.training(announced(tmp_path), tmp_path / "s"),
         ):
             pytest.fail("it began")
@@ -233,9 +233,9 @@ def test_two_nodes_train_as_one_also_when_node_0_was_killed_meanwhile(tiny_data_
     nodes[0].send_signal(signal.SIGKILL)
     error = nodes[1].communicate(timeout=120)[1]
     assert nodes[1].returncode == 2
-    assert "has ended without a word" in error
+    assert "lost the connection to node 0" in error
     assert "Traceback" not in error
-    assert "Exception raised" not in error  # as torch says it
+    assert "Exception raised" not in error  # torch's message for this
     (kept,) = (tmp_path / "two").glob("unfinished/*/state.ckpt")
     assert kept.is_file()
 

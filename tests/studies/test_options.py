@@ -1,4 +1,4 @@
-"""A study beyond the paper's: several seeds and folds, every depth, other starts; each trial keeps its name."""
+"""Options beyond the paper's study: several seeds and folds, all depths, other starts; trial keys stay stable."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_the_tables_follow_from_the_stored_cases_to_the_byte(two_seeds, tmp_path
     assert vitrim("report", copy) == 0
     assert (copy / "results.csv").read_bytes() == (two_seeds / "results.csv").read_bytes()
     cases = pd.read_csv(copy / "cases.csv")
-    cases.loc[cases["blocks"] < 12, "dice"] = 0.0  # somebody found that the truncated networks had failed
+    cases.loc[cases["blocks"] < 12, "dice"] = 0.0  # as if the truncated networks had failed
     cases.to_csv(copy / "cases.csv", index=False)
     assert vitrim("report", copy) == 0
     results = pd.read_csv(copy / "results.csv")

@@ -1,4 +1,4 @@
-"""A study on a Ray cluster of several processes gives the bytes of one in this process, also when one of them dies."""
+"""A study on a Ray cluster gives the same bytes as a study in one process, also if a process of the cluster dies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def start(file: Path, data: Path, out: Path, *options: str) -> subprocess.Popen:
 
 
 def progress(out: Path) -> dict[str, dict]:
-    """Where each running training is."""
+    """Return the progress of each running training, by trial key."""
     found = {}
     for path in out.glob("unfinished/*/progress.json"):
         try:

@@ -1,4 +1,4 @@
-"""A whole study, small: everything that it promises is there, and the same again gives the same."""
+"""A small but complete study: all results exist, and a second run gives the same results."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_network_trained_alone_is_the_studys(run, tiny_data_once, tmp_path, ca
 def test_a_network_trained_alone_is_judged_on_the_cases_of_the_studys_first(
     changes, tiny_data_once, tmp_path, monkeypatch
 ):
-    """With the first of the seeds, on the first fold: nothing that the study holds out there is learned."""
+    """It uses the first seed and the first fold, so it never trains on the held-out cases of that fold."""
     study = load_study(str(tiny_study(tmp_path / "tiny.yaml", **changes)))
     with open_study(study, tiny_data_once, tmp_path / "whole", Reporter()) as prepared:
         plan = Plan(study, prepared, {"transunet": "random"})

@@ -1,4 +1,4 @@
-"""Training a truncated network on, by itself or with the full network as teacher."""
+"""Training a truncated network further, alone or with the full network as teacher."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CONFIG = TrainConfig(steps=6, batch_size=4, learning_rate=1e-3, device="cpu", pr
 def test_soft_labels_cost_nothing_where_the_student_agrees():
     logits = torch.randn(2, 4, 5, 5)
     assert float(soft_label_loss(logits, logits)) == pytest.approx(0, abs=1e-6)
-    assert float(soft_label_loss(logits + 7, logits)) == pytest.approx(0, abs=1e-5)  # softmax does not see a shift
+    assert float(soft_label_loss(logits + 7, logits)) == pytest.approx(0, abs=1e-5)  # softmax ignores a shift
     other = torch.randn(2, 4, 5, 5)
     by_hand = 0.0
     for mine, theirs in zip(logits.movedim(1, -1).reshape(-1, 4), other.movedim(1, -1).reshape(-1, 4), strict=True):
@@ -99,10 +99,10 @@ def test_an_adapted_model_recovers_in_the_lines_of_the_readme():
 
 
 def test_a_teacher_of_other_classes_is_refused():
-    with pytest.raises(InputError, match="the teacher gives"):
+    with pytest.raises(InputError, match="logits differ in shape: teacher"):
         recover(network(2), items(), CONFIG, teacher=network(classes=4))
 
 
 def test_blocks_that_the_teacher_does_not_have_are_refused():
-    with pytest.raises(InputError, match="not its own"):
+    with pytest.raises(InputError, match="kept must name 2 of the teacher's 12 blocks"):
         recover(network(2), items(), CONFIG, teacher=network(), kept=(1, 13))

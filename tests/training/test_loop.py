@@ -1,4 +1,4 @@
-"""A training is a function of its seed: stopped and continued, or shared out among processes, it ends the same."""
+"""The seed decides a training: interrupted and resumed, or split among processes, it gives the same result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitrim.training.loop import train_network
 
 
 class Squares(Dataset):
-    """Ten noisy 32 × 32 images with a bright square, each another one."""
+    """Ten different noisy 32 × 32 images, each with a bright square."""
 
     def __len__(self) -> int:
         return 10
@@ -45,7 +45,7 @@ class KilledError(Exception):
 
 
 class KilledAt:
-    """Raises after so many steps, as if the process had died there."""
+    """Raises KilledError at step `step`, as if the process had died."""
 
     def __init__(self, step: int) -> None:
         self.left = step
@@ -130,7 +130,7 @@ def test_two_processes_train_the_same_network_as_one(tmp_path, name):
     start = copy.deepcopy(one.state_dict())
     expected = train_network(one, Squares(), config(steps=4), 3)
     found = train_network(two, Squares(), config(steps=4, devices=2), 3, state=tmp_path / "state")
-    # Adam divides small gradients by themselves, so that rounding grows from step to step.
+    # Adam scales up small gradients, so rounding errors grow with every step.
     assert found.losses[0] == pytest.approx(expected.losses[0], rel=1e-6)
     assert found.losses == pytest.approx(expected.losses, rel=1e-2)
     moved = sum((tensor - start[key]).float().norm() for key, tensor in one.state_dict().items())

@@ -1,4 +1,4 @@
-"""The candidates of one compression: makes the smaller networks that are asked for, and evaluates them."""
+"""Makes and evaluates the candidates of a compression: smaller networks of one network."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ ANALYSIS = AttentionConfig(cases=40, slices=8)
 
 @dataclass(frozen=True)
 class CompressionRequest:
-    """What is asked for."""
+    """The settings of a compression."""
 
     depth: int | None = None
-    """Blocks to keep; None to have the depth decided."""
+    """Blocks to keep; None if vitrim decides the depth."""
     decision: Path | None = None
-    """A decision.json that says how many."""
+    """A decision.json with the number of blocks to keep."""
     tolerance: float | None = None
-    """Decide by accuracy: the share of Dice that may be lost. Otherwise by attention."""
+    """Tolerated loss of Dice, as a share, to decide the depth by accuracy. If None, attention decides."""
     criterion: Criterion = "first"
-    """Which blocks are kept (`vitrim.compression.block_selection`)."""
+    """Criterion for the blocks to keep (`vitrim.compression.block_selection`)."""
     recovery: Recovery = "none"
     epochs: int | None = None
-    """Of recovery; by default as long as the checkpoint's own training."""
+    """Epochs of the recovery; by default as many as the checkpoint's training had."""
     steps: int | None = None
     seed: int = 0
 
     @property
     def needs_data(self) -> bool:
-        """Whether anything is measured or learned on cases."""
+        """Whether the compression needs cases, to measure or to train."""
         given = self.depth is not None or self.decision is not None
         return not given or self.recovery != "none" or self.criterion in ("influence", "effect")
 
 
 @dataclass
 class CompressionRun:
-    """A network that is being made smaller, with the data for it."""
+    """One compression: the network, the settings and the data."""
 
     network: Network
     request: CompressionRequest
@@ -66,7 +66,7 @@ class CompressionRun:
     made: dict[int, tuple[Network, Choice, Training | None]] = field(default_factory=dict)
 
     def smaller(self, depth: int) -> tuple[Network, Choice, Training | None]:
-        """The network with `depth` blocks, recovered if that is asked for. It is made once."""
+        """Return the network with `depth` blocks, its choice and its recovery (None without). It is made once."""
         if depth not in self.made:
             choice = choose_blocks(
                 self.network,
@@ -81,13 +81,13 @@ class CompressionRun:
         return self.made[depth]
 
     def cases(self, network: nn.Module, title: str) -> pd.DataFrame:
-        """Per-case table of a network on the tuning cases."""
+        """Return the per-case table of a network on the tuning cases."""
         assert self.data is not None
         with self.reporter.stage(f"evaluate {title}", len(self.tuning)) as stage:
             return evaluate_cases(network, self.data, self.tuning, self.hardware, stage)
 
     def example(self) -> np.ndarray:
-        """Slices (16, C, H, W) to measure speed on; noise if there are no cases."""
+        """Return slices (16, C, H, W) for the speed measurement; noise if there are no cases."""
         if self.data is None:
             return np.random.default_rng(0).normal(size=(16, *self.network.example.shape[1:])).astype(np.float32)
         images = self.data.cache.case(self.train[0]).images
@@ -95,7 +95,7 @@ class CompressionRun:
 
     @property
     def hardware(self) -> Hardware:
-        """That of the training, or what this machine has."""
+        """The hardware of the training configuration; without one, that of this machine."""
         return Hardware.of(self.training)
 
     def _recovered(self, small: Network, choice: Choice) -> Training | None:
@@ -105,7 +105,7 @@ class CompressionRun:
         assert self.training is not None
         slices = SliceDataset(self.data.cache, self.train, empty_slices=self.data.config.empty_slices)
         distil = self.request.recovery == "distil"
-        title = f"{'distil' if distil else 'train on'}, {small.depth} blocks"
+        title = f"{'distil' if distil else 'train further'}, {small.depth} blocks"
         with self.reporter.stage(title, total_steps(self.training, len(slices))) as stage:
             return recover(
                 small,

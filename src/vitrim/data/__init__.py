@@ -1,1 +1,1 @@
-"""From a folder on disk to slices that a network sees, and back to the grid they came from."""
+"""Data sets: find and check cases, divide them, turn volumes into slices and predictions back into volumes."""

@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the program: cases, and the volumes in them."""
+"""The data types of a data set: case, set of cases, and volume."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from vitrim.errors import DataError
 
 @dataclass(frozen=True)
 class Case:
-    """One examination: its files, not their content."""
+    """One examination: the paths of its files, without their content."""
 
     id: str
     images: tuple[Path, ...]
-    """One file per channel; for slices stored singly (`.npz`), one file per slice in order."""
+    """One file per channel; for single slices (`.npz`), one file per slice, in order."""
     label: Path | None
-    """None where the data set has no reference for this case, or where it lies in the image's own file (npz, h5)."""
+    """None if the case has no reference, or if the reference is in the image file (npz, h5)."""
     patient: str = ""
-    """Cases of one patient never come apart in a split; the id where nothing else is known."""
+    """A split keeps all cases of one patient together. By default the patient is the case id."""
     split: str | None = None
-    """`train` or `validation`, where the data set itself says so."""
+    """`train` or `validation`, if the data set defines its own split."""
 
     def __post_init__(self) -> None:
         if not self.patient:
@@ -30,7 +30,7 @@ class Case:
 
     @property
     def labelled(self) -> bool:
-        """Whether there is a reference segmentation."""
+        """Whether the case has a reference segmentation."""
         return self.label is not None or self.images[0].suffix in (".npz", ".h5")
 
     @property
@@ -41,20 +41,20 @@ class Case:
 
 @dataclass(frozen=True)
 class CaseSet:
-    """The cases of one data set, and what their labels mean."""
+    """The cases of one data set, and the meaning of their labels."""
 
     layout: str
     folder: Path
     cases: tuple[Case, ...]
     classes: dict[int, str]
-    """Class to name; 0 is the background, and no number is left out."""
+    """Class to name. Class 0 is the background; the numbers have no gap."""
     label_values: dict[int, int]
-    """Value in a label file to class. Any other value is an error."""
+    """Value in a label file to class. A value that is missing here is an error."""
     channels: tuple[str, ...] = ("image",)
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """What is evaluated: name to the classes that make it up (by default each foreground class by itself)."""
+    """Regions to evaluate: name to the classes of the region. By default each foreground class is one region."""
     problems: tuple[str, ...] = ()
-    """What the reader found wrong and left out, when it was asked to go on."""
+    """Problems of cases that the reader left out, if it was not strict."""
 
     def __post_init__(self) -> None:
         if not self.regions:
@@ -63,7 +63,7 @@ class CaseSet:
 
     @property
     def num_classes(self) -> int:
-        """Classes, the background among them."""
+        """Number of classes, including the background."""
         return len(self.classes)
 
     @property
@@ -77,7 +77,7 @@ class CaseSet:
         return tuple(case for case in self.cases if case.labelled)
 
     def case(self, id: str) -> Case:
-        """The case of that id; InputError if there is none."""
+        """Return the case with this id. Raises DataError if there is none."""
         for case in self.cases:
             if case.id == id:
                 return case
@@ -86,7 +86,7 @@ class CaseSet:
 
 @dataclass
 class Volume:
-    """A case in memory, on its original grid."""
+    """The voxels of a case in memory, on the original grid."""
 
     image: np.ndarray
     """float32 (C, X, Y, Z)"""
@@ -95,10 +95,10 @@ class Volume:
     affine: np.ndarray
     """float64 (4, 4), voxel to mm in RAS+"""
     spacing: tuple[float, float, float] | None
-    """Voxel size in mm along X, Y, Z; None where it is not known (npz, h5)"""
+    """Voxel size in mm along X, Y, Z; None if it is not known (npz, h5)"""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Voxels along X, Y, Z."""
+        """Number of voxels along X, Y, Z."""
         x, y, z = self.image.shape[1:]
         return x, y, z

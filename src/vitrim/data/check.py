@@ -1,4 +1,4 @@
-"""What a data set holds, and everything that is wrong with it, before anything is trained on it."""
+"""Check a data set before training: describe each case and list all problems."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from vitrim.metrics.segmentation import dice
 
 @dataclass
 class CaseFindings:
-    """What one case holds; what could not be read is absent."""
+    """The content of one case. A field is None if it could not be read."""
 
     case: str
     files: list[str]
@@ -33,26 +33,27 @@ class CaseFindings:
     spacing: list[float] | None = None
     orientation: str | None = None
     intensity: dict[str, list[float]] | None = None
-    """Smallest, mean and largest value and the standard deviation, per channel; absent if not all are finite."""
+    """Minimum, mean, maximum and standard deviation per channel; None if a voxel is not finite."""
     slices: int | None = None
-    """Slices as the networks see them."""
+    """Number of slices after preprocessing."""
     labelled_slices: int | None = None
+    """Number of these slices that hold a foreground class."""
     voxels: dict[str, int] | None = None
     """Voxels per class, on the original grid."""
     ceiling: dict[str, float] | None = None
-    """Dice of the reference with itself after preparation and back: the best that a network can reach."""
+    """Dice per class of the reference after preprocessing and back with the reference: the most a network can reach."""
     content: str | None = None
-    """Hash of the image's voxels."""
+    """Hash of the image voxels."""
 
     @classmethod
     def of(cls, case: Case) -> CaseFindings:
-        """The findings of a case of which nothing was read yet."""
+        """Return the findings of a case before it is read."""
         return cls(case.id, [str(path) for path in case.files])
 
 
 @dataclass
 class Inspection:
-    """One case, read once: what it holds, what is wrong with it, and the case itself where it can be used."""
+    """The result of reading one case: its content, its problems and, if it is usable, its voxels."""
 
     findings: CaseFindings
     errors: list[str]
@@ -63,48 +64,48 @@ class Inspection:
 
 @dataclass
 class Findings:
-    """What a data set holds, and what is wrong with it."""
+    """The content of a data set, and its problems."""
 
     layout: str
     folder: str
     classes: dict[int, str]
     cases: list[CaseFindings] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    """What makes a case, or the set, unfit for a study."""
+    """Problems that make a case or the data set unusable for a study."""
     warnings: list[str] = field(default_factory=list)
-    """What may be intended, and should be known."""
+    """Observations that may be intended but that the user should know."""
     split: str | None = None
-    """How a study divides the cases, in words; None if no study was asked about."""
+    """How a study divides the cases, as text; None if no study was given."""
     divided: bool = True
-    """Whether the study that was asked about can divide the cases."""
+    """Whether the given study can divide the cases."""
 
     @classmethod
     def begin(cls, case_set: CaseSet) -> Findings:
-        """Findings before any case was read: what the reader of the layout left out comes first."""
+        """Return findings without cases. The errors start with the cases that the layout's reader left out."""
         return cls(case_set.layout, str(case_set.folder), dict(case_set.classes), errors=list(case_set.problems))
 
     def add(self, inspection: Inspection) -> None:
-        """Add one case."""
+        """Add the findings, errors and warnings of one case."""
         self.cases.append(inspection.findings)
         self.errors.extend(inspection.errors)
         self.warnings.extend(inspection.warnings)
 
     def finish(self, case_set: CaseSet) -> None:
-        """Add what only shows when all cases are known: images that are there twice, classes that never occur."""
+        """Add the problems that need all cases: duplicate images, and classes that never occur."""
         self.errors.extend(_duplicates(self.cases))
         self.warnings.extend(_missing_classes(self, case_set))
 
     @property
     def problems(self) -> list[str]:
-        """Everything that is wrong, errors first."""
+        """All errors, then all warnings."""
         return [*self.errors, *self.warnings]
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
+        """Write the findings to `path` as JSON."""
         write_json(path, asdict(self))
 
     def summary(self) -> list[str]:
-        """What was found, in lines for a person."""
+        """Return the findings as lines of text for the user."""
         read = [case for case in self.cases if case.shape]
         lines = [f"{len(self.cases)} cases in {self.folder} ({self.layout}), {len(read)} of them read"]
         if read:
@@ -120,7 +121,7 @@ class Findings:
             with_label = [case for case in read if case.voxels is not None]
             counts = [case.voxels.get(name, 0) for case in with_label if case.voxels]
             limits = [case.ceiling[name] for case in with_label if case.ceiling and name in case.ceiling]
-            ceiling = f"; preparation leaves a Dice of {np.mean(limits):.3f} at most" if limits else ""
+            ceiling = f"; preprocessing limits Dice to {np.mean(limits):.3f}" if limits else ""
             present = sum(count > 0 for count in counts)
             lines.append(f"class {index}: {name}, {sum(counts)} voxels in {present} of {len(counts)} cases{ceiling}")
         return lines
@@ -142,9 +143,10 @@ def check_cases(
     ids: Iterable[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Findings:
-    """Read every case (or those of `ids`) once, on all cores, and list what is there and what is wrong.
+    """Read every case (or those in `ids`) once, on all cores, and list its content and its problems.
 
-    Nothing is raised for a bad case: it is one line in `errors`. What the reader of the layout left out comes first.
+    A bad case raises no error: each of its problems is one line in `errors`. The problems that the layout's reader
+    found come first. `progress` gets the number of cases done and the number of all cases.
     """
     chosen = case_set.cases if ids is None else tuple(case_set.case(id) for id in ids)
     preprocessing = Preprocessing.from_config(config)
@@ -159,14 +161,17 @@ def check_cases(
 
 
 def _inspect_only(case: Case, case_set: CaseSet, preprocessing: Preprocessing) -> Inspection:
-    """An inspection without the case itself: memory does not grow with the number of cases."""
+    """Inspect a case and drop its voxels, so that memory does not grow with the number of cases."""
     inspection = inspect_case(case, case_set, preprocessing)
     inspection.volume = inspection.prepared = None
     return inspection
 
 
 def beside_paper(findings: Findings, split: Split) -> str | None:
-    """Cases and slices of a split beside those of the paper (3.4), in one line; None if it did not use the data set."""
+    """Compare the cases and slices of a split with the paper's (3.4), in one line.
+
+    Returns None if the paper did not use this data set.
+    """
     paper = LAYOUTS[findings.layout].paper
     if paper is None:
         return None
@@ -183,7 +188,7 @@ def beside_paper(findings: Findings, split: Split) -> str | None:
 
 
 def inspect_case(case: Case, case_set: CaseSet, preprocessing: Preprocessing) -> Inspection:
-    """Read one case, check it and prepare it. Nothing is raised for a bad case: its errors are listed."""
+    """Read one case, check it and preprocess it. A bad case raises no error: its errors are listed."""
     found = CaseFindings.of(case)
     volume, errors = read_volume(case, case_set)
     warnings: list[str] = []
@@ -201,14 +206,16 @@ def inspect_case(case: Case, case_set: CaseSet, preprocessing: Preprocessing) ->
             low, mean, high = float(channel.min()), float(channel.mean(dtype=np.float64)), float(channel.max())
             found.intensity[name] = [low, mean, high, float(channel.std(dtype=np.float64))]
             if low == high:
-                errors.append(f"the image of case {case.id} has the one value {low:g} ({name}): {case.images[0]}")
+                errors.append(
+                    f"the image of case {case.id} is constant: all voxels are {low:g} ({name}): {case.images[0]}"
+                )
     if not case.labelled:
-        warnings.append(f"case {case.id} has no label: it takes no part in training or evaluation")
+        warnings.append(f"case {case.id} has no label: it is not used for training or evaluation")
     if volume.label is not None:
         counts = np.bincount(volume.label.ravel(), minlength=case_set.num_classes).tolist()
         found.voxels = {name: int(counts[index]) for index, name in case_set.classes.items()}
         if not any(counts[1:]):
-            warnings.append(f"the label of case {case.id} shows nothing but background")
+            warnings.append(f"the label of case {case.id} holds only background")
     prepared = None
     if finite:
         prepared = preprocessing.apply(volume)
@@ -225,12 +232,12 @@ def inspect_case(case: Case, case_set: CaseSet, preprocessing: Preprocessing) ->
 
 
 def _duplicates(cases: list[CaseFindings]) -> list[str]:
-    """Images that are there under two names: in training and validation they would leak."""
+    """List images that occur in two cases: one in training and one in validation would be a leak."""
     first: dict[str, str] = {}
     lines = []
     for case in cases:
         if case.content is not None and first.setdefault(case.content, case.case) != case.case:
-            lines.append(f"cases {first[case.content]} and {case.case} are the same image: keep one of them")
+            lines.append(f"cases {first[case.content]} and {case.case} have the same image: keep one of them")
     return lines
 
 
@@ -246,7 +253,7 @@ def _missing_classes(findings: Findings, case_set: CaseSet) -> list[str]:
 
 
 def _spread(values: list[Any], unit: str = "") -> str:
-    """One value, or the commonest, how many there are, and the range that they span."""
+    """Describe values: the value if all are equal, else how many differ, the smallest and the largest."""
     kinds = sorted(set(values))
     shown = ["×".join(f"{n:g}" for n in kind) if isinstance(kind, tuple) else str(kind) for kind in kinds]
     if len(kinds) == 1:

@@ -1,4 +1,4 @@
-"""Reading one file of voxels, and refusing it in one line if it is not what its name says."""
+"""Read one image file. A damaged or unsuitable file raises DataError with a message of one line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nibabel.filebasedimages import ImageFileError
 from vitrim.errors import DataError
 
 DEFLATE_LIMIT = 1032
-"""deflate cannot shrink anything by more than this factor: a header that promises more is damaged."""
+"""Largest compression factor of deflate. A header that declares more voxels than this allows is damaged."""
 
 UNREADABLE = (
     OSError,
@@ -30,23 +30,27 @@ UNREADABLE = (
     zipfile.BadZipFile,
     ImageFileError,
 )
-"""What nibabel, numpy and h5py raise on damaged files."""
+"""Exceptions that nibabel, numpy and h5py raise for damaged files."""
 
 
 @dataclass
 class Voxels:
-    """The content of a file of voxels."""
+    """The content of an image file."""
 
     array: np.ndarray
-    """(X, Y, Z) or (X, Y, Z, C), of the file's own type"""
+    """(X, Y, Z) or (X, Y, Z, C), with the data type of the file"""
     affine: np.ndarray
     """float64 (4, 4), voxel to mm in RAS+"""
     oriented: bool
-    """Whether the header says how the patient lies"""
+    """Whether the header gives the patient's orientation"""
 
 
 def read_nifti(path: Path) -> Voxels:
-    """Read NIfTI or Analyze, zipped or not; further axes of length 1 are dropped, a single slice gets a third axis."""
+    """Read a NIfTI or Analyze file, compressed or not.
+
+    Axes of length 1 after the third are dropped; a single slice gets a third axis. Raises DataError if the file cannot
+    be read, holds anything but a volume of numbers, or has an affine that cannot be inverted.
+    """
     try:
         image: Any = nib.load(path)
         stored = Path(image.file_map["image"].filename)
@@ -61,7 +65,7 @@ def read_nifti(path: Path) -> Voxels:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim not in (3, 4) or 0 in array.shape:
-        raise DataError(f"{path} is of shape {shape_text(array.shape)}: expected a volume")
+        raise DataError(f"{path} has the shape {shape_text(array.shape)}: expected a volume")
     affine = np.asarray(image.affine, np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise DataError(f"{path} has an affine that cannot be inverted: repair its header")
@@ -69,7 +73,10 @@ def read_nifti(path: Path) -> Voxels:
 
 
 def read_npz_slice(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label (H, W) of one slice of the TransUNet release; pickled objects are refused."""
+    """Read image and label (H, W) of one slice of the TransUNet release.
+
+    Raises DataError if the file cannot be read, holds pickled objects, or does not hold one slice of each.
+    """
     try:
         with np.load(path, allow_pickle=False) as content:
             image, label = content["image"], content["label"]
@@ -83,7 +90,10 @@ def read_npz_slice(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_h5_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Image and label (S, H, W) of one volume of the TransUNet release."""
+    """Read image and label (S, H, W) of one volume of the TransUNet release.
+
+    Raises DataError if the file cannot be read or does not hold both with the same shape.
+    """
     try:
         with h5py.File(path, "r") as file:
             missing = [key for key in ("image", "label") if not isinstance(file.get(key), h5py.Dataset)]
@@ -103,25 +113,25 @@ def read_h5_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def unreadable(path: Path, error: BaseException) -> DataError:
-    """Say in one line that a file cannot be read, and why."""
+    """Return a DataError that says in one line that a file cannot be read, and why."""
     return DataError(f"cannot read {path}: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 def shape_text(shape: tuple[int, ...]) -> str:
-    """A shape as people write it."""
+    """Return a shape as text, for example 12×10×6."""
     return "×".join(str(n) for n in shape)
 
 
 def _check_promise(shape: tuple[int, ...], kind: np.dtype[Any], stored: Path, zipped: bool) -> None:
-    """Refuse a header that promises more voxels than the file can hold, before memory is asked for them."""
+    """Raise DataError if a header declares more voxels than the file can hold, before memory is allocated."""
     voxels = float(np.prod([float(n) for n in shape]))
     room = stored.stat().st_size * (DEFLATE_LIMIT if zipped else 1)
     if voxels * kind.itemsize > room:
-        raise DataError(f"{stored} is damaged: its header promises {voxels:.3g} voxels, the file cannot hold them")
+        raise DataError(f"{stored} is damaged: its header declares {voxels:.3g} voxels, more than the file can hold")
 
 
 def _oriented(image: Any) -> bool:
-    """Whether the header says how the patient lies. Analyze cannot."""
+    """Return whether the header gives the patient's orientation. An Analyze header cannot."""
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti1Pair)):
         return False
     return bool(image.header["sform_code"] > 0 or image.header["qform_code"] > 0)

@@ -1,4 +1,4 @@
-"""A folder of ordinary pictures (PNG, JPEG, TIFF, BMP), each one a case."""
+"""Read a folder of pictures (PNG, JPEG, TIFF, BMP). Each picture is one case."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 def find_pictures(folder: Path) -> list[Path]:
-    """The pictures in `folder`, by name. InputError if there are none."""
+    """Return the pictures in `folder`, sorted by name. Raises DataError if the folder is missing or holds none."""
     if not folder.is_dir():
         raise DataError(f"no such folder of pictures: {folder}")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
@@ -24,9 +24,10 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def read_picture(path: Path, size: tuple[int, int], mean: Sequence[float], deviation: Sequence[float]) -> np.ndarray:
-    """Read a picture as float32 (C, H, W): resized (bicubic) to `size`, scaled to 0..1, then normalised per channel.
+    """Read a picture as float32 (C, H, W): resized (bicubic) to `size` (H, W), scaled to 0..1, normalised per channel.
 
-    One channel in `mean` makes it grey, three make it RGB. InputError if the file cannot be read as a picture.
+    The picture becomes grey if `mean` has one value, and RGB otherwise. Raises DataError if the file cannot be read
+    as a picture.
     """
     try:
         with Image.open(path) as picture:

@@ -1,7 +1,7 @@
-"""From a volume to the slices that a network sees, as a list of steps that can be taken back.
+"""Preprocessing: turn a volume into the slices that a network sees, as a list of steps that can be inverted.
 
-What was done to a case is written down as data (`PreparedCase.record`), so that a prediction finds its way back to the
-original grid from the record alone.
+`PreparedCase.record` stores what was done to a case as data. This record is enough to bring a prediction back to the
+original grid.
 """
 
 from __future__ import annotations
@@ -31,39 +31,39 @@ from vitrim.data.transforms import (
 
 @dataclass
 class PreparedCase:
-    """A case as a network sees it."""
+    """A case after preprocessing, as a network sees it."""
 
     images: np.ndarray
     """float32 (S, C, H, W)"""
     labels: np.ndarray | None
     """uint8 (S, H, W)"""
     record: Record
-    """What was done, JSON-able; `Preprocessing.restore` needs nothing else."""
+    """What was done to the case, as JSON values. `Preprocessing.restore` needs nothing else."""
     reference: np.ndarray | None = None
-    """uint8 (X, Y, Z), the label map on the original grid; only where it was kept (`vitrim.data.cache`)."""
+    """uint8 (X, Y, Z), the label map on the original grid; None if it was not kept (`vitrim.data.cache` keeps it)."""
 
     @property
     def pixel_spacing(self) -> tuple[float, float] | None:
-        """Size in mm of a pixel along rows' and columns' direction (down, across); None where it is not known."""
+        """Size of a pixel of the slices in mm (down, across); None if it is not known."""
         spacing = self.record["pixel_spacing"]
         return None if spacing is None else (spacing[0], spacing[1])
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:
-        """Size in mm of a voxel of the original grid; None where it is not known."""
+        """Size of a voxel of the original grid in mm along X, Y, Z; None if it is not known."""
         spacing = self.record["spacing"]
         return None if spacing is None else (spacing[0], spacing[1], spacing[2])
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """The steps of a data set, in order: slicing first, scaling to the network's size last."""
+    """The preprocessing steps, in order: slicing first, scaling to the network's image size last."""
 
     steps: tuple[Any, ...]
 
     @classmethod
     def from_config(cls, config: DataConfig) -> Preprocessing:
-        """The steps that a configuration asks for (paper, 3.5)."""
+        """Return the steps that a configuration defines (paper, 3.5)."""
         steps: list[Any] = [Slicing(config.axis)]
         if config.clip is not None:
             steps.append(Clip(*config.clip))
@@ -77,11 +77,11 @@ class Preprocessing:
         return cls(tuple(steps))
 
     def describe(self) -> list[Record]:
-        """The steps and their settings, JSON-able: two preparations are the same if these are."""
+        """Return the steps and their settings as JSON values. Equal descriptions mean equal preprocessing."""
         return [{"step": NAMES[type(step)], **asdict(step)} for step in self.steps]
 
     def apply(self, volume: Volume) -> PreparedCase:
-        """Take a volume (C, X, Y, Z) through all steps."""
+        """Apply all steps to a volume (C, X, Y, Z)."""
         stack = Stack(volume.image, volume.label)
         records = []
         for step in self.steps:
@@ -99,16 +99,16 @@ class Preprocessing:
         return PreparedCase(images, labels, record)
 
     def restore(self, labels: np.ndarray, record: Record) -> np.ndarray:
-        """Take a label map (S, H, W) back to the original grid (X, Y, Z), step by step in reverse."""
+        """Bring a label map (S, H, W) back to the original grid (X, Y, Z) of `record`."""
         return restore(labels, record)
 
 
 def restore(values: np.ndarray, record: Record, outside: float = 0) -> np.ndarray:
-    """Take a label map, or a map of one class's probability, (S, H, W) back to the grid (X, Y, Z) of `record`.
+    """Bring a label map, or a probability map of one class, (S, H, W) back to the original grid (X, Y, Z) of `record`.
 
-    `record` is that of `PreparedCase`. Whole numbers are scaled by the nearest neighbour, others bilinearly, with pixel
-    centres or corners aligned as on the way there. What a crop cut away becomes `outside`: 0, the background's label;
-    for the background's probability, give 1.
+    `record` is `PreparedCase.record`; its steps are inverted in reverse order. Integers are scaled by the nearest
+    neighbour, floats bilinearly, with pixel centres or corners aligned as in the forward step. The region outside a
+    crop becomes `outside`: 0 is the background's label; for the background's probability, pass 1.
     """
     for step in reversed(record["steps"]):
         values = STEPS[step["step"]].restore(values, step, outside)
@@ -116,13 +116,13 @@ def restore(values: np.ndarray, record: Record, outside: float = 0) -> np.ndarra
 
 
 def shown(volume: np.ndarray, record: Record) -> np.ndarray:
-    """Turn an array (X, Y, Z) of the original grid into slices (S, rows, columns) as a network sees them, unscaled."""
+    """Turn an array (X, Y, Z) on the original grid into slices (S, rows, columns) as for a network, unscaled."""
     turn = record["steps"][0]
     return turned(volume, turn["order"], turn["flips"])
 
 
 def shown_spacing(record: Record) -> tuple[float, float] | None:
-    """Millimetres of a pixel of `shown`, down and across; None where they are not known."""
+    """Return the size in mm (down, across) of a pixel of the slices from `shown`; None if it is not known."""
     if record["spacing"] is None:
         return None
     _, down, across = (record["spacing"][axis] for axis in record["steps"][0]["order"])
@@ -130,12 +130,15 @@ def shown_spacing(record: Record) -> tuple[float, float] | None:
 
 
 def _pixel_spacing(volume: Volume, records: list[Record]) -> list[float] | None:
-    """mm from pixel to pixel of the finished slices, down and across; an anisotropic resize makes these two differ."""
+    """Return the distance in mm between pixels of the final slices (down, across).
+
+    The two differ after an anisotropic resize. None if the voxel size is not known.
+    """
     if volume.spacing is None:
         return None
     spacing = [volume.spacing[axis] for axis in records[0]["order"][1:]]
     scaling = records[-1]
-    # with aligned corners, it is the steps between pixels that fill the same length, not the pixels
+    # with aligned corners, the n - 1 steps between pixel centres cover the length, not the n pixels
     less = 1 if scaling["step"] == "zoom" else 0
     return [
         mm * (old - less) / (new - less) if old > 1 else mm / new

@@ -1,4 +1,4 @@
-"""The recipe of a network: how images become its input, and what its classes are called."""
+"""The recipe of a network: the preprocessing of its images, and the names of its classes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ from vitrim.errors import WeightsError
 from vitrim.files import read_json
 
 RECIPE = "preparation.json"
-"""Name of the file beside a checkpoint that holds its recipe."""
+"""Name of the file next to a checkpoint that holds its recipe."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How images become what the network takes, and what the classes of its output are called."""
+    """The data configuration that prepares a network's images, and the names of its output classes."""
 
     data: DataConfig
     classes: dict[int, str]
 
     @classmethod
     def parse(cls, content: Any, where: str) -> Recipe:
-        """Read what a study stores beside a checkpoint (`preparation.json`). WeightsError if it is something else."""
+        """Read the recipe that a study stores next to a checkpoint (`preparation.json`).
+
+        `where` names the source in messages. Raises WeightsError if `content` is not a recipe.
+        """
         try:
             return cls(
                 DataConfig.model_validate(content["data"]), {int(n): str(c) for n, c in content["classes"].items()}
@@ -35,10 +38,10 @@ class Recipe:
         except ValidationError as error:
             raise WeightsError(f"{where}: {explain(error, DataConfig)}") from error
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise WeightsError(f"{where} does not hold what vitrim writes there: data and classes") from error
+            raise WeightsError(f"{where} is not a recipe that vitrim wrote: expected `data` and `classes`") from error
 
     def dump(self) -> dict[str, Any]:
-        """The recipe as JSON; `parse` reads it back."""
+        """Return the recipe as JSON values, which `parse` reads."""
         return {
             "data": self.data.model_dump(mode="json", exclude={"phantom", "split_file"}),
             "classes": {str(value): name for value, name in self.classes.items()},
@@ -46,11 +49,11 @@ class Recipe:
 
 
 def stored_recipe(checkpoint: Path) -> Recipe | None:
-    """Read the recipe beside a checkpoint. None if there is none."""
+    """Read the recipe next to a checkpoint; None if there is none. Raises InputError if the file is damaged."""
     path = checkpoint / RECIPE
     return Recipe.parse(read_json(path), str(path)) if path.is_file() else None
 
 
 def class_names(data: DataConfig) -> dict[int, str]:
-    """Class names that a data section gives without its data: those of the layout, or those in `classes`."""
+    """Return the class names that a data configuration gives without reading data: the layout's, or its `classes`."""
     return LAYOUTS[data.layout].classes or dict(enumerate(["background", *(data.classes or [])]))

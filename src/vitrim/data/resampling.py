@@ -1,4 +1,4 @@
-"""Slices of another size: bilinear and nearest with pixel centres aligned, or as `scipy.ndimage.zoom` makes them."""
+"""Resize slices: bilinear or nearest neighbour with aligned pixel centres, or as `scipy.ndimage.zoom` does."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import ndimage
 
 
 def nearest(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Labels (S, H, W) of another height and width, pixel centres aligned."""
+    """Resize labels (S, H, W) to `size` (H, W) by the nearest neighbour, pixel centres aligned."""
     if list(labels.shape[1:]) == list(size):
         return labels
     tensor = torch.from_numpy(labels.copy(order="C"))[:, None]
@@ -20,28 +20,28 @@ def nearest(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def bilinear(images: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Images (S, C, H, W), or (C, S, H, W), of another height and width, pixel centres aligned."""
+    """Resize images (S, C, H, W) or (C, S, H, W) to `size` (H, W) bilinearly, pixel centres aligned."""
     tensor = torch.from_numpy(np.ascontiguousarray(images))
     return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False).numpy()
 
 
 def corner_bilinear(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Values (S, H, W) of another height and width, the centres of the corners' pixels aligned."""
+    """Resize values (S, H, W) to `size` (H, W) bilinearly, centres of the corner pixels aligned."""
     tensor = torch.from_numpy(np.ascontiguousarray(values))[:, None]
     return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=True)[:, 0].numpy()
 
 
 def zoomed_images(images: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Images float32 (..., H, W) of another height and width, each slice as `scipy.ndimage.zoom` of order 3 makes it.
+    """Resize float32 images (..., H, W) to `size` (H, W), each slice as `scipy.ndimage.zoom` with order 3 does.
 
-    Such a zoom is linear in the pixels and the same along every row and along every column: two matrix products.
+    This zoom is linear in the pixels and the same for every row and every column, so two matrix products compute it.
     """
     rows, columns = (_spline(old, new) for old, new in zip(images.shape[-2:], size, strict=True))
     return rows @ (images @ columns.T)
 
 
 def zoomed_labels(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
-    """Labels (S, H, W) of another height and width, each slice as `scipy.ndimage.zoom` of order 0 makes it."""
+    """Resize labels (S, H, W) to `size` (H, W), each slice as `scipy.ndimage.zoom` with order 0 does."""
     rows, columns = (_picked(old, new) for old, new in zip(labels.shape[1:], size, strict=True))
     found = labels[:, rows][:, :, columns]
     found[:, rows < 0] = 0
@@ -51,17 +51,17 @@ def zoomed_labels(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 @lru_cache(maxsize=32)
 def _spline(old: int, new: int) -> np.ndarray:
-    """Matrix (new, old) of a zoom of order 3 along one axis: what becomes of each pixel by itself."""
+    """Return the matrix (new, old) of a zoom with order 3 along one axis; column n is the zoom of pixel n alone."""
     weights = ndimage.zoom(np.eye(old), (new / old, 1), order=3)
-    # a pixel's weight falls off exponentially: without this most are subnormal in float32, and products 40 times slower
+    # Weights decrease exponentially. Most would be subnormal in float32, and the products 40 times slower.
     weights[np.abs(weights) < 1e-9] = 0
     return weights.astype(np.float32)
 
 
 @lru_cache(maxsize=32)
 def _picked(old: int, new: int) -> np.ndarray:
-    """Of each of `new` pixels the one of `old` that a zoom of order 0 takes; -1 where it takes none, but 0.
+    """Return for each of `new` pixels the index of the old pixel that a zoom with order 0 takes; -1 if scipy writes 0.
 
-    That happens at the last pixel, whose place scipy computes in floating point and can find beyond the end.
+    scipy computes positions in floating point. The position of the last pixel can fall beyond the end; it is then 0.
     """
     return ndimage.zoom(np.arange(old), new / old, order=0, cval=-1)

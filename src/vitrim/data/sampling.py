@@ -1,4 +1,4 @@
-"""Which slices are used, and in which order: batches of a training, evenly spaced cases and slices, examples."""
+"""Choose slices and their order: training batches, evenly spaced cases and slices, example slices."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class Shuffled(Sampler[int]):
-    """All items, shuffled anew in each epoch; the order follows from seed and epoch alone."""
+    """Sampler of all items in a new random order each epoch. The order depends only on the seed and the epoch."""
 
     def __init__(self, items: int, seed: int, first: int = 0) -> None:
-        """`first` is the epoch to begin with, counted from 0."""
+        """Sample `items` items; `first` is the first epoch, counted from 0."""
         self.items, self.seed, self.first, self.epoch = items, seed, first, first
 
     def set_epoch(self, epoch: int) -> None:
-        """Say how many epochs after the first comes next; Lightning does."""
+        """Set the next epoch, counted from the first one. Lightning calls this."""
         self.epoch = self.first + epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -36,9 +36,9 @@ class Shuffled(Sampler[int]):
 
 
 class Batches(Sampler[list[int]]):
-    """Whole batches of a sampler's items; of several devices, each takes its own part of every batch.
+    """Sampler of full batches. With several devices, each device gets its own part of every batch.
 
-    So a batch holds the same items on one device as on several together. The last, incomplete batch is dropped.
+    A batch therefore holds the same items on one device and on several. The last, incomplete batch is dropped.
     """
 
     def __init__(self, sampler: Shuffled, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
@@ -56,12 +56,12 @@ class Batches(Sampler[list[int]]):
 
 
 def mixed(*numbers: int) -> int:
-    """One seed of several numbers, different for each combination of them."""
+    """Combine several numbers into one seed; different numbers give different seeds."""
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 def evenly_spaced(items: Sequence[T], number: int | None) -> list[T]:
-    """Choose `number` of `items`, evenly spaced; all of them if None."""
+    """Choose `number` of `items`, evenly spaced; all items if `number` is None or at least their count."""
     if number is None or number >= len(items):
         return list(items)
     return [items[round(place)] for place in np.linspace(0, len(items) - 1, number)]
@@ -70,7 +70,10 @@ def evenly_spaced(items: Sequence[T], number: int | None) -> list[T]:
 def case_images(
     cases: Sequence[str], cache: SliceCache, slices: int | None, stage: Stage
 ) -> Iterator[tuple[str, Tensor, tuple[float, float] | None]]:
-    """Give one case after the other: its id, `slices` evenly spaced slices (S, C, H, W), its pixel spacing in mm."""
+    """Yield for each case its id, `slices` evenly spaced slices (S, C, H, W) and its pixel spacing in mm.
+
+    All slices if `slices` is None. The spacing is None if it is not known.
+    """
     for case in cases:
         prepared = cache.case(case)
         chosen = evenly_spaced(range(len(prepared.images)), slices)
@@ -79,14 +82,17 @@ def case_images(
 
 
 def fullest_slice(labels: np.ndarray) -> int:
-    """Index of the slice of (S, H, W) with the most classes, and of those the one with the most labelled pixels."""
+    """Return the index of the slice of labels (S, H, W) with the most classes.
+
+    Among equals, the slice with the most labelled pixels.
+    """
     classes = [len(np.unique(part)) for part in labels]
     pixels = [int(np.count_nonzero(part)) for part in labels]
     return max(range(len(labels)), key=lambda index: (classes[index], pixels[index]))
 
 
 def example_slice(case: str, cache: SliceCache) -> tuple[int, np.ndarray]:
-    """Number and image (C, H, W) of a case's fullest slice, or of its middle one where there is no label."""
+    """Return the index and image (C, H, W) of a case's `fullest_slice`, or of its middle slice if it has no label."""
     prepared = cache.case(case)
     index = len(prepared.images) // 2 if prepared.labels is None else fullest_slice(prepared.labels)
     return index, np.array(prepared.images[index])

@@ -1,4 +1,4 @@
-"""Which cases are for training, which are held out, which choose a depth: by patient, drawn from a seed or given."""
+"""Divide cases by patient into training, validation and tuning: drawn from a seed, or given."""
 
 from __future__ import annotations
 
@@ -21,37 +21,38 @@ from vitrim.progress import Reporter
 
 @dataclass(frozen=True)
 class Split:
-    """Case ids, in order."""
+    """Case ids for training, validation and tuning, in order."""
 
     train: tuple[str, ...]
     validation: tuple[str, ...]
     tuning: tuple[str, ...] = ()
-    """Neither trained on nor held out for the end: a depth is chosen on these."""
+    """Cases that choose a depth. They are used neither for training nor for the final evaluation."""
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """All that take part."""
+        """All case ids of the split."""
         return (*self.train, *self.validation, *self.tuning)
 
     def counts(self) -> str:
-        """How many of which kind, for a person."""
+        """Return the number of cases of each kind, as text for the user."""
         kinds = {"training": self.train, "tuning": self.tuning, "validation": self.validation}
         *others, last = [f"{len(ids)} {kind}" for kind, ids in kinds.items() if ids]
         return f"{', '.join(others)} and {last} cases"
 
     def dump(self) -> dict[str, Any]:
-        """As JSON; without `tuning` where there is none."""
+        """Return the split as JSON values, without `tuning` if there is none."""
         return {name: ids for name, ids in asdict(self).items() if ids or name != "tuning"}
 
     def save(self, path: Path) -> None:
-        """Write as JSON."""
+        """Write the split to `path` as JSON."""
         write_json(path, self.dump())
 
     @classmethod
     def load(cls, path: Path, fold: int = 0) -> Split:
         """Read JSON with the lists `train` and `validation`, or nnU-Net's list of folds with `train` and `val`.
 
-        A list `tuning` may be there too. InputError if the file holds anything else, or no such fold.
+        A list `tuning` is optional. `fold` selects from a list of folds and counts from 0. Raises DataError if the file
+        cannot be read, holds anything else, or has no such fold.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -70,19 +71,22 @@ class Split:
 
 
 def split_cases(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
-    """Divide the labelled cases of `case_set` into training, validation and, if the configuration says so, tuning.
+    """Divide the labelled cases of `case_set` into training, validation and, if the configuration asks for it, tuning.
 
-    In this order: the split file of the configuration; its folds; what the data set itself says; a draw from `seed`.
-    Where these name no cases for tuning, they are drawn from the training cases. Cases of one patient stay together.
-    Raises InputError if there are too few cases, or if a given split names a case twice, one that does not exist or has
-    no label, or one patient on two sides.
+    The first of these that is available gives the split: the configuration's split file, its folds, the data set's own
+    split, a draw from `seed`. If it names no tuning cases, they are drawn from the training cases. Cases of one patient
+    stay together. Raises DataError if there are too few cases, or if a given split names a case twice, names a case
+    that does not exist or has no label, or puts one patient in two parts.
     """
     split = _divide(case_set, config, seed)
     return split if split.tuning or not config.tuning else _with_tuning(split, case_set, config, seed)
 
 
 def study_splits(case_set: CaseSet, study: StudyConfig) -> dict[int, Split]:
-    """The study's folds by number, or its one split; whatever seeds it trains with, `seed` alone draws them."""
+    """Return the splits of a study by fold number; without folds, its one split.
+
+    The draw depends on `study.seed` alone, not on the seeds of the trainings. Raises DataError as `split_cases` does.
+    """
     if study.folds is None:
         return {study.data.fold: split_cases(case_set, study.data, study.seed)}
     count = None if study.data.split_file is not None else study.folds
@@ -93,14 +97,14 @@ def study_splits(case_set: CaseSet, study: StudyConfig) -> dict[int, Split]:
 
 
 def counted(splits: dict[int, Split]) -> str:
-    """How many cases take part, and as what, for a person."""
+    """Return the number of cases in the splits, as text for the user."""
     if len(splits) > 1:
         return f"{len({id for split in splits.values() for id in split.ids})} cases in {len(splits)} folds"
     return next(iter(splits.values())).counts()
 
 
 def _divide(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
-    """The same; without tuning cases unless a file names them or they have to be drawn before the training cases."""
+    """Divide as `split_cases` does, but leave tuning empty unless a file names it or a draw from `seed` includes it."""
     if config.split_file is not None:
         split = Split.load(config.split_file, config.fold)
         _check(split, case_set, str(config.split_file))
@@ -151,7 +155,7 @@ def _draw(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
 
 
 def _with_tuning(split: Split, case_set: CaseSet, config: DataConfig, seed: int) -> Split:
-    """Move cases of a split from training to tuning, drawn by patient; the order of the others stays."""
+    """Move cases from training to tuning, drawn by patient; the other training cases keep their order."""
     wanted = _number(config.tuning, len(split.ids))
     groups = _patients(case_set, split.train)
     tuning = _take([groups[n] for n in np.random.default_rng(seed).permutation(len(groups))], wanted)
@@ -165,14 +169,14 @@ def _with_tuning(split: Split, case_set: CaseSet, config: DataConfig, seed: int)
 
 
 def _number(wanted: int | float, total: int) -> int:
-    """Cases of a share of `total`, one at least; a number stays."""
+    """Convert a share of `total` to a number of cases, at least 1 unless the share is 0. A number stays unchanged."""
     if isinstance(wanted, int):
         return wanted
     return max(1, round(wanted * total)) if wanted else 0
 
 
 def _take(groups: list[tuple[str, ...]], count: int) -> list[str]:
-    """Move whole patients out of `groups` until `count` cases are together."""
+    """Remove whole patients from `groups` until at least `count` cases are taken; return these cases."""
     taken: list[str] = []
     while groups and len(taken) < count:
         taken.extend(groups.pop(0))
@@ -180,7 +184,7 @@ def _take(groups: list[tuple[str, ...]], count: int) -> list[str]:
 
 
 def _patients(case_set: CaseSet, among: tuple[str, ...] | None = None) -> list[tuple[str, ...]]:
-    """The ids of labelled cases (`among` these), one patient's together, in the order of the patients' names."""
+    """Return the ids of the labelled cases (only those in `among`, if given), grouped by patient, sorted by patient."""
     patients: dict[str, list[str]] = {}
     for case in case_set.labelled:
         if among is None or case.id in among:
@@ -189,7 +193,7 @@ def _patients(case_set: CaseSet, among: tuple[str, ...] | None = None) -> list[t
 
 
 def _check(split: Split, case_set: CaseSet, source: str) -> None:
-    """Refuse a given split that cannot be used as it is."""
+    """Raise DataError if a given split cannot be used."""
     cases = {case.id: case for case in case_set.cases}
     if not split.train or not split.validation:
         raise DataError(f"{source}: the split needs at least one case in `train` and one in `validation`")
@@ -204,30 +208,35 @@ def _check(split: Split, case_set: CaseSet, source: str) -> None:
 
 
 def _refuse(found: Iterable[str], what: str, why: str) -> None:
+    """Raise DataError about the first item of `found`, if there is one."""
     first = next(iter(found), None)
     if first is not None:
         raise DataError(f"{what} {first!r} {why}")
 
 
 TUNING = 0.2
-"""Share of the training cases (5 at least) on which a depth is chosen by accuracy, where no others are given."""
+"""Share of the available cases (at least 5 cases) that choose a depth by accuracy, if the split gives too few."""
 
 
 def divide(
     cases: CaseSet, split: Split | None, by_accuracy: bool, seed: int, reporter: Reporter
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Cases to learn from and, if something is chosen `by_accuracy`, cases to measure that on.
+    """Return the cases to train on and, if a depth is chosen `by_accuracy`, the cases to measure accuracy on.
 
-    `split` is that of the full network's study: what it held out takes no part, and what it kept for tuning is
-    measured on and never learned. Fewer than 5 such cases are too few; then come 5 or more that are in no part of the
-    split, or else a fifth of the training cases, drawn from `seed`. InputError where there are too few cases of all.
+    `split` is the split of the full network's study. Its validation cases are not used, and its tuning cases are never
+    trained on. Accuracy is measured on the tuning cases. If they are fewer than 5, the labelled cases outside the split
+    are added. If these are still fewer than 5, a fifth of the other cases (at least 5) is drawn from `seed`. Raises
+    DataError if there are too few cases.
     """
     split = split or Split((), ())
     labelled = tuple(case.id for case in cases.labelled)
     apart = tuple(case for case in labelled if case in split.tuning)
     usable = tuple(case for case in labelled if case not in {*split.validation, *apart})
     if not usable:
-        raise DataError(f"{cases.folder} holds no labelled case that the network's own study did not hold out")
+        raise DataError(
+            f"no labelled case to train on in {cases.folder}: cases that the network's study used for"
+            " validation or tuning do not count"
+        )
     if not by_accuracy:
         return usable, ()
     seen = tuple(case for case in usable if case in split.train)
@@ -240,5 +249,7 @@ def divide(
     left = [case for case in cases.cases if case.id in usable]
     rest = CaseSet(cases.layout, cases.folder, tuple(left), cases.classes, cases.label_values, cases.channels)
     drawn = split_cases(rest, DataConfig(validation=max(MINIMUM_CASES, round(TUNING * len(left)))), seed)
-    reporter.say(f"note: accuracy is measured on {len(drawn.validation)} cases that the full network may have learned")
+    reporter.say(
+        f"note: accuracy is measured on {len(drawn.validation)} cases that the full network may have been trained on"
+    )
     return drawn.train, drawn.validation

@@ -1,7 +1,7 @@
-"""The steps from a volume to the slices that a network sees, each with its way back.
+"""The preprocessing steps from a volume to slices. Each step can be inverted.
 
-`apply` takes a stack and gives the next one with a record of what was done, JSON-able; `restore` takes labels, or the
-probabilities of one class, (S, H, W) one step back by that record.
+`apply` processes a stack and returns the new stack and a record of what it did (JSON values). `restore` inverts the
+step for labels, or for the probabilities of one class, (S, H, W), with that record.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ import numpy as np
 from vitrim.data.resampling import bilinear, corner_bilinear, nearest, zoomed_images, zoomed_labels
 
 SLICE_AXES = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
-"""What slice number, row and column increase towards: radiological display, so that the patient's left is on the
-right and rows run from anterior to posterior or from superior to inferior."""
+"""Directions in which slice number, row and column increase. This is the radiological display: the patient's left is
+on the right of the image, and rows run from anterior to posterior or from superior to inferior."""
 
 PLANE_ACROSS = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal", "R": "sagittal", "L": "sagittal"}
-"""Anatomical plane whose slices follow one another along a direction."""
+"""Direction across the slices to the anatomical plane of the slices."""
 
 Record = dict[str, Any]
 
 
 @dataclass
 class Stack:
-    """A volume on its way to the network."""
+    """A volume between two preprocessing steps."""
 
     images: np.ndarray
     """float32 (C, S, H, W)"""
@@ -37,11 +37,11 @@ class Stack:
 
 @dataclass(frozen=True)
 class Slicing:
-    """Turn the volume so that its first axis counts slices.
+    """Reorder the axes of the volume so that the first axis counts slices.
 
-    For an anatomical `axis` by the affine, shown as a radiologist would see it; `through-plane` is the anatomical plane
-    nearest to the scanner's own, across the thickest side of the voxels; for an array axis (0, 1, 2) nothing is turned:
-    the two others, in order, are rows and columns.
+    For an anatomical `axis`, the affine gives the orientation, and slices appear in radiological display.
+    `through-plane` is the anatomical plane nearest to the acquired slices, across the longest side of the voxels. For
+    an array axis (0, 1, 2) the orientation stays: the two other axes, in order, are rows and columns.
     """
 
     axis: str | int
@@ -68,7 +68,7 @@ class Slicing:
 
 @dataclass(frozen=True)
 class Clip:
-    """Limit intensities to a range, for CT in Hounsfield units."""
+    """Clip intensities to a range; for CT, in Hounsfield units."""
 
     low: float
     high: float
@@ -83,7 +83,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class ZScore:
-    """Zero mean and unit standard deviation per volume and channel (paper, 3.5); a constant channel becomes 0."""
+    """Normalise each channel of a volume to zero mean and unit deviation (paper, 3.5); a constant channel becomes 0."""
 
     def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
         mean = [float(channel.mean(dtype=np.float64)) for channel in stack.images]
@@ -99,7 +99,7 @@ class ZScore:
 
 @dataclass(frozen=True)
 class Unit:
-    """Take a range of intensities to 0 and 1."""
+    """Map the intensities `low` and `high` linearly to 0 and 1."""
 
     low: float
     high: float
@@ -115,9 +115,9 @@ class Unit:
 
 @dataclass(frozen=True)
 class CentreCrop:
-    """Cut each slice to rows × columns about its centre; where it is smaller, pad with the volume's minimum.
+    """Crop each slice to rows × columns about its centre; where it is smaller, pad with the channel's minimum.
 
-    On the way back, what was cut away is background.
+    Padded labels are background. `restore` fills the cropped region with `outside`.
     """
 
     rows: int
@@ -126,7 +126,7 @@ class CentreCrop:
     def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
         before = stack.images.shape[2:]
         after = (self.rows, self.columns)
-        # where the old slice lies in the new one, and the other way round
+        # first pixel of the common window: `source` in the old slice, `target` in the new one
         source = [max(0, (old - new) // 2) for old, new in zip(before, after, strict=True)]
         target = [max(0, (new - old) // 2) for old, new in zip(before, after, strict=True)]
         size = [min(old, new) for old, new in zip(before, after, strict=True)]
@@ -152,7 +152,7 @@ class CentreCrop:
 
 @dataclass(frozen=True)
 class Resize:
-    """Scale each slice to rows × columns: images and probabilities bilinear, labels nearest, pixel centres aligned."""
+    """Scale each slice to rows × columns, pixel centres aligned: images and probabilities bilinear, labels nearest."""
 
     rows: int
     columns: int
@@ -176,8 +176,8 @@ class Resize:
 class Zoom:
     """Scale each slice to rows × columns as the public TransUNet code does: `scipy.ndimage.zoom`, corners aligned.
 
-    Images by cubic splines, labels by the nearest neighbour (order 3 and 0); probabilities bilinear. The last row or
-    column is 0 for those pairs of sizes for which it is so in scipy, 512 to 224 among them.
+    Images use cubic splines (order 3), labels the nearest neighbour (order 0), probabilities are bilinear. For some
+    pairs of sizes, for example 512 to 224, scipy sets the last row or column to 0; this step does the same.
     """
 
     rows: int
@@ -211,13 +211,17 @@ NAMES = {step: name for name, step in STEPS.items()}
 
 
 def _own_plane(affine: np.ndarray, shape: tuple[int, ...]) -> str:
-    """The anatomical plane nearest to the scanner's slices: voxels are thickest across it, else voxels are fewest."""
+    """Return the anatomical plane nearest to the acquired slices.
+
+    Voxels are longest across this plane; if sides are equal, the axis with the fewest voxels decides.
+    """
     thickness = np.linalg.norm(affine[:3, :3], axis=0).round(3).tolist()
     across = max(range(3), key=lambda axis: (thickness[axis], -shape[axis], axis))
     return PLANE_ACROSS[nib.orientations.aff2axcodes(affine)[across]]
 
 
 def turned(array: np.ndarray, order: Sequence[int], flips: Sequence[bool]) -> np.ndarray:
+    """Return a copy of `array` with its axes in `order`, then reversed where `flips` is true."""
     return np.flip(array.transpose(order), tuple(n for n, flip in enumerate(flips) if flip)).copy()
 
 

@@ -1,4 +1,4 @@
-"""Reading a case, with every check that can be made at the door."""
+"""Read the image and label of a case, and check them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from vitrim.data.io import Voxels, read_h5_volume, read_nifti, read_npz_slice, s
 from vitrim.errors import DataError, InputError
 
 AFFINE_TOLERANCE = 0.1
-"""How far apart, in voxels, image and label may place any corner of the grid."""
+"""Largest allowed distance, in voxels, between the grid corners of image and label."""
 
 UNKNOWN = 255
-"""Stands for a label value that has no class."""
+"""Marks a label value that has no class."""
 
 AS_STORED = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Affine of slices without a header: columns run to the left, rows to the back, so that they are shown as they are."""
+"""Affine of slices without a header: columns run to the left, rows to the back, so axial slices look as stored."""
 
 
 def load_volume(case: Case, case_set: CaseSet) -> Volume:
-    """Read image and label of a case.
+    """Read the image and label of a case.
 
-    Raises InputError if a file cannot be read, if image and label differ in shape or by more than a tenth of a voxel
-    in place, if the image holds NaN or infinity, or if the label holds a value that `case_set` does not name.
+    Raises DataError if a file cannot be read, if image and label differ in shape or in position by more than 0.1
+    voxels, if the image holds NaN or infinity, or if the label holds a value that `case_set` does not define.
     """
     volume, problems = read_volume(case, case_set)
     if volume is None or problems:
@@ -35,7 +35,7 @@ def load_volume(case: Case, case_set: CaseSet) -> Volume:
 
 
 def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]]:
-    """Read a case as far as it can be read: the volume (None without an image), and everything that is wrong."""
+    """Read as much of a case as possible. Returns the volume (None if the image cannot be read) and all problems."""
     problems: list[str] = []
 
     def attempt(read: Callable[..., Any], *arguments: Any) -> Any:
@@ -60,7 +60,7 @@ def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]
 
 
 def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
-    """Turn the values of a label file into classes, uint8; InputError if one is not named."""
+    """Convert the values of a label file to classes, uint8. Raises DataError if a value has no class."""
     known = case_set.label_values
     low, high = values.min(), values.max()
     whole = values
@@ -75,11 +75,11 @@ def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
             return classes
     unknown = next(value for value in np.unique(values).tolist() if value not in known)
     names = ", ".join(f"{value} {case_set.classes[index]}" for value, index in sorted(known.items()))
-    raise DataError(f"label value {unknown:g} in {path} is not named: known are {names}")
+    raise DataError(f"label value {unknown:g} in {path} has no class: known values are {names}")
 
 
 def _load_slices(case: Case, channels: int) -> tuple[Voxels, np.ndarray]:
-    """Image (X, Y, Z, 1) and label (X, Y, Z) of a case without header; slices stored singly are stacked along Z."""
+    """Read image (X, Y, Z, 1) and label (X, Y, Z) of a case without a header. Single slices are stacked along Z."""
     if case.images[0].suffix == ".h5":
         images, labels = read_h5_volume(case.images[0])
     else:
@@ -92,18 +92,19 @@ def _load_slices(case: Case, channels: int) -> tuple[Voxels, np.ndarray]:
             )
         images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
     if images.dtype.kind not in "iufb" or labels.dtype.kind not in "iufb":
-        raise DataError(f"{case.images[0]} holds values that are no numbers")
+        raise DataError(f"{case.images[0]} holds values that are not numbers")
     return Voxels(images.transpose(2, 1, 0)[..., None], AS_STORED, False), labels.transpose(2, 1, 0)
 
 
 def _load_channels(case: Case, channels: int) -> Voxels:
-    """Image (X, Y, Z, C) of a case, from one file per channel or from one file with a fourth axis."""
+    """Read the image (X, Y, Z, C) of a case, from one file per channel or from one file with a fourth axis."""
     files = [read_nifti(path) for path in case.images]
     arrays: list[np.ndarray] = []
     for voxels, path in zip(files, case.images, strict=True):
         if voxels.array.ndim == 4 and (len(files) > 1 or voxels.array.shape[3] != channels):
             raise DataError(
-                f"{path} has a fourth axis of length {voxels.array.shape[3]}, the data set {channels} channel(s)"
+                f"{path} has a fourth axis of length {voxels.array.shape[3]}, but the data set has {channels}"
+                " channel(s)"
             )
         arrays.extend(np.moveaxis(voxels.array, 3, 0) if voxels.array.ndim == 4 else [voxels.array])
         if arrays[0].shape != arrays[-1].shape:
@@ -113,12 +114,17 @@ def _load_channels(case: Case, channels: int) -> Voxels:
             )
         _check_place(case, files[0], voxels, path, "the channels")
     if len(arrays) != channels:
-        raise DataError(f"case {case.id} has {len(arrays)} channel(s), the data set {channels}: {case.images[0]}")
+        raise DataError(
+            f"case {case.id} has {len(arrays)} channel(s), but the data set has {channels}: {case.images[0]}"
+        )
     return Voxels(np.stack(arrays, 3), files[0].affine, files[0].oriented)
 
 
 def _load_label(case: Case, path: Path, image: Voxels | None) -> np.ndarray:
-    """Values (X, Y, Z) of a label file, which lies where the image does (where that could be read)."""
+    """Read the values (X, Y, Z) of a label file.
+
+    Raises DataError if shape or position differ from the image's. `image` is None if the image could not be read.
+    """
     label = read_nifti(path)
     if image is None:
         return label.array
@@ -132,9 +138,9 @@ def _load_label(case: Case, path: Path, image: Voxels | None) -> np.ndarray:
 
 
 def _check_place(case: Case, one: Voxels, other: Voxels, path: Path, what: str) -> None:
-    """Refuse two files of a case that place the grid's corners further apart than the tolerance.
+    """Raise DataError if two files of a case place a grid corner more than AFFINE_TOLERANCE apart.
 
-    A header that knows no orientation takes that of the other.
+    A file whose header gives no orientation passes: it takes that of the other file.
     """
     if not (one.oriented and other.oriented):
         return

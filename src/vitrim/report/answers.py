@@ -14,7 +14,7 @@ from vitrim.report.sentences import costs, explain_flags, needs, other_seeds, sa
 class Answer:
     """The answer for one network in words.
 
-    `needs`, `saves` and `costs` are sentences (empty if unknown). `notes` are the flags of the decision in words. `full`
+    `needs`, `saves` and `costs` are sentences (empty if unknown); `notes` are the decision's flags in words. `full`
     is the number of blocks of the full network.
     """
 

@@ -18,7 +18,7 @@ White is reserved for the outline of the reference.
 """
 
 COLORMAP = "viridis"
-"""Colour map of the attention. Its lightness rises evenly, so colour-blind readers and grey prints show it correctly."""
+"""Colour map of the attention. Its lightness rises evenly, also in grey and for colour-blind readers."""
 
 
 STEPS = 64

@@ -69,7 +69,7 @@ def _ends(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def row_globality(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Return the globality of each row of (..., N, N): its attention distance over that of uniform attention, (..., N)."""
+    """Globality of each row of (..., N, N): its attention distance over that of uniform attention, (..., N)."""
     far = distances(grid).float().numpy()
     return (maps * far).sum(axis=-1) / far.mean()
 

@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences."""
+"""The sentences of the report."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def needs(network: NetworkRun, decision: Decision, full: int) -> str:
     """How many blocks the network needs, by the rule."""
     found = decision.at(decision.threshold)
     if decision.depth != found.depth:
-        return f"{network.title} was set by hand to {plural(decision.depth, 'block')}; the rule says {found.depth}."
+        by_hand = plural(decision.depth, "block")
+        return f"The depth of {network.title} was set by hand to {by_hand}; the rule says {found.depth}."
     if not found.reached:
         certain = " for certain" if flags.NOT_CERTAIN in decision.flags else ""
         return f"{network.title} keeps all {full} transformer blocks: none of them{certain} reaches the threshold."
@@ -86,33 +87,32 @@ def verdicts(by_margin: Mapping[str, Any]) -> str:
 
 
 def explain_flags(network: NetworkRun, decision: Decision) -> list[str]:
-    """The decision's flags, in words. 'Averaging is not looking' comes first (design, section 2)."""
+    """The decision's flags, in words. Whether attention is nearly uniform comes first."""
     count = plural(len(decision.cases), "training case")
     words = {
-        flags.NO_INTERVAL: f"The depth is a point estimate: {count} are too few for an interval (5 at least).",
-        flags.FEW_CASES: f"The interval of the depth rests on {count}; its nominal 95 % then covers 80 to 90 %.",
-        flags.FALLS_BACK: "A later block falls back below the threshold: attention does not simply widen with depth.",
-        flags.NOT_REACHED: "No block reaches the threshold, so the rule gives no reason to cut.",
-        flags.NOT_CERTAIN: "A block reaches the threshold on average, but none with its whole interval: none is cut.",
+        flags.NO_INTERVAL: f"The depth has no interval: {count} are too few for one (at least 5 are needed).",
+        flags.FEW_CASES: f"The interval of the depth is from {count}; the nominal 95 % then covers about 80 to 90 %.",
+        flags.FALLS_BACK: "A later block is below the threshold again: attention does not simply widen with depth.",
+        flags.NOT_REACHED: "No block reaches the threshold, so the rule removes no block.",
+        flags.NOT_CERTAIN: "A block reaches the threshold on average, but none with its whole interval: none is removed.",
     }
     lines = [words.get(flag, f"Flag of the decision: {flag}.") for flag in decision.flags if flag != flags.UNIFORM]
     uniform = [block.block for block in decision.blocks if block.uniform]
     if uniform and min(uniform) <= decision.depth:
-        return [averaging_is_not_looking(network, decision), *lines]
+        return [nearly_uniform(network, decision), *lines]
     if uniform:
         entropy = fixed(decision.blocks[decision.depth - 1].entropy, 3)
         lines.insert(
             0,
-            f"Averaging is not looking: in {_blocks(uniform, len(decision.blocks))} attention cannot be told from "
-            "looking everywhere alike. The depth was decided before that, "
-            f"in block {decision.depth} (entropy {entropy}).",
+            f"In {_blocks(uniform, len(decision.blocks))} attention is nearly uniform: these blocks may only average "
+            f"over the image. The depth was decided earlier, in block {decision.depth} (entropy {entropy}).",
         )
-    started = begun_so(network, decision)
+    started = untrained_reaches_it(network, decision)
     return [started, *lines] if started else lines
 
 
-def begun_so(network: NetworkRun, decision: Decision) -> str:
-    """Say so where the untrained network reaches the threshold in the same block: then it was not learned."""
+def untrained_reaches_it(network: NetworkRun, decision: Decision) -> str:
+    """Say that the untrained network reaches the threshold in the same block, if it does."""
     found, measure = decision.at(decision.threshold), MEASURES[decision.measure]
     sign = -1 if measure.falls else 1
     known = [(block.block, block.untrained_value) for block in decision.blocks if block.untrained_value is not None]
@@ -120,46 +120,45 @@ def begun_so(network: NetworkRun, decision: Decision) -> str:
     if not before or not found.reached or before[0][0] != found.depth:
         return ""
     return (
-        f"Before any training, block {found.depth} of {network.title} reaches the threshold too (its "
-        f"{measure.title} is {fixed(before[0][1], 2)}): that it is global is how it began, not what it learned."
+        f"The untrained {network.title} already reaches the threshold in block {found.depth} (its {measure.title} is "
+        f"{fixed(before[0][1], 2)}), so the rule says nothing about training."
         f"{_beside_uniform(decision)}"
     )
 
 
 def _beside_uniform(decision: Decision) -> str:
-    """How far the attention of all blocks is from uniform, which is 1 in globality and in entropy."""
+    """How far the attention of all blocks is from uniform attention."""
     entropies = [block.entropy for block in decision.blocks if block.entropy is not None]
     if decision.measure != "globality" or not entropies:
         return ""
     values = [block.value for block in decision.blocks]
     return (
-        f" Averaging is not looking: uniform attention has globality 1 and entropy 1; over its blocks this network's "
+        f" Uniform attention also has globality 1 and entropy 1. Over the blocks of this network, "
         f"globality is {fixed(min(values), 2)} to {fixed(max(values), 2)}, "
-        f"its entropy {fixed(min(entropies), 2)} to {fixed(max(entropies), 2)}."
+        f"entropy {fixed(min(entropies), 2)} to {fixed(max(entropies), 2)}."
     )
 
 
-def averaging_is_not_looking(network: NetworkRun, decision: Decision) -> str:
-    """Say plainly that uniform attention, up to the block that decided, tells nothing about what was learned."""
+def nearly_uniform(network: NetworkRun, decision: Decision) -> str:
+    """Say that attention is nearly uniform up to the block that decided: then the rule says nothing about training."""
     uniform = [block for block in decision.blocks if block.uniform]
     where = _blocks([block.block for block in uniform], len(decision.blocks))
     least = fixed(floor(1000 * min(block.entropy or 0.0 for block in uniform)) / 1000, 3)
     text = (
-        f"Averaging is not looking: in {where} the attention of {network.title} has an entropy of {least}"
-        f"{' or more' if len(uniform) > 1 else ''} (1: every patch weighs all patches alike), which cannot be told "
-        "from looking everywhere alike"
+        f"In {where} the attention of {network.title} is nearly uniform: its entropy is {least}"
+        f"{' or more' if len(uniform) > 1 else ''} (1: every patch gives the same weight to all patches)"
     )
     first = next((b for b in uniform if b.block >= decision.depth), uniform[0])
     if first.untrained_value is not None:
         name = MEASURES[decision.measure].title
         text += (
-            f"; in block {first.block} its {name} is {fixed(first.value, 2)}, and that of the same network before any "
-            f"training is {fixed(first.untrained_value, 2)}"
+            f". In block {first.block} its {name} is {fixed(first.value, 2)}; in the same network before training it "
+            f"is {fixed(first.untrained_value, 2)}"
         )
     return (
-        f"{text}. Uniform attention counts as global by definition, so the rule's answer, "
-        f"{plural(decision.depth, 'block')}, says nothing about what this network learned to look at. Only the Dice "
-        "beside it says whether the blocks can go."
+        f"{text}. Uniform attention is global by definition, so this block may only be averaging. The rule's answer, "
+        f"{plural(decision.depth, 'block')}, says nothing about what this network learned. Only the change in Dice "
+        "shows whether the other blocks can be removed."
     )
 
 
@@ -196,13 +195,13 @@ def rule(decision: Decision) -> str:
 
 
 def setting(run: Run) -> str:
-    """Under which circumstances the numbers were found."""
+    """The data behind the numbers."""
     row = run.results.iloc[0]
     parts = []
     if is_number(row.get("train_cases")) and is_number(row.get("train_slices")):
         parts.append(f"{plural(int(row['train_cases']), 'training case')} ({int(row['train_slices']):,} slices)")
     if is_number(row.get("validation_cases")):
-        parts.append(f"{plural(int(row['validation_cases']), 'validation case')} that took no part in any choice")
+        parts.append(f"{plural(int(row['validation_cases']), 'validation case')} that were used for no choice")
     parts.append(
         f"{len(run.classes)} classes: {', '.join(run.classes)}"
         if len(run.classes) > 1

@@ -1,1 +1,1 @@
-"""The study: train, look at the attention, cut, compare."""
+"""The study: train full networks, analyse their attention, truncate them, compare."""

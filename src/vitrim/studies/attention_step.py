@@ -1,4 +1,4 @@
-"""A study's second step: the attention of a trained full network, on its own training cases."""
+"""The second step of a study: analyses the attention of a trained full network on its training cases."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ INFLUENCE = "influence.csv"
 def analyse_full_network(
     full: Result, config: AttentionConfig, data: PreparedData, folder: Path, reporter: Reporter
 ) -> Decision:
-    """Measure the attention of `full` and of the same network untrained, decide its depth, and store it in `folder`.
+    """Measure the attention of `full` and of the untrained network, decide the depth, and store both in `folder`.
 
-    influence.csv holds the block influence of each case (`vitrim.compression.block_selection`). What is stored already
-    is not measured again.
+    Also writes influence.csv, the block influence of each case (`vitrim.compression.block_selection`). Stored results
+    are not measured again.
     """
     trial = full.trial
     cases = evenly_spaced(trial.split.train, config.cases)
@@ -51,6 +51,6 @@ def analyse_full_network(
 
 
 def stored_influence(folder: Path) -> np.ndarray | None:
-    """Block influence (cases, blocks) that `analyse_full_network` stored; None where there is none."""
+    """Return the block influence (cases, blocks) that `analyse_full_network` stored; None if there is none."""
     path = folder / INFLUENCE
     return pd.read_csv(path).drop(columns="case").to_numpy(np.float64) if path.is_file() else None

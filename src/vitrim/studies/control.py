@@ -1,4 +1,4 @@
-"""The control `longrange`: how far a network without its transformer sees, beside how far it would have to."""
+"""The control `longrange`: compares the receptive field of a network without its transformer with the task's range."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vitrim.studies.plan import network_config
 
 
 def reach_lines(study: StudyConfig) -> list[str]:
-    """For each network of a study on the control, what its CNN sees and what a disc's class depends on, in pixels.
+    """Return a line for each network: the reach of its CNN and the distance from a disc to its mark, in pixels.
 
-    Nothing for other studies, and for networks that have no form without a transformer.
+    Other studies, and networks that have no form without a transformer, get no line.
     """
     if study.data.phantom is None or study.data.phantom.kind != "longrange":
         return []
@@ -29,7 +29,7 @@ def _line(study: StudyConfig, network: NetworkName) -> str:
         torch.manual_seed(0)
         reach = receptive_reach(build(config).truncated(0), size)
     far = round(distance(size, study.data.phantom.places if study.data.phantom else PLACES))
-    said = f"{network} without its transformer sees {reach} pixels far; a disc's mark is {far} or more away"
+    said = f"{network} without its transformer reaches {reach} pixels; a disc's mark is at least {far} away"
     if reach < far:
         return f"{said}: only the transformer can connect them"
-    return f"{said}: the CNN may connect them by itself, so this is no control of the transformer"
+    return f"{said}: the CNN alone may connect them, so this study is no control of the transformer"

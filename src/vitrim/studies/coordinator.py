@@ -1,7 +1,8 @@
-"""A study on several machines, each of which takes part in every training: what node 0 tells the others.
+"""Node 0 of a study on several machines: it announces each training, and all machines take part in it.
 
-They talk through a small key-value store (torch's TCPStore) that node 0 serves at the port after MASTER_PORT. Keys are
-`training/N` (the N-th training, as JSON), `ready/N/NODE`, `failed/N/NODE` (why, in a line), `gone/NODE` and `end`.
+The machines exchange messages through a key-value store (torch's TCPStore), which node 0 serves at the port after
+MASTER_PORT. Keys: `training/N` (the N-th training, as JSON), `ready/N/NODE`, `failed/N/NODE` (the reason, one line),
+`gone/NODE` (the node has stopped) and `end`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from vitrim.training.resume import steps_done
 
 POLL = 0.5
 GRACE = 10.0
-"""Seconds that node 0 gives the others to hear of the end, or to say why a training failed there too."""
+"""Seconds that node 0 waits for the others to stop at the end, or to report why a training failed on them."""
 
 
 class Coordinator:
-    """Node 0 among the machines: it says what is trained next, and when all is over."""
+    """Node 0's side of the store: announces each training and the end of the study."""
 
     def __init__(self, place: Rendezvous, nodes: int) -> None:
-        """Open the store. InputError where this machine cannot serve it."""
+        """Open the store. Raises InputError if this machine cannot serve it."""
         self.place, self.others = place, range(1, nodes)
         self.number = 0
         self.lost = ""
@@ -49,14 +50,14 @@ class Coordinator:
 
     @contextmanager
     def training(self, announcement: dict[str, Any], state: Path) -> Iterator[Rendezvous]:
-        """Have the other machines join the training of `announcement`, at the rendezvous that this gives.
+        """Announce a training to the other machines, wait until they join it, and give the rendezvous.
 
-        RuntimeError if one of them does not come, or fails; then they all give the training up.
+        Raises RuntimeError if a machine does not join or fails; then all machines stop this training.
         """
         if self.lost:
             raise RuntimeError(self.lost)
         self.number += 1
-        # A port of its own, so that whoever is still busy with the last training cannot come into this one.
+        # A new port, so that processes left over from the last training cannot join this one.
         place = replace(self.place, port=find_free_network_port())
         message = {**announcement, "steps_done": steps_done(state), "port": place.port}
         self.store.set(f"training/{self.number}", json.dumps(message))
@@ -71,7 +72,7 @@ class Coordinator:
             raise
 
     def close(self) -> None:
-        """Tell the others that all is over, and wait a moment for them to hear it."""
+        """Tell the other machines that the study has ended, and wait up to `GRACE` seconds until they stop."""
         self.store.set("end", "")
         end = time.monotonic() + GRACE
         while time.monotonic() < end and not all(self.store.check([f"gone/{node}"]) for node in self.others):
@@ -82,16 +83,16 @@ class Coordinator:
         for node in self.others:
             while not self.store.check([f"ready/{self.number}/{node}"]):
                 if self.store.check([f"gone/{node}"]):
-                    self.lost = f"node {node} has gone"
+                    self.lost = f"node {node} has stopped"
                 elif time.monotonic() > end:
-                    self.lost = f"node {node} did not come within {TIMEOUT:.0f} s"
+                    self.lost = f"node {node} did not join within {TIMEOUT:.0f} s"
                 if self.lost:
                     raise RuntimeError(self.lost)
                 time.sleep(POLL / 5)
 
     def _say_why(self, error: Exception) -> None:
-        """Raise what the other machines say about the training that failed, if that is something else."""
-        end = time.monotonic() + (0 if self.lost else GRACE)  # they may need a moment
+        """Raise a RuntimeError with the reasons of the other machines, if they differ from this machine's reason."""
+        end = time.monotonic() + (0 if self.lost else GRACE)  # the others may report later
         keys = {node: f"failed/{self.number}/{node}" for node in self.others}
         while time.monotonic() < end and not self.store.check(list(keys.values())):
             time.sleep(POLL / 5)
@@ -104,7 +105,7 @@ class Coordinator:
 
 @contextmanager
 def coordinating(place: Rendezvous | None, nodes: int) -> Iterator[Coordinator | None]:
-    """Lead `nodes` machines as long as the block runs, however it ends; None where there is one machine."""
+    """Give a coordinator for `nodes` machines and close it at the end, also after an error. None for one machine."""
     if place is None:
         yield None
         return
@@ -116,15 +117,15 @@ def coordinating(place: Rendezvous | None, nodes: int) -> Iterator[Coordinator |
 
 
 class GivenUpError(RuntimeError):
-    """This machine's part of a training was ended because another machine's had failed."""
+    """This machine stopped its part of a training because another machine failed."""
 
 
 @contextmanager
 def given_up_with_others(store: TCPStore, number: int, others: Sequence[int]) -> Iterator[None]:
-    """Kill this machine's part of a training, which is in processes of its own, once another's has failed.
+    """Kill this machine's training processes as soon as another machine fails, and raise GivenUpError.
 
-    These processes would notice, but some only after `vitrim.training.distributed.TIMEOUT`. A store that cannot be
-    reached counts as failed.
+    Without this, some processes would notice only after `vitrim.training.distributed.TIMEOUT`. An unreachable store
+    counts as a failure.
     """
     over, given_up = threading.Event(), threading.Event()
 
@@ -145,7 +146,7 @@ def given_up_with_others(store: TCPStore, number: int, others: Sequence[int]) ->
         yield
     except Exception as error:
         if given_up.is_set():
-            raise GivenUpError("given up, because another node failed") from error
+            raise GivenUpError("stopped because another node failed") from error
         raise
     finally:
         over.set()
@@ -153,11 +154,11 @@ def given_up_with_others(store: TCPStore, number: int, others: Sequence[int]) ->
 
 
 def tell_failure(store: TCPStore, number: int, node: int, error: BaseException) -> None:
-    """Tell all other machines that a training failed here."""
-    with suppress(RuntimeError):  # the store has gone with node 0
+    """Tell the other machines that a training failed on this one."""
+    with suppress(RuntimeError):  # the store ended with node 0
         store.set(f"failed/{number}/{node}", reason(error))
 
 
 def reason(error: BaseException) -> str:
-    """Why a training failed here, in a line; nothing where it was only given up."""
+    """Return why a training failed here, in one line; empty if another machine's failure stopped it."""
     return "" if isinstance(error, GivenUpError) else one_line(str(error)) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Trainings that failed: each leaves a record in `failed/`, and the others go on."""
+"""Records of failed trainings in `failed/`. The study continues with its other trainings."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from vitrim.files import write_json
 
 @dataclass(frozen=True)
 class Failure:
-    """What went wrong with one trial."""
+    """The record of one failed trial."""
 
     trial: str
-    """Its key."""
+    """Key of the trial."""
     title: str
     error: str
-    """The exception's class."""
+    """Class of the exception."""
     message: str
-    """The exception's text, in one line."""
+    """Text of the exception, in one line."""
     traceback: str
     host: str
     time: str
 
     @classmethod
     def of(cls, key: str, title: str, error: BaseException) -> Failure:
-        """Describe an exception."""
+        """Make the record of an exception."""
         return cls(
             key,
             title,
@@ -41,12 +41,12 @@ class Failure:
         )
 
     def sentence(self) -> str:
-        """Which failed and why, in one line."""
+        """Return which trial failed and why, in one line."""
         return f"{self.title}: {self.error}: {self.message}" if self.message else f"{self.title}: {self.error}"
 
 
 def one_line(text: str) -> str:
-    """An error's text; of one that came from another process with its traceback, the last line."""
+    """Return an error's text as one line. If it contains a traceback from another process, return its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in lines):
         lines = lines[-1:]
@@ -54,20 +54,20 @@ def one_line(text: str) -> str:
 
 
 def place(out: Path, key: str) -> Path:
-    """Where the record of a trial lies."""
+    """Return the path of a trial's record."""
     return out / "failed" / f"{key}.json"
 
 
 def record(out: Path, failure: Failure) -> None:
-    """Keep a failure."""
+    """Write the record of a failure."""
     write_json(place(out, failure.trial), asdict(failure))
 
 
 def forget(out: Path, key: str) -> None:
-    """Remove a trial's record: it is tried again, or has succeeded."""
+    """Remove a trial's record, if there is one, before the trial runs again."""
     place(out, key).unlink(missing_ok=True)
 
 
 def failures(out: Path) -> list[Failure]:
-    """All that are recorded, in the order of their keys."""
+    """Return all recorded failures, sorted by key."""
     return [Failure(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted((out / "failed").glob("*.json"))]

@@ -1,4 +1,4 @@
-"""The folder of a study: whose it is, and where things lie in it."""
+"""The folder of a study: which study it belongs to, and what is stored in it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIBRARIES = ("torch", "timm", "monai", "lightning", "nibabel", "numpy", "scipy",
 
 
 def check_claim(folder: Path, study: StudyConfig) -> None:
-    """Refuse (InputError) a folder that holds something else than this same study."""
+    """Check that `folder` is missing, empty or holds this same study. Raises InputError if not."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -46,20 +46,20 @@ def check_claim(folder: Path, study: StudyConfig) -> None:
 
 
 def begin(folder: Path, study: StudyConfig) -> None:
-    """Write down whose folder this is, before anything else is written into it."""
+    """Record which study the folder belongs to, before anything else is written into it."""
     if not (folder / "study.json").is_file():
         write_json(folder / "study.json", {"study": study.model_dump(mode="json"), "data": None})
 
 
 def is_begun_only(folder: Path) -> bool:
-    """Whether no data were ever found to be usable in this study's folder: nothing in it is worth keeping."""
+    """Whether the study never had usable data, so that its folder holds nothing worth keeping."""
     return (folder / "study.json").is_file() and _read(folder / "study.json").get("data") is None
 
 
 def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
-    """Write down the study as it runs, and a fingerprint of its data (InputError if it is that of others).
+    """Record the fingerprint of the study's data in `study.json`. Raises InputError if it holds another fingerprint.
 
-    Also writes `config.yaml` (the study, everything resolved) and `versions.json`.
+    Also writes `config.yaml` (the study, with every value resolved) and `versions.json`.
     """
     begin(folder, study)
     known = _read(folder / "study.json").get("data")
@@ -74,17 +74,17 @@ def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
 
 
 def note(folder: Path, **facts: Any) -> None:
-    """Add to `study.json`, or replace there."""
+    """Add facts to `study.json`, or replace them."""
     write_json(folder / "study.json", {**_read(folder / "study.json"), **facts})
 
 
 def noted(folder: Path, fact: str, default: Any) -> Any:
-    """What `study.json` says."""
+    """Return a fact from `study.json`, or `default` if it is missing."""
     return _read(folder / "study.json").get(fact, default)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes left half-written. Only whoever holds the study's lock may."""
+    """Remove the unfinished files of killed processes. Only the process that holds the study's lock may call this."""
     for place in (folder, folder / "trials", folder / "networks", folder / "failed", folder / "data"):
         for path in place.glob(f".*{UNFINISHED}"):
             remove(path)
@@ -97,7 +97,7 @@ def sweep(folder: Path) -> None:
 
 
 def remove_if_empty(*folders: Path) -> None:
-    """Remove folders in which nothing is left."""
+    """Remove those of the folders that are empty."""
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
@@ -112,7 +112,7 @@ def remove(path: Path) -> None:
 
 
 def versions(study: StudyConfig) -> dict[str, Any]:
-    """What the study ran on: vitrim, Python, libraries, processor, threads."""
+    """Return what the study ran on: vitrim, Python, libraries, machine, processor, threads, precision."""
     found: dict[str, Any] = {"vitrim": vitrim.__version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -127,7 +127,7 @@ def versions(study: StudyConfig) -> dict[str, Any]:
 
 
 def digest(content: Any) -> str:
-    """Hash of a JSON-able value: the name of a trial."""
+    """Return a short hash of JSON content, for the name of a trial."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -141,7 +141,7 @@ def _processor() -> str:
 
 
 def _ours(path: Path) -> bool:
-    """What a process that was killed at once may have left."""
+    """Whether vitrim made this file: a lock or an unfinished file, which a process killed early may leave."""
     return path.name == ".lock" or (path.name.startswith(".") and path.name.endswith(UNFINISHED))
 
 
@@ -150,7 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _meaning(study: dict[str, Any]) -> dict[str, Any]:
-    """A study without what changes no result; keys that an older vitrim did not write have their defaults."""
+    """Return a study without settings that change no result. Keys that an older vitrim did not write get defaults."""
     try:
         content = StudyConfig.model_validate(study).model_dump(mode="json")
     except ValidationError:
@@ -160,7 +160,7 @@ def _meaning(study: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(ours: Any, theirs: Any, where: str = "") -> list[str]:
-    """Names of the keys in which two configurations differ."""
+    """Return the names of the keys in which two configurations differ."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         found = []
         for key in sorted({*ours, *theirs}):

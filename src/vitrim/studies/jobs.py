@@ -1,4 +1,4 @@
-"""The jobs of a study: a training, and for a full network its attention analysis; done in this process or another."""
+"""The jobs of a study: a training and, for a full network, its attention analysis. They run in any process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitrim.studies.trial import Trial, finished, run_trial, trial_title
 
 @dataclass(frozen=True)
 class Job:
-    """Train and evaluate; where `attention_folder` is given, also measure the attention and decide the depth."""
+    """Train and evaluate; with an `attention_folder`, also measure the attention and decide the depth."""
 
     trial: Trial
     attention_folder: Path | None = None
@@ -27,7 +27,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: it failed, or `depth` was decided; `seconds` if something was trained."""
+    """The result of a job: a failure, or the decided depth of a full network; `seconds` if the job trained."""
 
     failure: Failure | None = None
     depth: int | None = None
@@ -37,17 +37,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Worker:
-    """All that a process needs to do jobs."""
+    """Everything that a process needs to run jobs."""
 
     data: PreparedData
     attention: AttentionConfig
     out: Path
     logger: str | None = None
     coordinator: Coordinator | None = None
-    """Of several machines that share each training; this process is then the first one's."""
+    """Set on node 0 if several machines share each training."""
 
     def perform(self, job: Job, reporter: Reporter) -> Outcome:
-        """Do a job, or find it done. An exception is recorded and returned; only an interrupt is raised."""
+        """Run a job, or return its stored result. Records and returns an exception; raises only an interrupt."""
         key = job.trial.key
         forget(self.out, key)
         begin = time.monotonic()
@@ -66,7 +66,7 @@ class Worker:
 
 
 class LocalJobs:
-    """Does jobs in order; what follows from a job comes right after it."""
+    """Runs jobs in this process, in order. Jobs that follow from a job run right after it."""
 
     at_once = 1
 
@@ -75,14 +75,14 @@ class LocalJobs:
         self._jobs: deque[Job] = deque()
 
     def add(self, jobs: Sequence[Job], next: bool = False) -> None:
-        """Take on jobs, after the others or before them."""
+        """Add jobs after the waiting ones; with `next`, before them."""
         if next:
             self._jobs.extendleft(reversed(jobs))
         else:
             self._jobs.extend(jobs)
 
     def next(self) -> tuple[Job, Outcome] | None:
-        """Do one job; None when none is left."""
+        """Run one job; None if none is left."""
         if not self._jobs:
             return None
         job = self._jobs.popleft()
@@ -90,4 +90,4 @@ class LocalJobs:
         return job, self._worker.perform(job, self._reporter)
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Do nothing: this pool holds no resources."""

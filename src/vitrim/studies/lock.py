@@ -1,4 +1,4 @@
-"""One process at a time runs a study: a lock that the operating system takes back from a process that dies."""
+"""The lock of a study: one process at a time may run it. The operating system frees the lock of a dead process."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from vitrim.studies.status import read_status
 
 NAME = ".lock"
 PATIENCE = 1.0
-"""Seconds to wait, because who asks whether a study runs holds its lock for a moment."""
+"""Seconds to wait for the lock, because `is_locked` in another process holds it for a moment."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the study in `folder`. InputError, which says who has it, if another process does."""
+    """Hold the lock of the study in `folder`. Raises InputError, which names the process, if another one holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / NAME)
     try:
@@ -27,7 +27,7 @@ def locked(folder: Path) -> Iterator[None]:
         status = read_status(folder)
         who = f"process {status.get('pid', '?')} on {status.get('host', '?')}"
         raise InputError(
-            f"the study in {folder} is being run by {who}; look at it with --status, "
+            f"{who} already runs the study in {folder}; see its state with --status, "
             f"or choose another folder with --out"
         ) from None
     try:

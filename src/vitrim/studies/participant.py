@@ -1,4 +1,4 @@
-"""A study on several machines: what all but node 0 do. They join each training, and write nothing."""
+"""The other nodes of a study on several machines: they join each training and write nothing."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from vitrim.training.distributed import TIMEOUT, Rendezvous
 from vitrim.training.resume import steps_done
 
 PATIENCE = 60.0
-"""Seconds after which a shared file system shows every machine what another has written."""
+"""Seconds until a shared file system shows every machine what another one wrote."""
 
 
 def participate(here: Rendezvous, nodes: int, out: Path, reporter: Reporter) -> None:
-    """Join every training of the study in `out` that node 0 runs, until it ends.
+    """Join every training of the study in `out` that node 0 runs, until the study ends.
 
-    A training that fails is node 0's to record; this goes on with the next. InputError where node 0 cannot be reached,
-    or has died.
+    If a training fails, node 0 records it, and this node continues with the next one. Raises InputError if node 0
+    cannot be reached or has died, or if another process has this node number.
     """
     where = f"node 0 at {here.address}, port {here.port + 1}"
     reporter.say(f"node {here.node} of {nodes}: waiting for {where}")
@@ -39,8 +39,8 @@ def participate(here: Rendezvous, nodes: int, out: Path, reporter: Reporter) -> 
         store = _connect(here, where)
         if store.add(f"node/{here.node}", 1) > 1:
             raise InputError(
-                f"node {here.node} has joined before: each machine needs a node rank of its own; if that process died, "
-                "stop node 0 and begin all again"
+                f"node {here.node} has joined already: give each machine its own node rank; if that process died, "
+                "stop node 0 and start all nodes again"
             )
         try:
             while (said := _next(store, number + 1)) is not None:
@@ -49,12 +49,12 @@ def participate(here: Rendezvous, nodes: int, out: Path, reporter: Reporter) -> 
         finally:
             store.set(f"gone/{here.node}", "")
     except RuntimeError as error:
-        raise InputError(f"{where} has ended without a word; it runs the study, so this node ends too") from error
+        raise InputError(f"lost the connection to {where}; it runs the study, so this node stops too") from error
     reporter.say(f"node {here.node} of {nodes}: node 0 has ended the study")
 
 
 def _connect(here: Rendezvous, where: str) -> TCPStore:
-    """Connect with node 0, which may start later than this machine."""
+    """Connect to node 0, which may start later than this machine. Raises InputError if that fails."""
     end = time.monotonic() + TIMEOUT
     while True:
         try:
@@ -62,12 +62,12 @@ def _connect(here: Rendezvous, where: str) -> TCPStore:
             return TCPStore(here.address, here.port + 1, None, False, timedelta(seconds=10), wait_for_workers=False)
         except (OSError, RuntimeError) as error:
             if isinstance(error, socket.gaierror) or time.monotonic() > end:
-                raise InputError(f"{where} cannot be reached: {error}; is that MASTER_ADDR node 0's?") from error
+                raise InputError(f"{where} cannot be reached: {error}; check that MASTER_ADDR is node 0's") from error
         time.sleep(POLL)
 
 
 def _next(store: TCPStore, number: int) -> dict[str, Any] | None:
-    """Wait for what node 0 trains next; None at the end."""
+    """Wait until node 0 announces the next training, and return it; None at the end."""
     while not store.check([f"training/{number}"]):
         if store.check(["end"]):
             return None
@@ -84,9 +84,9 @@ def _take_part(
     out: Path,
     reporter: Reporter,
 ) -> None:
-    """Do this machine's part of a training, and throw the copy of its result away."""
+    """Do this machine's part of a training, and discard its copy of the result."""
     trial = Trial.model_validate(said["trial"])
-    # The weights are sent by node 0 when the training begins; only the network's form matters here.
+    # Node 0 sends the weights when the training begins; this node needs only the network's form.
     network = trial.network.model_copy(update={"pretrained": False})
     trial = trial.model_copy(update={"network": network})
     try:
@@ -101,7 +101,7 @@ def _take_part(
         _wait_for(state, lambda: steps_done(state) == said["steps_done"])
         slices = SliceDataset(SliceCache(entries), trial.split.train, empty_slices=trial.empty_slices)
         rendezvous = Rendezvous(here.node, here.address, said["port"])
-        with reporter.stage(f"join in training {trial_title(trial)}", 1), given_up_with_others(store, number, others):
+        with reporter.stage(f"join training {trial_title(trial)}", 1), given_up_with_others(store, number, others):
             train_trial(trial, slices, out, rendezvous=rendezvous)
     except BaseException as error:
         tell_failure(store, number, here.node, error)
@@ -111,9 +111,9 @@ def _take_part(
 
 
 def _wait_for(path: Path, there: Callable[[], bool]) -> None:
-    """Wait until what node 0 wrote is to be seen here."""
+    """Wait until this machine sees what node 0 wrote. Raises InputError after `PATIENCE` seconds."""
     end = time.monotonic() + PATIENCE
     while not there():
         if time.monotonic() > end:
-            raise InputError(f"{path.absolute()} is not what it is on node 0: do the machines share this folder?")
+            raise InputError(f"{path.absolute()} differs from node 0 or is missing: do the machines share this folder?")
         time.sleep(POLL)

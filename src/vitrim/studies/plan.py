@@ -1,4 +1,4 @@
-"""Which networks a study trains, and in which order: for each seed, fold and network the full one, then its cuts."""
+"""The plan of a study: for each seed, fold and network it trains the full network, then its truncated forms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitrim.studies.trial import Trial
 
 @dataclass(frozen=True)
 class RunKey:
-    """One network of the study with one seed on one fold: its full form, its decision, its truncated forms."""
+    """Run key: one network of the study with one seed on one fold. It has one full form and one decided depth."""
 
     network: NetworkName
     seed: int
@@ -25,16 +25,16 @@ class RunKey:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a study trains, given its data and where its weights come from."""
+    """The trials of a study, given its data and the origin of its weights."""
 
     study: StudyConfig
     study_data: StudyData
     origins: dict[str, str]
-    """By network: what its weights are before training, as `initialised_from` says it."""
+    """Origin of the weights before training, by network, as in `initialised_from`."""
 
     @property
     def run_keys(self) -> list[RunKey]:
-        """In order: for each seed, fold, network."""
+        """All run keys, in order of seed, fold and network."""
         return [
             RunKey(network, seed, fold)
             for seed in self.study.all_seeds
@@ -43,25 +43,25 @@ class Plan:
         ]
 
     def full(self, key: RunKey) -> Trial:
-        """The trial of the full network."""
+        """Return the trial of the full network."""
         return self.trial(key, FULL_DEPTH)
 
     def truncated(self, key: RunKey, decided: int) -> list[Trial]:
-        """The trials of the truncated networks, deepest first: the decided depth and the fixed ones."""
+        """Return the trials of the truncated networks, deepest first: the decided depth and the fixed ones."""
         wanted = {decided, *self.fixed(key.network)} - {FULL_DEPTH}
         return [self.trial(key, depth) for depth in sorted(wanted, reverse=True)]
 
     def fixed(self, network: NetworkName) -> list[int]:
-        """Depths that are trained whatever the decision is; of the study's common ones, those that there are."""
+        """Return the depths of a network that are trained for any decision; see `fixed_depths`."""
         return fixed_depths(self.study, network)
 
     def attention_folder(self, out: Path, key: RunKey) -> Path:
-        """Where the attention of a key's full network is kept; that of the first seed and fold has the short name."""
+        """Return the folder for the attention of a full network; the first seed and fold has the short name."""
         first = key.seed == self.study.all_seeds[0] and key.fold == next(iter(self.study_data.splits))
         return out / "networks" / (key.network if first else f"{key.network}-seed{key.seed}-fold{key.fold}")
 
     def trial(self, key: RunKey, blocks: int) -> Trial:
-        """The trial of a network with that many blocks."""
+        """Return the trial of a network with that many blocks."""
         study, split = self.study, self.study_data.splits[key.fold]
         cache = self.study_data.data.cache
         start = "scratch" if blocks == FULL_DEPTH else study.truncated_from
@@ -86,14 +86,14 @@ class Plan:
 
 
 def fixed_depths(study: StudyConfig, network: NetworkName) -> list[int]:
-    """Fixed depths of one network; of the study's common ones, those that the network has a form of."""
+    """Return the fixed depths of one network. Common depths of the study count if the network has such a form."""
     if study.depths is None:
         return list(study.networks[network].depths)
     return [depth for depth in study.depths if depth >= NETWORKS[network].shallowest]
 
 
 def left_out(study: StudyConfig) -> list[str]:
-    """Of the study's common depths, those that a network has no form of, each said in a line."""
+    """Return one line for each common depth of the study that a network does not have."""
     return [
         f"{network} has no depth {depth}: left out"
         for network in study.networks
@@ -103,9 +103,9 @@ def left_out(study: StudyConfig) -> list[str]:
 
 
 def check_networks(study: StudyConfig) -> dict[str, str]:
-    """Where every network's weights come from; builds each once, before any data is read.
+    """Build each network once, before any data is read, and return the origin of its weights.
 
-    InputError where one cannot be had: no such form, backbone or weights.
+    Raises InputError if a network cannot be built: no such form, backbone or weights.
     """
     for name in study.networks:
         shallowest = NETWORKS[name].shallowest
@@ -125,7 +125,7 @@ def check_networks(study: StudyConfig) -> dict[str, str]:
 
 
 def network_config(study: StudyConfig, name: NetworkName, num_classes: int, channels: int) -> NetworkConfig:
-    """The full form of one of the study's networks."""
+    """Return the configuration of the full form of one of the study's networks."""
     return NetworkConfig(
         name=name,
         num_classes=num_classes,
@@ -140,7 +140,7 @@ def network_config(study: StudyConfig, name: NetworkName, num_classes: int, chan
 
 
 def absolute(pretrained: bool | str) -> bool | str:
-    """The same weights, named from whatever folder."""
+    """Return the same weights with absolute paths, for processes in other folders."""
     if isinstance(pretrained, bool):
         return pretrained
     parts = [part.strip() for part in pretrained.split(",")]
@@ -148,5 +148,5 @@ def absolute(pretrained: bool | str) -> bool | str:
 
 
 def origin_by_content(origin: str) -> str:
-    """Say where weights come from without the names of files: two copies of one file are the same weights."""
+    """Describe the origin of weights without file names, so that two copies of one file count as the same weights."""
     return re.sub(r"file .*? \(sha256 (\w+)…\)", r"sha256 \1", origin)

@@ -1,4 +1,4 @@
-"""A study's jobs on a Ray cluster whose machines share the study's folder; this process alone writes the tables."""
+"""Runs a study's jobs on a Ray cluster. The machines share the study's folder; only this process writes the tables."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ except ImportError as error:
     raise InputError("--ray needs Ray: pip install 'vitrim[ray]'") from error
 
 RETRIES = 3
-"""How often a job is begun again whose process or machine died; it goes on with the last epoch of its training."""
+"""How often a job restarts after its process or machine died. It resumes after the last saved epoch."""
 POLL, SECONDS_BETWEEN_LINES = 1.0, 30.0
 
 
 def connect(address: str) -> None:
-    """Join the cluster at `address`, or with "local" start one on this machine. InputError where there is none."""
+    """Join the cluster at `address`; "local" starts one on this machine. Raises InputError if there is none."""
     if ray.is_initialized():
         return
     host, _, port = address.rpartition(":")
     try:
-        if host and port.isdigit():  # Ray itself would try for minutes
+        if host and port.isdigit():  # fail early: Ray itself would try for minutes
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
     except (OSError, ValueError, RuntimeError) as error:
@@ -44,13 +44,13 @@ def connect(address: str) -> None:
 
 
 def resolved_there(config: TrainConfig) -> TrainConfig:
-    """Replace every `auto` by what the cluster's machines have, which may not be what this one has."""
+    """Replace every `auto` by what a machine of the cluster has, which can differ from this machine."""
     gpu = config.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     return ray.get(ray.remote(num_gpus=1 if gpu else 0)(resolved).remote(config))
 
 
 class RayCluster:
-    """Does jobs on whatever machines are free; each takes as many threads as it would here, and its GPUs."""
+    """Runs jobs on the free machines. A job takes as many threads per process as it would here, and its GPUs."""
 
     def __init__(
         self, worker: Worker, training: TrainConfig, reporter: Reporter, starting: Callable[[Job], None]
@@ -67,12 +67,12 @@ class RayCluster:
         self._said = time.monotonic()
 
     def add(self, jobs: Sequence[Job], next: bool = False) -> None:
-        """Take on jobs; which machine does them, and when, is Ray's business."""
+        """Add jobs. Ray decides when they run and on which machine, so `next` has no effect."""
         for job in jobs:
             self._jobs[self._do.remote(self._worker, job, self._threads)] = job
 
     def next(self) -> tuple[Job, Outcome] | None:
-        """Wait for a job to be done; None when none is left."""
+        """Wait until a job is done, and return it; None if none is left."""
         while self._jobs:
             done, _ = ray.wait(list(self._jobs), num_returns=1, timeout=POLL)
             self._watch()
@@ -82,7 +82,7 @@ class RayCluster:
         return None
 
     def close(self) -> None:
-        """Leave the cluster; a local one ends."""
+        """Disconnect from the cluster; a local cluster ends."""
         ray.shutdown()
 
     def _outcome(self, job: Job, done: Any) -> Outcome:
@@ -94,7 +94,7 @@ class RayCluster:
             return Outcome(failure=failure)
 
     def _watch(self) -> None:
-        """Say what has begun, and now and then where everything is."""
+        """Report the jobs that have started and, every `SECONDS_BETWEEN_LINES`, the state of all running trainings."""
         running = heartbeats(self._out)
         for job in self._jobs.values():
             if job.trial.key in running and job.trial.key not in self._started:
@@ -107,13 +107,13 @@ class RayCluster:
 
 
 def _do(worker: Worker, job: Job, threads: int) -> Outcome:
-    """Do a job in a process of the cluster."""
+    """Run a job in a process of the cluster."""
     torch.set_num_threads(threads)
     return worker.perform(job, Reporter(Console(quiet=True)))
 
 
 def _room(cpus: int, gpus: int) -> int:
-    """Jobs that the cluster's machines can do at once. InputError if not even one."""
+    """Return how many jobs the cluster can run at once. Raises InputError if no machine can run one."""
     room = 0
     for node in ray.nodes():
         if node["Alive"]:

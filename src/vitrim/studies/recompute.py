@@ -1,4 +1,4 @@
-"""The statistics of a finished study, once more from its stored per-case table; nothing is trained."""
+"""Recomputes the statistics of a finished study from its stored per-case table, without training."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ KEYS = ["network", "blocks", "seed", "fold"]
 
 
 def recompute(run: Path) -> list[Path]:
-    """Write results.csv and, of a depth sweep, rules.csv of the study in `run` again, from cases.csv and decisions.
+    """Write results.csv of the study in `run` again, from cases.csv; of a depth sweep also rules.csv.
 
-    What follows from the cases is new; the rest of results.csv (parameters, multiply-adds, roles) stays as it is.
-    Returns what was written: nothing where the study has no per-case table. InputError where a table is damaged.
+    Recomputes the columns that depend on the cases; the others (parameters, multiply-adds, roles) stay. Returns the
+    written files: none if the study has no per-case table. Raises InputError if a table is damaged.
     """
     if not (run / "cases.csv").is_file() or not (run / "results.csv").is_file():
         return []
@@ -37,7 +37,7 @@ def recompute(run: Path) -> list[Path]:
     for _, row in results.iterrows():
         own = cases[(cases["network"] == row["network"]) & (cases["blocks"] == row["blocks"])]
         if own.empty:
-            raise InputError(f"{run / 'cases.csv'} says nothing of {row['network']} with {row['blocks']} blocks")
+            raise InputError(f"{run / 'cases.csv'} has no rows for {row['network']} with {row['blocks']} blocks")
         full = None if row["role"] == "full" else _full(cases, results, own)
         rows.append(row.to_dict() | found_columns(own, full, margins, comparisons))
     write_table(run / "results.csv", pd.DataFrame(rows)[results.columns.tolist()])
@@ -45,9 +45,9 @@ def recompute(run: Path) -> list[Path]:
 
 
 def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
-    """Write rules.csv of each network that was trained at enough depths to say which one is needed.
+    """Write rules.csv for the networks with a depth sweep: at least `SWEEP` trained depths.
 
-    From cases.csv and what is kept of each full network's attention; writes nothing for a study that is no sweep.
+    Reads cases.csv and the stored attention of each full network. Returns the written files: none without a sweep.
     """
     cases = read_table(run / "cases.csv")
     judged = []
@@ -67,7 +67,7 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
 
 
 def _full(cases: pd.DataFrame, results: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:
-    """Cases of the full network with the same seeds and folds."""
+    """Return the rows of the full network with the same seeds and folds as `own`."""
     network = own["network"].iloc[0]
     depth = results[(results["network"] == network) & (results["role"] == "full")]["blocks"].iloc[0]
     full = cases[(cases["network"] == network) & (cases["blocks"] == depth)]

@@ -1,4 +1,4 @@
-"""The tables of a study, from the stored per-case tables of its trials alone."""
+"""Makes the tables of a study from the stored results of its trials."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from vitrim.studies.trial import Result, Trial
 
 @dataclass(frozen=True)
 class Row:
-    """One network at one depth, over all seeds and folds: the trained networks, and the full ones of the same."""
+    """One network at one depth: its trials over all seeds and folds, with their full networks."""
 
     results: Sequence[Result]
     full: Sequence[Result]
-    """Of each of `results`, the full network with the same seed and fold."""
+    """For each of `results`, the full network with the same seed and fold."""
     role: str
     init: str
     train_slices: int
 
 
 def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame:
-    """One row a network and depth; the full form of each network first.
+    """Return one row per network and depth; the full form of each network comes first.
 
-    Columns as in the paper's tables 1 to 3 (blocks, training slices, Dice per class, average, change by equation 4,
-    parameters saved by equation 5), then multiply-adds, the paired bootstrap interval of the change, effect size,
-    verdicts (each by itself, and corrected for the number of comparisons in the table), HD95. Dice of a class is the
-    mean over the cases that say something about it; `cases_<class>` is how many those are. Of several seeds, a case
-    counts with its mean over them; of several folds, all held-out cases count alike.
+    Columns are those of the paper's tables 1 to 3 (blocks, training slices, Dice per class, average, change by
+    equation 4, parameters saved by equation 5), then multiply-adds, the paired bootstrap interval of the change, effect
+    size, verdicts (uncorrected, and corrected for the number of comparisons in the table) and HD95. Dice of a class is
+    the mean over the cases with a Dice for it; `cases_<class>` is their number. A case with several seeds counts with
+    its mean over seeds. Held-out cases of all folds count equally.
     """
     table = []
     parameters_full: dict[str, int] = {}
@@ -72,7 +72,7 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
 def found_columns(
     cases: pd.DataFrame, full: pd.DataFrame | None, margins: Sequence[float], comparisons: int
 ) -> dict[str, Any]:
-    """The columns of `results_table` that follow from per-case tables alone: of one network, and of its full form.
+    """Return the columns of `results_table` that depend only on per-case tables: of one network and its full form.
 
     `full` is None for the full form itself.
     """
@@ -95,7 +95,7 @@ def found_columns(
 
 
 def trials_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """One row a trained network: with which seed, on which fold, and what came out of it."""
+    """Return one row per trained network, with its seed, fold and result."""
     table = []
     for each in rows:
         for result, full in zip(each.results, each.full, strict=True):
@@ -116,7 +116,7 @@ def trials_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def gather(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    """Put the trials' own tables together: cases, history, cost, each with network, blocks, seed and fold in front."""
+    """Concatenate the trials' tables cases, history and cost, with columns network, blocks, seed, fold in front."""
     return {
         "cases": concatenated(results),
         "history": pd.concat([_named(result, result.history) for result in results], ignore_index=True),
@@ -125,12 +125,12 @@ def gather(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
 
 
 def concatenated(results: Sequence[Result]) -> pd.DataFrame:
-    """The per-case tables of several trials as one, with columns network, blocks, seed, fold in front."""
+    """Concatenate the per-case tables of several trials, with columns network, blocks, seed, fold in front."""
     return pd.concat([_named(result, result.cases) for result in results], ignore_index=True)
 
 
 def _spread_over_seeds(cases: pd.DataFrame) -> float | None:
-    """Standard deviation of the average Dice over seeds; None for one seed."""
+    """Return the standard deviation of the average Dice over seeds; None for one seed."""
     parts = [part for _, part in cases.groupby("seed")]
     if len(parts) < 2:
         return None
@@ -146,6 +146,6 @@ def _name(trial: Trial) -> dict[str, Any]:
 
 
 def _by_class(cases: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Cases × classes, the classes in the order of their labels; a case's mean over seeds."""
+    """Return a table cases × classes of the mean over seeds; classes have the order of their labels."""
     table = cases.groupby(["case", "class"])[value].mean().unstack()
     return table[list(dict.fromkeys(cases["class"]))].astype(np.float64)

@@ -1,4 +1,4 @@
-"""What a study comes to, from its finished trials: tables, examples, and what the report's explorer shows."""
+"""Writes the results of a study from its finished trials: tables, examples, and data for the report's explorer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitrim.studies.trial import Result
 
 @dataclass(frozen=True)
 class Done:
-    """A finished trial, where it belongs, and the depth that was decided there."""
+    """A finished trial, its run key, and the depth that was decided for this run key."""
 
     run_key: RunKey
     result: Result
@@ -33,14 +33,14 @@ class Done:
 
     @property
     def is_full(self) -> bool:
-        """Whether nothing was cut."""
+        """Whether the network is not truncated."""
         return self.blocks == self.result.trial.network.depth
 
 
 def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
     """Write results.csv, trials.csv, cases.csv, history.csv, cost.csv, examples.npz, explorer.npz of each network.
 
-    Of a depth sweep also rules.csv. Slices are shown of the first seed and fold whose full network is there.
+    For a depth sweep, also writes rules.csv. The slices come from the first seed and fold with a finished full network.
     """
     rows = [row for network in plan.study.networks for row in _rows(plan, done, network)]
     write_table(out / "results.csv", results_table(rows, plan.study.margins))
@@ -59,7 +59,7 @@ def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
 
 
 def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:
-    """A row for each depth of one network, deepest first."""
+    """Return one row for each depth of a network, deepest first."""
     own = [each for each in done if each.run_key.network == network]
     full = {each.run_key: each for each in own if each.is_full}
     rows = []
@@ -79,7 +79,7 @@ def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:
 
 
 def _role(plan: Plan, same: Sequence[Done]) -> str:
-    """Why networks of this depth were trained: decided counts where it was for any seed and fold."""
+    """Return why this depth was trained: full, decided (for any seed and fold), fixed, or decided+fixed."""
     if same[0].is_full:
         return "full"
     decided = any(each.blocks == each.decided for each in same)
@@ -88,7 +88,7 @@ def _role(plan: Plan, same: Sequence[Done]) -> str:
 
 
 def _init(plan: Plan, one: Done) -> str:
-    """What the weights were before training."""
+    """Return the start of the weights before training: scratch, pretrained, file, inherit or distil."""
     if not one.is_full and plan.study.truncated_from != "scratch":
         return plan.study.truncated_from
     wish = plan.study.pretrained
@@ -96,7 +96,7 @@ def _init(plan: Plan, one: Done) -> str:
 
 
 def _write_explorer(folder: Path, group: Sequence[Result], shown: Slices) -> None:
-    """Keep the whole attention of the shown slices, in one network's full and truncated forms, for the report."""
+    """Write explorer.npz: the attention of the shown slices in one network's full and truncated forms."""
     networks = {result.trial.blocks: result.network() for result in group}
     write_explorer(
         folder / "explorer.npz",
@@ -110,7 +110,7 @@ def _write_explorer(folder: Path, group: Sequence[Result], shown: Slices) -> Non
 
 
 def record_study(plan: Plan, results: Sequence[Result], out: Path, seconds: float) -> None:
-    """Write it down; `seconds` are added to those of earlier runs in the same folder."""
+    """Record seeds, splits, versions and cost in study.json; `seconds` are added to those of earlier runs."""
     training = plan.study.training
     trained = sum(float(result.cost["train_seconds"] or 0) for result in results)
     if training.device == "gpu":

@@ -1,4 +1,4 @@
-"""The order of a study: train full networks, measure attention, decide the depth, truncate, train alike, compare."""
+"""Runs a study: train full networks, measure attention, decide depths, train truncated networks, compare."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vitrim.training.loop import check_shares
 
 
 class Pool(Protocol):
-    """Does jobs, in this process or in others."""
+    """Interface of job pools; they run jobs in this process or in others."""
 
     at_once: int
 
@@ -46,18 +46,18 @@ def run_study(
 ) -> Path:
     """Run `study` on the data in the folder `source` (its own phantom if None). Return `out`, which holds the results.
 
-    A folder that holds this same study is continued: finished trainings are kept, one that was killed resumes from its
-    last epoch, one that failed is tried again. Trainings that fail are recorded in `failed/` and left out of the tables
-    (`vitrim.studies.failures.failures(out)` reads the records). With `training.nodes` above 1 this is node 0 of several
-    machines; the others call `vitrim.studies.participant.participate`.
+    If `out` holds this same study, the study continues: finished trainings are kept, a killed training resumes after
+    its last saved epoch, a failed training is tried again. Trainings that fail are recorded in `failed/` and left out
+    of the tables (`vitrim.studies.failures.failures(out)` reads the records). With `training.nodes` above 1, this is
+    node 0 of several machines; the others call `vitrim.studies.participant.participate`.
 
     Args:
-        logger: class name of one of Lightning's loggers, beside the history that is always written.
-        ray: do the trials on a Ray cluster: its address, or "local" for one on this machine.
+        logger: class name of one of Lightning's loggers, in addition to the history, which is always written.
+        ray: run the trials on a Ray cluster: its address, or "local" for one on this machine.
 
     Raises:
-        InputError: for anything that is wrong with the configuration, the data or the folder, or if another process is
-            running this study; a folder made by a call that finds its input wrong is removed.
+        InputError: if the configuration, the data or the folder is wrong, or if another process runs this study. If
+            the input is wrong, a new folder is removed again.
     """
     here = this_machine(study.training, ray)
     if here is not None and here.node > 0:
@@ -73,7 +73,7 @@ def run_study(
 
 
 def this_machine(training: TrainConfig, ray: str | None) -> Rendezvous | None:
-    """Which of the machines that share each training this is; None if there is one. Errors as `rendezvous`."""
+    """Return the rendezvous of this machine if several share each training, else None. Errors as `rendezvous`."""
     if training.nodes == 1:
         return None
     if ray is not None:
@@ -96,7 +96,7 @@ def _run_study(
     if ray is not None:
         from vitrim.studies.ray_cluster import connect, resolved_there
 
-        out, source = out.resolve(), source.resolve() if source else None  # other processes have other folders
+        out, source = out.resolve(), source.resolve() if source else None  # other processes have other working folders
         study = study.model_copy(update={"pretrained": absolute(study.pretrained)})
         connect(ray)
         study = study.model_copy(update={"training": resolved_there(study.training)})
@@ -129,13 +129,13 @@ def _pool(
 
 
 def _run(plan: Plan, out: Path, reporter: Reporter, make: Callable[[Callable[[Job], None]], Pool]) -> list[Done]:
-    """Do all trials, the full networks deciding what else there is to do; those that succeeded, in order."""
+    """Run all trials; each full network decides which truncated ones follow. Return the finished trials, in order."""
     run_keys = {plan.full(run_key).key: run_key for run_key in plan.run_keys}
     truncated: dict[RunKey, list[Job]] = {}
     decided: dict[RunKey, int] = {}
     missing = {
         run_key: len(plan.fixed(run_key.network)) for run_key in plan.run_keys
-    }  # known to come, not yet asked for
+    }  # fixed depths that will follow but are not queued yet
     status = Status(out)
 
     def starting(job: Job) -> None:
@@ -168,7 +168,7 @@ def _run(plan: Plan, out: Path, reporter: Reporter, make: Callable[[Callable[[Jo
                 continue
             missing.pop(run_key)
             if outcome.depth is None:
-                reporter.say(f"  {trial_title(job.trial)}: without it no depth is decided and nothing compared; "
+                reporter.say(f"  {trial_title(job.trial)}: without this network no depth can be decided; "
                              "its truncated networks are left out")  # fmt: skip
                 continue
             reporter.say(f"  {outcome.sentence}")

@@ -1,4 +1,4 @@
-"""What the report shows: a few slices with every network's prediction."""
+"""Stores slices for the report, with the prediction and the attention of every network."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitrim.studies.trial import Result
 
 
 def choose_cases(full: Result) -> list[str]:
-    """Best, median and worst case by the full network's Dice, in this order; fewer where there are not three."""
+    """Return the best, median and worst case by the full network's Dice, in this order; fewer if there are fewer."""
     order = full.cases.groupby("case")["dice"].mean().sort_values(ascending=False, kind="stable").index.tolist()
     places = dict.fromkeys([0, len(order) // 2, len(order) - 1])
     return [str(order[place]) for place in places]
@@ -28,7 +28,7 @@ def choose_cases(full: Result) -> list[str]:
 
 @dataclass(frozen=True)
 class Slices:
-    """A few slices on the networks' grid: images (n, C, H, W), reference (n, H, W), and where they come from."""
+    """Slices on the networks' grid: images (n, C, H, W), reference (n, H, W), their cases and slice numbers."""
 
     cases: list[str]
     numbers: list[int]
@@ -37,7 +37,7 @@ class Slices:
 
 
 def choose_slices(full: Result, data: PreparedData) -> Slices:
-    """The fullest slice of the best, the median and the worst case."""
+    """Return the fullest slice (most classes, then most labelled pixels) of the best, the median and the worst case."""
     cases = choose_cases(full)
     numbers, images, references = [], [], []
     for case in cases:
@@ -50,7 +50,7 @@ def choose_slices(full: Result, data: PreparedData) -> Slices:
 
 
 def write_examples(path: Path, slices: Slices, results: Sequence[Result]) -> None:
-    """Write `examples.npz`: the slices and what every network makes of them.
+    """Write `examples.npz`: the slices and the prediction of every network.
 
     Arrays: case (n,), slice (n,), image (n, H, W), reference (n, H, W), and prediction_<network>_<blocks> (n, H, W).
     """
@@ -77,24 +77,25 @@ def write_explorer(
     reference: np.ndarray | None = None,
     segment: bool = True,
 ) -> None:
-    """Write `explorer.npz`: run every network over the slices and keep where each patch looks.
+    """Run every network on the slices and write `explorer.npz`: where each patch attends to.
 
-    Arrays: case (n,), slice (n,), grid (2,), image (n, H, W), reference (n, H, W) where given, and for each network of
-    k blocks mean_<k> (n, k, N, N), the head-averaged attention, heads_<k>_<block> (heads, N, N), that of every head for
-    the first slice alone (it is twelve times as large), and prediction_<k> (n, H, W). Attention is float16.
+    Arrays: case (n,), slice (n,), grid (2,), image (n, H, W) and, if given, reference (n, H, W). For each network of k
+    blocks: mean_<k> (n, k, N, N), the attention averaged over heads; heads_<k>_<block> (heads, N, N), the attention of
+    every head, only for the first slice because it needs twelve times the space; and prediction_<k> (n, H, W).
+    Attention is float16.
 
     Args:
-        path: the file; written whole or not at all.
-        networks: by their number of blocks; one without blocks leaves a prediction alone.
-        images: (n, C, H, W), as the networks take them.
+        path: the file; it is written completely or not at all.
+        networks: networks by their number of blocks; a network without blocks gets only a prediction.
+        images: input of the networks (n, C, H, W).
         grid: rows and columns of patches.
         cases: case of each slice.
-        slices: its number in the case.
+        slices: number of each slice in its case.
         reference: label maps (n, H, W) on the same pixels.
-        segment: whether the networks give logits (B, K, H, W); without, there are no predictions.
+        segment: whether the networks return logits (B, K, H, W); if not, there are no predictions.
 
     Raises:
-        InputError: if attention cannot be captured, or the networks cannot take the images.
+        InputError: if attention cannot be captured, or if the networks do not accept the images.
     """
     images = np.asarray(images, dtype=np.float32)
     arrays: dict[str, np.ndarray] = {

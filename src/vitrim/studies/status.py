@@ -1,4 +1,4 @@
-"""Where a running study is, for whoever looks from outside: small files that are kept up to date by rename."""
+"""The state of a running study, for other processes: small files, each replaced by rename."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ State = Literal["waiting", "running", "finished", "failed"]
 
 @dataclass
 class Status:
-    """The trials that are known so far, and what has become of them; kept in the study's folder."""
+    """The trials that are known so far, with their states; stored in the study's folder."""
 
     folder: Path
     trials: dict[str, tuple[str, State]] = field(default_factory=dict)
-    """Title and state by key, in the order of the study."""
+    """Title and state by trial key, in the order of the study."""
     seconds: list[float] = field(default_factory=list)
-    """What each trial of this process took."""
+    """Duration of each trial that this run trained."""
     at_once: int = 1
-    """Trials that run at the same time, at most."""
+    """Largest number of trials that run at the same time."""
 
     def set(self, key: str, title: str, state: State, seconds: float | None = None) -> None:
-        """Note what has become of a trial; `seconds` if it was trained now."""
+        """Set the state of a trial and write the file; `seconds` if this run trained it."""
         self.trials[key] = (title, state)
         if seconds is not None:
             self.seconds.append(seconds)
         self.write()
 
     def count(self, *states: State) -> int:
-        """Trials in one of these states."""
+        """Return the number of trials in one of these states."""
         return sum(state in states for _, state in self.trials.values())
 
     def left(self, more: int = 0) -> float | None:
-        """Seconds that the trials not finished, and `more`, will take by what others took; None if none has."""
+        """Estimate the seconds for all open trials and `more`, from finished ones; None if this run finished none."""
         if not self.seconds:
             return None
         return sum(self.seconds) / len(self.seconds) * (self.count("waiting", "running") + more) / self.at_once
 
     def write(self) -> None:
-        """Write the file."""
+        """Write status.json."""
         content = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -65,17 +65,17 @@ class Status:
 
 @dataclass
 class Heartbeat:
-    """Keeps the file of one training up to date; may be called in any process of any machine."""
+    """Heartbeat of one training: updates its progress.json. Any process on any machine may call it."""
 
     folder: Path
     title: str
     doing: str = "train"
     last: float = 0.0
     begin: tuple[float, int] | None = None
-    """When the first step of this process was done, and which that was."""
+    """Time and number of the first step of this process."""
 
     def __call__(self, moment: TrainingProgress | None = None) -> None:
-        """Say where the training is."""
+        """Write the progress, at most once per `SECONDS_BETWEEN` and always after the last step."""
         now = time.time()
         if moment is not None and now - self.last < SECONDS_BETWEEN and moment.step < moment.steps:
             return
@@ -94,18 +94,18 @@ class Heartbeat:
 
 
 def read_status(folder: Path) -> dict[str, Any]:
-    """What the running process wrote last; empty where nothing was written."""
+    """Return the content of status.json; empty if it is missing or unreadable."""
     return _read(folder / FILE)
 
 
 def heartbeats(folder: Path) -> dict[str, dict[str, Any]]:
-    """Where the trainings are that are not finished, by trial."""
+    """Return the last heartbeat of each unfinished training, by trial key."""
     found = {path.parent.name: _read(path) for path in sorted(folder.glob(f"unfinished/*/{PROGRESS}"))}
     return {key: beat for key, beat in found.items() if beat}
 
 
 def where(beat: dict[str, Any]) -> str:
-    """One training in a line."""
+    """Describe a heartbeat in one line."""
     line = f"{beat['doing']} {beat['title']}"
     if "epoch" in beat:
         line += (
@@ -116,7 +116,7 @@ def where(beat: dict[str, Any]) -> str:
 
 
 def describe(folder: Path, running: bool) -> list[str]:
-    """The study in `folder` in a few lines: what runs, where it is, what is left."""
+    """Describe the study in `folder` in a few lines: running trainings, finished and failed trials, time left."""
     status = read_status(folder)
     trials = status.get("trials", [])
     states = Counter(trial["state"] for trial in trials)
@@ -136,7 +136,7 @@ def describe(folder: Path, running: bool) -> list[str]:
 
 
 def _seconds_left(status: dict[str, Any], waiting: int, unfinished: list[dict[str, Any]]) -> float | None:
-    """Of what runs, what its steps will take; of what waits, what the finished trials took, or else those that run."""
+    """Estimate the seconds left: running trials by their steps, waiting ones by finished (else by running) trials."""
     now = time.time()
     running = [
         max(0.0, beat["seconds_left"] - (now - beat["updated"])) for beat in unfinished if "seconds_left" in beat
@@ -149,7 +149,7 @@ def _seconds_left(status: dict[str, Any], waiting: int, unfinished: list[dict[st
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Format seconds as s, min or h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""The data of a study: found, split by case, checked voxel by voxel, and cut into slices."""
+"""The data of a study: finds the cases, splits them, checks every voxel, and prepares the slices."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ from vitrim.training.loop import check_batch
 
 @dataclass(frozen=True)
 class StudyData:
-    """The data of a study, checked and ready to be trained on; a split for each fold that is trained."""
+    """The checked and prepared data of a study, with a split for each fold that is trained."""
 
     data: PreparedData
     splits: dict[int, Split]
 
     def save_split(self, path: Path) -> None:
-        """Write the split, or the list of folds, as a file that `data.split_file` can name."""
+        """Write the split, or the list of folds, as a file for `data.split_file`."""
         splits = list(self.splits.values())
         if len(splits) == 1:
             splits[0].save(path)
@@ -45,7 +45,7 @@ class StudyData:
 def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> StudyData:
     """Read the cases in `source` (the study's own phantom if None) and prepare their slices in `out`.
 
-    InputError where there are no data, where anything in them is wrong, or where they do not fill a batch.
+    Raises InputError if there are no data, if the data have an error, or if they do not fill a batch.
     """
     if source is None:
         if study.data.phantom is None:
@@ -76,12 +76,12 @@ def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: 
         check_batch(study.training, train_slices(cache, split, study))
     reporter.say(f"{counted(splits)}, {_classes(cases)}")
     if 0 < len(first.tuning) < MINIMUM_CASES:
-        reporter.say(f"  note: `vitrim compress` chooses by accuracy on {MINIMUM_CASES} tuning cases or more")
+        reporter.say(f"  note: `vitrim compress` needs {MINIMUM_CASES} tuning cases or more to choose by accuracy")
     return StudyData(PreparedData(study.data, cases, cache, Preprocessing.from_config(study.data)), splits)
 
 
 def train_slices(cache: SliceCache, split: Split, study: StudyConfig) -> int:
-    """Slices that take part in training."""
+    """Return the number of training slices."""
     return len(SliceDataset(cache, split.train, empty_slices=study.data.empty_slices))
 
 
@@ -92,17 +92,17 @@ def _classes(cases: CaseSet) -> str:
 
 @contextmanager
 def open_study(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> Iterator[StudyData]:
-    """Hold the folder `out` for `study`, whose device and precision are resolved, and prepare its data there.
+    """Hold the lock of the folder `out` for `study` (with resolved device and precision) and prepare its data there.
 
-    InputError if the folder holds something else or another process has it, or for what is wrong with the data; then a
-    folder that this made is removed.
+    Raises InputError if the folder holds something else, if another process holds its lock, or if the data are wrong;
+    with wrong data, a new folder is removed again.
     """
     check_claim(out, study)
     with locked(out):
-        check_claim(out, study)  # another process may have been there meanwhile
+        check_claim(out, study)  # another process may have written there in the meantime
         sweep(out)
         begin(out, study)
-        Status(out).write()  # who asks is told which process this is
+        Status(out).write()  # a second process can then name this one
         with _removed_on_bad_input(out):
             prepared = prepare_study(study, source, out, reporter)
             claim(out, study, prepared.data.cache.fingerprint)
@@ -111,7 +111,7 @@ def open_study(study: StudyConfig, source: Path | None, out: Path, reporter: Rep
 
 @contextmanager
 def _removed_on_bad_input(out: Path) -> Iterator[None]:
-    """Leave nothing half-written behind when the input turns out to be unusable."""
+    """After an InputError, remove `out` if the study never had usable data."""
     try:
         yield
     except InputError:

@@ -1,4 +1,4 @@
-"""One trained and evaluated network: a pure function of its configuration, kept under that configuration's hash."""
+"""A trial: one trained and evaluated network. Its configuration decides the outcome; its hash names the folder."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from vitrim.training.loop import Training, history_table, total_steps, train_net
 
 
 class Trial(Strict):
-    """Everything that decides the outcome of one training."""
+    """The configuration of one training: everything that decides its outcome."""
 
     network: NetworkConfig
     """The full network; it is truncated to `blocks` before the training starts."""
@@ -44,27 +44,27 @@ class Trial(Strict):
     training: TrainConfig
     seed: int
     fold: int = 0
-    """What the split is called; the split itself decides."""
+    """Number of the split. Only the split itself decides the outcome."""
     data: str
     """Fingerprint of the prepared data of the split's cases."""
     split: Split
     empty_slices: bool
     weights: str = "random"
-    """What the full network starts from, by content: `vitrim.studies.plan.origin_by_content`."""
+    """Initial weights of the full network, by content (`vitrim.studies.plan.origin_by_content`)."""
     start: TruncatedStart = "scratch"
-    """`scratch`: the full network's initial weights; otherwise its trained ones, those of the trial `teacher`."""
+    """`scratch`: the full network's initial weights; otherwise its trained weights, from the trial `teacher`."""
     teacher: str | None = None
     version: str = __version__
 
     @cached_property
     def key(self) -> str:
-        """Name of the trial's folder; changes with all that decides the outcome, and with nothing else."""
-        one = {"nodes"} if self.training.nodes == 1 else set()  # the name as it was when there was one machine only
+        """Name of the trial's folder. It changes with everything that decides the outcome, and with nothing else."""
+        one = {"nodes"} if self.training.nodes == 1 else set()  # keeps the keys of versions that had no `nodes`
         without: dict[str, Any] = {
             "fold": True,
             "network": {"pretrained"},
             "training": {"workers", *one},
-            "split": {"tuning"},  # what it keeps out of `train` decides
+            "split": {"tuning"},  # tuning cases count only by their absence from `train`
         }
         if self.start == "scratch":
             without |= {"start": True, "teacher": True}
@@ -73,40 +73,40 @@ class Trial(Strict):
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished trial left in its folder."""
+    """The result of a finished trial, in its folder."""
 
     trial: Trial
     folder: Path
 
     def network(self) -> Network:
-        """The trained network, in eval mode on the CPU."""
+        """Load the trained network, in eval mode on the CPU."""
         return load_model(self.folder)
 
     @cached_property
     def cases(self) -> pd.DataFrame:
-        """Columns case, class, dice, hd95, reference_voxels, predicted_voxels."""
+        """Per-case table: case, class, dice, hd95, reference_voxels, predicted_voxels."""
         return read_table(self.folder / "cases.csv")
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """Columns step, loss."""
+        """Loss table: step, loss."""
         return read_table(self.folder / "history.csv")
 
     @cached_property
     def cost(self) -> dict[str, float | str | None]:
-        """train_seconds, milliseconds_per_slice, peak_memory_mib, device."""
+        """Cost: train_seconds, milliseconds_per_slice, peak_memory_mib, device."""
         return json.loads((self.folder / "cost.json").read_text(encoding="utf-8"))
 
 
 def initial_network(trial: Trial) -> Network:
-    """Build the trial's network as it is before training: the full network's initial weights, truncated."""
+    """Build the trial's untrained network: the full network with its initial weights, truncated."""
     torch.manual_seed(trial.seed)
     full = build(trial.network)
     return full if trial.blocks == full.depth else full.truncated(trial.blocks)
 
 
 def finished(trial: Trial, out: Path) -> Result | None:
-    """What the trial left in the study's folder `out`, if it is finished."""
+    """Return the trial's result in the study's folder `out`; None if the trial is not finished."""
     folder = out / "trials" / trial.key
     return Result(trial, folder) if folder.is_dir() else None
 
@@ -119,13 +119,13 @@ def run_trial(
     logger: str | None = None,
     coordinator: Coordinator | None = None,
 ) -> Result:
-    """Train and evaluate, or return what is there; the trial's folder appears whole, once everything is written.
+    """Train and evaluate, or return the stored result. The trial's folder appears once it is complete.
 
-    Until then `unfinished/` holds the state from which a training that was killed goes on. With a
-    `coordinator`, several machines share the training.
+    Until then, `unfinished/` holds the state from which a killed training resumes. With a `coordinator`, several
+    machines share the training.
     """
     if (result := finished(trial, out)) is not None:
-        reporter.say(f"  {trial_title(trial)}: finished before, kept")
+        reporter.say(f"  {trial_title(trial)}: already finished, kept")
         return result
     state = state_file(trial, out)
     heartbeat = Heartbeat(state.parent, trial_title(trial))
@@ -163,12 +163,12 @@ def run_trial(
 
 
 def state_file(trial: Trial, out: Path) -> Path:
-    """Where the state of a training is kept until the trial is finished."""
+    """Return the file that holds the state of a training until the trial is finished."""
     return out / "unfinished" / trial.key / "state.ckpt"
 
 
 def train_trial(trial: Trial, slices: SliceDataset, out: Path, **options: Any) -> tuple[Network, Training]:
-    """The trial's network, trained from what it starts from; `options` go to `train_network`."""
+    """Train the trial's network from its start weights (`Trial.start`); `options` go to `train_network`."""
     options["state"] = state_file(trial, out)
     if trial.teacher is None:
         network = initial_network(trial)
@@ -180,11 +180,11 @@ def train_trial(trial: Trial, slices: SliceDataset, out: Path, **options: Any) -
 
 
 def announcement(trial: Trial, cache: SliceCache) -> dict[str, Any]:
-    """What the other machines have to know to join a training; `vitrim.studies.participant` reads it."""
+    """Return what other machines need to join a training; `vitrim.studies.participant` reads it."""
     return {"trial": trial.model_dump(mode="json"), "cache": cache.names(trial.split.train)}
 
 
 def trial_title(trial: Trial) -> str:
-    """How a trial is called in front of people."""
+    """Return the name of a trial for messages."""
     name = f"{trial.network.name}, {trial.blocks} block{'s' if trial.blocks != 1 else ''}"
     return name + (f", seed {trial.seed}" if trial.seed else "") + (f", fold {trial.fold}" if trial.fold else "")

@@ -154,7 +154,7 @@ class Attention {
     return this.kept.rolled;
   }
 
-  /* The measures of design section 2 for one patch's row. */
+  /* The attention measures of one patch's row (docs/definitions.md). */
   measure(row, patch) {
     const n = this.patches;
     const w = this.grid[1];
