@@ -1,4 +1,4 @@
-"""Showing that long work moves: a bar on a terminal, a line now and then anywhere else."""
+"""Show the progress of long work: a bar on a terminal, otherwise a line at most every 10 seconds."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 SECONDS_BETWEEN_LINES = 10.0
+"""Shortest time in seconds between two progress lines where there is no terminal."""
 
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a training is: steps done of how many, the epoch that the last one belongs to, and its loss."""
+    """Progress of a training: number of steps done, number of all steps, and epoch and loss of the last step."""
 
     step: int
     steps: int
@@ -24,16 +25,16 @@ class TrainingProgress:
     loss: float
 
     def sentence(self) -> str:
-        """Epoch and loss, in a few words."""
+        """Return epoch and loss as text for the user."""
         return f"epoch {self.epoch} of {self.epochs}  loss {self.loss:.3f}"
 
 
 Watch = Callable[[TrainingProgress], None]
-"""Is told where a training is."""
+"""A function that gets the progress of a training."""
 
 
 class Stage:
-    """One piece of work with a known number of steps."""
+    """A task with a known number of steps, and its progress display."""
 
     def __init__(self, say: Console, title: str, total: int, bar: Progress | None) -> None:
         self._say, self._title, self._total, self._bar = say, title, total, bar
@@ -42,7 +43,7 @@ class Stage:
         self._last = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """Count `steps` as done; `note` (a loss, a case) stands behind the title."""
+        """Count `steps` more steps as done and update the display. `note`, for example a case id, follows the title."""
         self._done += steps
         title = f"{self._title}  {note}" if note else self._title
         if self._bar is not None and self._task is not None:
@@ -53,12 +54,12 @@ class Stage:
 
 
 def silent(total: int) -> Stage:
-    """A stage that shows nothing."""
+    """Return a stage that shows nothing."""
     return Stage(Console(quiet=True), "", total, None)
 
 
 class Reporter:
-    """Where a study says what it is doing."""
+    """Prints messages and progress on a console."""
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(soft_wrap=True)
@@ -69,7 +70,7 @@ class Reporter:
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:
-        """Show the progress of one piece of work, and what it took once it is over."""
+        """Show the progress of a task of `total` steps. When it is complete, print its duration in seconds."""
         begin = time.monotonic()
         if self.console.is_terminal:
             columns = (

@@ -1,4 +1,4 @@
-"""Small data sets, written in view of the tests that read them."""
+"""Small data sets for the tests of `vitrim.data`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray | None = None) -> Pat
 
 @pytest.fixture
 def write() -> Callable[..., Path]:
-    """Write an array as NIfTI, its folders too."""
+    """A function that writes an array as NIfTI and creates its folders."""
     return save
 
 

@@ -1,4 +1,4 @@
-"""The cache of prepared slices."""
+"""The cache of preprocessed slices."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _build_again_and_again(data: Path, folder: Path, seconds: float) -> None:
 
 
 def test_two_processes_may_build_at_once_even_if_one_deletes(decathlon: Path, tmp_path: Path) -> None:
-    """The other process deletes entries while this one builds; in the end every entry is whole."""
+    """The other process deletes entries while this one builds; at the end every entry is complete."""
     folder = tmp_path / "cache"
     process = multiprocessing.get_context("spawn").Process(target=_build_again_and_again, args=(decathlon, folder, 2.0))
     process.start()
@@ -173,7 +173,7 @@ def test_a_study_reads_every_volume_once(decathlon: Path, tmp_path: Path, monkey
         np.testing.assert_array_equal(cache.case(id).reference, volume.label)
         assert cache.case(id).spacing == volume.spacing
     again, _ = prepare_cases(cases, config, cases.ids, cases.ids[:2], tmp_path / "cache")
-    assert sorted(read) == sorted([*cases.ids, cases.ids[2]])  # only the case that is not kept
+    assert sorted(read) == sorted([*cases.ids, cases.ids[2]])  # only the case that is not kept is read again
     assert again == findings
 
 

@@ -115,7 +115,7 @@ def test_without_dataset_json_the_configuration_names_the_classes(decathlon: Pat
 
 
 def test_classes_that_contradict_the_data_set_are_refused(decathlon: Path) -> None:
-    with pytest.raises(InputError, match=r"names the classes left, right, the configuration right, left"):
+    with pytest.raises(InputError, match=r"names the classes left, right, but the configuration names right, left"):
         read_cases(DataConfig(classes=["right", "left"]), decathlon)
 
 

@@ -1,4 +1,4 @@
-"""IBSR 18, EMIDEC and Synapse, in the forms in which people have them."""
+"""IBSR 18, EMIDEC and Synapse, in the forms in which they are distributed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_ibsr_prefers_the_stripped_brain(tmp_path: Path, write: Write) -> None:
 
 
 def test_ibsr_cases_without_labels_take_no_part_in_the_split(tmp_path: Path, write: Write) -> None:
-    """The courses' release has 18 cases, of which 3 have no labels: the paper's 15 are left."""
+    """The course release has 18 cases; 3 of them have no label. The other 15 are the cases of the paper."""
     ibsr(tmp_path / "Training_Set", write, ".nii.gz", "_seg.nii.gz", cases=15)
     for number in (16, 17, 18):
         name = f"IBSR_{number}"
@@ -137,7 +137,7 @@ def test_the_challenges_nested_regions_are_an_option(tmp_path: Path, write: Writ
 
 
 def release(folder: Path, lists: bool = True) -> Path:
-    """Two training cases of three slices, one test case of four, in the TransUNet release's form."""
+    """Write two training cases of 3 slices and one test case of 4, in the form of the TransUNet release."""
     label = np.zeros((6, 5), np.float32)
     label[1, 2] = 8
     image = np.linspace(0, 1, 30, dtype=np.float32).reshape(6, 5)
@@ -196,7 +196,7 @@ def test_raw_synapse_keeps_eight_of_thirteen_organs(tmp_path: Path, write: Write
 
 
 def test_the_real_ct_has_its_organs_on_their_sides(shared: Path) -> None:
-    """Where the release's label order and our display are right, the liver is on the left of the picture."""
+    """If the label order and the display are right, the liver is on the left of the image."""
     case_set = read_cases(DataConfig(), shared / "data" / "totalseg_example_ct")
     assert tuple(case_set.classes.values())[1:] == ORGANS
     prepared = Preprocessing.from_config(DataConfig(clip=(-125, 275))).apply(load_volume(case_set.cases[0], case_set))
@@ -276,7 +276,7 @@ def test_an_h5_that_promises_a_trillion_voxels_is_refused(tmp_path: Path) -> Non
     with h5py.File(folder / "test_vol_h5" / "case0001.npy.h5", "w") as file:
         for key in ("image", "label"):
             file.create_dataset(key, (10_000, 10_000, 10_000), "f4", chunks=True)
-    refused(SYNAPSE, folder, r"promises 1e\+12 voxels")
+    refused(SYNAPSE, folder, r"declares 1e\+12 voxels")
 
 
 @pytest.mark.parametrize("name", ["train_npz/case0005_slice000.npz", "test_vol_h5/case0001.npy.h5"])

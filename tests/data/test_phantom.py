@@ -1,4 +1,4 @@
-"""Phantoms, read back through the readers that real data go through."""
+"""Phantoms, read with the readers for real data."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SMALL = {"brain": (48, 24, 48), "cardiac": (64, 64, 4), "abdomen": (64, 64, 6), 
 
 
 def make(folder: Path, kind: str = "abdomen", layout: str = "decathlon", **changes: Any) -> Path:
-    """Write a small phantom, three cases unless told otherwise."""
+    """Write a small phantom, by default with three cases."""
     return write_phantom(PhantomConfig(**{"kind": kind, "cases": 3, "shape": SMALL[kind], **changes}), folder, layout)
 
 
 def volumes(folder: Path, layout: str = "decathlon") -> list[Volume]:
-    """What the layout's reader finds in it."""
+    """Read all volumes in a folder with the layout's reader."""
     case_set = read_cases(DataConfig(layout=layout), folder)  # type: ignore[arg-type]
     return [load_volume(case, case_set) for case in case_set.cases]
 
@@ -147,7 +147,7 @@ def test_no_reflow_lies_inside_the_infarct_and_the_infarct_in_the_wall(tmp_path:
 
 
 def test_the_cortex_is_folded(tmp_path: Path) -> None:
-    """Gray matter has far more surface than the smooth ribbon that would cover a brain of that size."""
+    """The edge of the white matter is more than twice as long as that of a disc with the area of the brain."""
     volume = volumes(make(tmp_path / "set", "brain", shape=(96, 80, 96), cases=2))[0]
     white = labels(volume)[:, 40] == 3
     edge = white ^ ndimage.binary_erosion(white)

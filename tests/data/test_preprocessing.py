@@ -1,4 +1,4 @@
-"""Preprocessing, and the way back."""
+"""Preprocessing and its inverse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from vitrim.metrics.segmentation import case_metrics
 
 
 def volume(shape: tuple[int, int, int], orientation: str = "RAS", channels: int = 1, seed: int = 0) -> Volume:
-    """A random volume whose array axes run as `orientation` says, with voxels of 1×2×3 mm."""
+    """A random volume with array axes in `orientation` and voxels of 1×2×3 mm."""
     rng = np.random.default_rng(seed)
     affine = nib.orientations.inv_ornt_aff(
         nib.orientations.ornt_transform(
@@ -87,7 +87,7 @@ def test_a_range_of_intensities_becomes_zero_to_one() -> None:
     ("axis", "down", "across"), [("axial", "P", "L"), ("coronal", "I", "L"), ("sagittal", "I", "P")]
 )
 def test_slices_are_shown_as_a_radiologist_sees_them(orientation: str, axis: str, down: str, across: str) -> None:
-    """A mark at the patient's very left, back and bottom ends up where that side belongs, however the array runs."""
+    """A voxel at the patient's far left, back and bottom appears at that side of the slice in every orientation."""
     lying = volume((16, 16, 16), orientation)
     lying.image[:] = 0
     corner = [15 if direction in "LPI" else 0 for direction in nib.aff2axcodes(lying.affine)]
@@ -146,7 +146,7 @@ def test_a_slice_smaller_than_the_crop_is_padded_with_the_darkest_value() -> Non
 def test_labels_come_back_to_the_bit_where_nothing_is_shrunk(
     shape: tuple[int, int, int], orientation: str, axis: str | int, seed: int
 ) -> None:
-    """Enlarging by nearest neighbour, padding and turning lose nothing, and the record survives JSON."""
+    """Nearest-neighbour enlargement, padding and reordered axes lose nothing; the record can be stored as JSON."""
     before = volume(shape, orientation, seed=seed)
     preparation = Preprocessing.from_config(DataConfig(image_size=64, axis=axis, crop=(48, 48)))
     prepared = preparation.apply(before)
@@ -193,7 +193,7 @@ def test_real_labels_survive_the_networks_224(shared: Path, name: str, case: str
 
 
 def test_a_thin_ring_on_a_grid_finer_than_the_networks_loses_a_little(shared: Path) -> None:
-    """Shrinking 256 to 224 drops every eighth row: what cannot be kept of a real myocardium is 3 % of Dice."""
+    """Scaling 256 to 224 drops every eighth row, which costs a real myocardium 3 % of Dice."""
     config = DataConfig()
     case_set = read_cases(config, shared / "data" / "sunnybrook_lv_myo")
     for case in case_set.cases:

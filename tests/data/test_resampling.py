@@ -1,4 +1,4 @@
-"""Scaling as the public TransUNet code does it: what comes out is what `scipy.ndimage.zoom` makes of each slice."""
+"""Scaling as in the public TransUNet code: the result equals `scipy.ndimage.zoom` of each slice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ZOOM = DataConfig(image_size=(224, 48), axis=0, normalize="none", scaling="zoom"
 
 
 def stack(rows: int, columns: int, seed: int = 0, spacing: tuple[float, float, float] | None = None) -> Volume:
-    """Two slices, cut along the first axis, of two channels with noise and edges, and labels."""
+    """Two slices along the first axis, with two channels (noise and edges) and labels."""
     rng = np.random.default_rng(seed)
     shape = (2, rows, columns)
     label = rng.integers(0, 9, shape).astype(np.uint8)
@@ -44,7 +44,7 @@ def test_slices_are_those_of_scipys_zoom(rows: int, columns: int, seed: int) -> 
         np.testing.assert_array_equal(prepared.labels[n], ndimage.zoom(before.label[n], factors, order=0))
         for channel in range(2):
             expected = ndimage.zoom(before.image[channel, n], factors, order=3)
-            np.testing.assert_allclose(prepared.images[n, channel], expected, atol=1e-5)  # the range is 1
+            np.testing.assert_allclose(prepared.images[n, channel], expected, atol=1e-5)  # intensities go from 0 to 1
 
 
 @settings(max_examples=80, deadline=None)
@@ -60,7 +60,7 @@ def test_label_maps_come_back_as_scipys_zoom_brings_them_back(rows: int, columns
 
 
 def test_scipy_leaves_out_the_last_row_for_some_sizes_and_so_do_we() -> None:
-    """Its place, computed in floating point, is beyond the end; so it is with the release's own 512 to 224."""
+    """scipy computes its position in floating point, beyond the end. The release's 512 to 224 is such a case."""
     full = stack(512, 512)
     full.image[:] = 1
     images = Preprocessing.from_config(ZOOM).apply(full).images
@@ -89,7 +89,7 @@ def test_a_pixel_is_a_step_between_corners() -> None:
 
 
 def test_what_was_stored_before_there_was_a_choice_is_linear_and_keeps_its_names(tmp_path: Path) -> None:
-    """A preparation.json of then is read, and the cache entry of a case of then is found again."""
+    """A preparation.json without `scaling` can be read, and existing cache entries keep their names."""
     stored = DataConfig(image_size=32).model_dump(mode="json")
     del stored["scaling"]
     data = Recipe.parse({"data": stored, "classes": {"0": "background"}}, "preparation.json").data

@@ -1,4 +1,4 @@
-"""Training and held-out cases."""
+"""Splits into training, validation and tuning cases."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitrim.errors import InputError
 
 
 def cases(count: int, visits: int = 1, unlabelled: int = 0) -> CaseSet:
-    """`count` patients with `visits` cases each."""
+    """`count` patients with `visits` cases each; the first `unlabelled` cases have no label."""
     found = []
     for n in range(count * visits):
         label = Path(f"{n}.nii") if n >= unlabelled else None
@@ -139,7 +139,7 @@ def test_nnunets_list_of_folds_is_a_split_file(tmp_path: Path) -> None:
 def test_tuning_cases_are_taken_by_patient_from_those_that_are_not_held_out(
     patients: int, visits: int, tuning: int | float, folds: int | None, given_split: bool, seed: int
 ) -> None:
-    """However the others are divided, the held-out cases stay the same, and every case is on one side."""
+    """With tuning, the validation cases stay the same, and every case is in exactly one part."""
     case_set = cases(patients, visits=visits)
     if given_split and folds is None:
         marked = (replace(case, split="validation" if n < visits else "train") for n, case in enumerate(case_set.cases))

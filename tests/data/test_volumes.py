@@ -1,4 +1,4 @@
-"""What is refused when the voxels of a case are read."""
+"""Errors when the voxels of a case are read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def first(folder: Path) -> Volume:
 
 
 def refused(folder: Path, message: str) -> None:
-    """The first case is refused in one line."""
+    """Check that the first case raises InputError with a message of one line."""
     with pytest.raises(InputError, match=message) as caught:
         first(folder)
     assert "\n" not in str(caught.value)
@@ -62,7 +62,7 @@ def test_a_label_value_that_is_not_named_is_refused(decathlon: Path, write: Writ
     label = np.zeros((12, 10, 6), np.float32)
     label[3, 3, 3] = value
     write(decathlon / "labelsTr" / "case_0.nii.gz", label, AFFINE)
-    refused(decathlon, rf"label value {value:g} in .*case_0.* known are 0 background, 1 left, 2 right")
+    refused(decathlon, rf"label value {value:g} in .*case_0.* known values are 0 background, 1 left, 2 right")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -110,7 +110,7 @@ def test_a_header_that_promises_a_trillion_voxels_is_refused_before_memory_is_as
     content = bytearray(gzip.decompress(path.read_bytes()))
     content[40:56] = struct.pack("<8h", 3, 10000, 10000, 10000, 1, 1, 1, 1)
     path.write_bytes(gzip.compress(bytes(content)))
-    refused(decathlon, r"promises 1e\+12 voxels")
+    refused(decathlon, r"declares 1e\+12 voxels")
 
 
 def test_a_symlink_that_points_at_itself_is_no_image(decathlon: Path) -> None:

@@ -1,4 +1,4 @@
-"""Peak memory counts what lives at the same time, no more."""
+"""Peak memory counts only tensors that are in memory at the same time."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ MIB = 2**20
 
 
 class Chain(nn.Module):
-    """A chain of pointwise steps: only two of its tensors ever live together."""
+    """A chain of pointwise operations: only two of its tensors are in memory at the same time."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()

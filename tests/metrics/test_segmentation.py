@@ -1,4 +1,4 @@
-"""Dice and HD95 per case."""
+"""Dice, HD95 and surface Dice per case."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_distance_is_in_mm() -> None:
 def test_surface_dice_is_the_share_of_both_surfaces_within_two_millimetres() -> None:
     reference, prediction = np.zeros((2, 12, 12, 12), np.uint8)
     reference[5, 5, 5:7] = prediction[5, 5, 5] = prediction[5, 5, 9] = 1
-    # along the last axis: reference at 5 and 6, prediction at 5 and 9; distances 0 and 1, and 0 and 3
+    # positions along the last axis: reference 5 and 6, prediction 5 and 9; distances 0 and 1, and 0 and 3
     assert row(prediction, reference, (1.0, 1.0, 1.0))["surface_dice"] == 3 / 4
     assert row(prediction, reference, (1.0, 1.0, 0.5))["surface_dice"] == 1
     assert row(prediction, reference, (1.0, 1.0, 3.0))["surface_dice"] == 2 / 4
@@ -130,7 +130,7 @@ def test_random_masks_agree_with_medpy(seed: int, share: float) -> None:
     ("name", "case"), [("msd_hippocampus", "hippocampus_003"), ("totalseg_example_ct", "totalseg_example")]
 )
 def test_real_masks_agree_with_medpy(shared: Path, name: str, case: str) -> None:
-    """Each reference against itself moved by two voxels, worn down and with a speck far away."""
+    """Compares each reference with a copy that is shifted by 2 voxels and eroded, plus one voxel far away."""
     binary = pytest.importorskip("medpy.metric.binary")
     case_set = read_cases(DataConfig(), shared / "data" / name)
     real = load_volume(case_set.case(case), case_set)

@@ -8,7 +8,7 @@ from vitrim.metrics.statistics import Change, average_dice, average_interval, ch
 
 
 def cases(values, classes=("liver", "spleen")):
-    """A per-case table from rows of Dice, one row a case."""
+    """Return a per-case table from rows of Dice, one row per case."""
     return pd.DataFrame(
         [
             {"case": f"case{i:02d}", "class": name, "dice": value}
@@ -40,7 +40,7 @@ def test_the_change_is_relative_to_the_full_network():
 
 
 def test_the_interval_is_paired():
-    """Cases differ much more among themselves than the two networks do on each: the interval stays narrow."""
+    """Dice differs much more between cases than between the two networks, but the interval stays narrow."""
     rng = np.random.default_rng(1)
     base = rng.uniform(0.2, 0.95, size=(12, 2))
     result = change(cases(base), cases(base - 0.01))
@@ -74,7 +74,7 @@ def test_the_same_seed_gives_the_same_interval():
 
 
 def seeds(tables):
-    """The tables of several trainings, one below the other."""
+    """Return the tables of several trainings as one table."""
     return pd.concat([table.assign(seed=seed) for seed, table in enumerate(tables)])
 
 

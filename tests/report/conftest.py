@@ -1,4 +1,4 @@
-"""Run folders for the report's tests, made once, and a browser to open their pages in."""
+"""Study folders for the tests of the report, made once per session, and a browser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.report.synthetic_run import make_run
 from vitrim.commands.report import write_report
 
 HOSTILE = ("<script>alert(1)</script>", 'a|b & $c_d$ "e"', "NA", "aorta")
-"""Class names that a data set may well have, and that must stay text."""
+"""Class names that a data set may have. They must be shown as text."""
 
 QUIET = (
     "--no-sandbox",
@@ -24,7 +24,7 @@ QUIET = (
     "--disable-component-update",
     "--disable-sync",
 )
-"""A browser that starts anywhere and asks nobody anything."""
+"""Browser arguments: start without sandbox and GPU, and send no network requests in the background."""
 
 
 @pytest.fixture(scope="session")
@@ -44,13 +44,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(small: Path, tmp_path: Path) -> Path:
-    """The small study, to be damaged."""
+    """A copy of the small study that a test may change."""
     return Path(shutil.copytree(small, tmp_path / "copy"))
 
 
 @pytest.fixture(scope="session")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small study with names that would break a careless page, and its report."""
+    """A small study whose names contain HTML, Markdown and LaTeX characters, with its report."""
     folder = tmp_path_factory.mktemp("report") / "hostile"
     make_run(
         folder, ("transunet",), HOSTILE, grid=(4, 4), cases=4, heads=2, name="a</title><img src=x onerror=alert(2)>"
@@ -76,7 +76,7 @@ def browser() -> Iterator[Any]:
 
 
 class Opened:
-    """A page in the browser, with everything that it complained about or asked the network for."""
+    """A page in the browser, with its console errors, dialogs and network requests."""
 
     def __init__(self, browser: Any, report: Path, **options: Any) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
@@ -93,13 +93,13 @@ class Opened:
 
     @property
     def asked(self) -> list[str]:
-        """Requests other than for the page itself and for what lies in it."""
+        """Network requests except those for the page and for data in it."""
         return [url for url in self.requests if url != self.address and not url.startswith(("data:", "blob:"))]
 
 
 @pytest.fixture(scope="module")
 def opened(browser: Any, run: Path) -> Iterator[Opened]:
-    """The report of three networks, open; a module's tests share it and ask for what they need."""
+    """The open report of three networks, shared by the tests of a module; each test sets the controls that it needs."""
     one = Opened(browser, run / "report.html")
     yield one
     one.context.close()

@@ -1,4 +1,4 @@
-"""A run folder made of numbers that nobody measured: enough for the report room to be tested without a training."""
+"""A study folder with synthetic numbers, so that tests of the report need no training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, UNIFORM, BlockValu
 
 
 def attention(grid: tuple[int, int], reach: float, rng: np.random.Generator, noise: float = 0.6) -> np.ndarray:
-    """Rows that sum to 1 and fall off with distance; a `reach` in patches, infinity for uniform. (N, N)"""
+    """Return attention (N, N) with rows that sum to 1 and decrease with distance.
+
+    reach: in patches; infinity gives uniform attention, except for the noise.
+    """
     rows, columns = np.divmod(np.arange(grid[0] * grid[1]), grid[1])
     distance = np.hypot(rows[:, None] - rows, columns[:, None] - columns)
     logits = -distance / reach + noise * rng.standard_normal(distance.shape)
@@ -21,7 +24,7 @@ def attention(grid: tuple[int, int], reach: float, rng: np.random.Generator, noi
 
 
 def measures_of(maps: np.ndarray, grid: tuple[int, int]) -> dict[str, float]:
-    """The measures of design section 2 that are easy to write down, of one (N, N) map; the others are made up."""
+    """Return some measures of docs/definitions.md for one map (N, N). `distance_pixels` assumes 16-pixel patches."""
     n = len(maps)
     rows, columns = np.divmod(np.arange(n), grid[1])
     distance = np.hypot(rows[:, None] - rows, columns[:, None] - columns)
@@ -41,7 +44,7 @@ def measures_of(maps: np.ndarray, grid: tuple[int, int]) -> dict[str, float]:
 
 
 def labels(size: int, classes: int, shift: float) -> np.ndarray:
-    """Discs on a slice, one a class; `shift` pixels off, to stand for a prediction that is not perfect. (H, W) uint8"""
+    """Return a label map (H, W) uint8 with one disc per class, moved by `shift` pixels to imitate a prediction."""
     y, x = np.mgrid[:size, :size]
     label = np.zeros((size, size), np.uint8)
     for index in range(classes):
@@ -52,7 +55,7 @@ def labels(size: int, classes: int, shift: float) -> np.ndarray:
 
 
 def picture(size: int, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A grey body with brighter organs and noise. (H, W) float32, z-scored"""
+    """Return a grey body with brighter organs and noise, (H, W) float32, z-scored."""
     y, x = np.mgrid[:size, :size] / size - 0.5
     body = (np.hypot(y / 0.46, x / 0.4) < 1).astype(float)
     image = body + 0.25 * label * (label > 0) / max(1, label.max()) + 0.08 * rng.standard_normal((size, size))
@@ -71,7 +74,7 @@ def make_run(
     seed: int = 0,
     heads: int = 3,
 ) -> Path:
-    """Write a whole run folder; networks in `uniform` attend uniformly, the others turn global with depth."""
+    """Write a study folder. Networks in `uniform` have uniform attention; the others become global with depth."""
     rng = np.random.default_rng(seed)
     depths = depths or {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +154,7 @@ def write_network(
     folder: Path, grid: tuple[int, int], decided: int, uniform: bool, examples: dict[str, np.ndarray],
     rng: np.random.Generator, cases: int = 12,
 ) -> None:  # fmt: skip
-    """profile.csv, untrained/profile.csv, decision.json and maps.npz of one network of 12 blocks."""
+    """Write profile.csv, untrained/profile.csv, decision.json and maps.npz of one network with 12 blocks."""
     (folder / "untrained").mkdir(parents=True, exist_ok=True)
     profiles: dict[str, list[dict]] = {"": [], "untrained": []}
     maps = {}
@@ -181,7 +184,7 @@ def write_explorer_file(
     folder: Path, network: str, depths: list[int], grid: tuple[int, int], heads: int, examples: dict[str, np.ndarray],
     rng: np.random.Generator,
 ) -> None:  # fmt: skip
-    """explorer.npz as `vitrim.studies.snapshots.write_explorer` writes it, from attention that nobody computed."""
+    """Write explorer.npz in the format of `vitrim.studies.snapshots.write_explorer`, with synthetic attention."""
     arrays = {name: examples[name] for name in ("case", "slice", "image", "reference")} | {"grid": np.array(grid)}
     for depth in depths:
         arrays[f"prediction_{depth}"] = examples[f"prediction_{network}_{depth}"]
@@ -200,7 +203,7 @@ def write_explorer_file(
 
 
 def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame, depth: int, cases: int) -> None:
-    """decision.json as the attention room writes it, with the depth that the caller wants."""
+    """Write decision.json in the format of `vitrim.attention.decision`, with the given depth."""
 
     def means(table: pd.DataFrame, measure: str) -> dict[int, float]:
         rows = table[(table["measure"] == measure) & (table["head"] == "mean")]
@@ -217,7 +220,7 @@ def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame,
     few = () if cases >= 10 else (FEW_CASES,) if interval else (NO_INTERVAL,)
     flags = (*((UNIFORM,) if any(block.uniform for block in blocks) else ()), *few)
     ids = tuple(f"train_{k}" for k in range(cases))
-    # The threshold is put where it gives the depth that is wanted.
+    # This threshold gives the wanted depth.
     threshold = 2 / 3 if values[1] > 0.9 else (blocks[depth - 1].low or blocks[depth - 1].value) - 0.01
     Decision(depth, depth, depth, "globality", "mean", threshold, flags, blocks, ids, 2000, 0).save(
         folder / "decision.json"

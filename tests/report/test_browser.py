@@ -1,4 +1,4 @@
-"""The page in a real browser: what it shows is what was stored, and every control does what it says."""
+"""Tests of the page in a browser: it shows the stored values, and every control works."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from vitrim.attention.decision import Decision
 
 GRID = (8, 8)
 EXACT_TO = 0.06
-"""Globality of one patch at 4 bits; the page states how far it is off."""
+"""Largest error of the globality of one patch at 4 bits. The page states the exact error."""
 
 
 def choose(page: Any, **controls: str) -> None:
@@ -24,7 +24,7 @@ def choose(page: Any, **controls: str) -> None:
 
 
 def start(page: Any) -> None:
-    """The explorer as it is when the page opens: first network, full, first slice, average, patch in the middle."""
+    """Set the explorer to its first state: first network, full depth, first slice, average head, middle patch."""
     choose(page, network="0")
     page.wait_for_selector("#explorer[data-state^='TransUNet']")
     choose(page, view="patch", kind="attention", depth="12", slice="0", head="0", block="1", scale="own")
@@ -38,7 +38,7 @@ def start(page: Any) -> None:
 
 
 def state(page: Any) -> list[str]:
-    """Network, blocks, slice, kind, head, block, patch."""
+    """Return network, blocks, slice, kind, head, block and patch."""
     return page.get_attribute("#explorer", "data-state").split()
 
 
@@ -47,17 +47,17 @@ def words(page: Any) -> str:
 
 
 def shown_globality(page: Any) -> list[float]:
-    """The column of the table beside the image, by block."""
+    """Return the globality column of the table next to the image, by block."""
     return [float(text) for text in page.locator("[data-part=measures] tr td:nth-child(3)").all_inner_texts()]
 
 
 def pixels(page: Any) -> str:
-    """What the large canvas shows."""
+    """Return the contents of the large canvas as a data URL."""
     return page.eval_on_selector("[data-part=big]", "canvas => canvas.toDataURL()")
 
 
 def stored(run: Path, network: str, blocks: int, index: int, head: int, rolled: bool = False) -> np.ndarray:
-    """Globality of every patch by block, (blocks, N), from the stored maps and by its definition."""
+    """Return the globality of every patch by block, (blocks, N), computed from the stored maps by its definition."""
     with np.load(run / "networks" / network / "explorer.npz") as file:
         if head:
             maps = np.stack([file[f"heads_{blocks}_{block}"][head - 1] for block in range(1, blocks + 1)])
@@ -117,7 +117,7 @@ def test_the_stated_error_holds(opened: Opened, run: Path) -> None:
     page.keyboard.press("Home")
     for _ in range(GRID[1]):
         difference = np.abs(np.array(shown_globality(page)) - expected[:, int(state(page)[-1])])
-        assert difference.max() <= limit + 0.001  # three decimals are shown
+        assert difference.max() <= limit + 0.001  # the page shows three decimals
         page.keyboard.press("ArrowRight")
 
 

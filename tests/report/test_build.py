@@ -1,4 +1,4 @@
-"""The report as a whole: what it says, and that it says it from stored files alone."""
+"""Tests of the whole report: its contents, written from stored files only."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_page_needs_nothing_but_itself(run: Path) -> None:
 
 def test_names_from_the_data_are_text(hostile: Path) -> None:
     page = Parsed(html(hostile))
-    assert page.tags.count("script") == 2  # the page's own, and the explorer's data
+    assert page.tags.count("script") == 2  # the script of the page, and the data of the explorer
     assert all(name in page.text for name in HOSTILE)
     assert "<script>" not in markdown(hostile)
 

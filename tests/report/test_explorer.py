@@ -1,4 +1,4 @@
-"""The explorer's data: what 4 bits keep, what fits into a page, and what a network leaves for it."""
+"""Tests of the explorer data: error of 4 bits, size limit, and explorer.npz of a network."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_rollout_multiplies_what_every_block_passes_on() -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[int, torch.nn.Module], np.ndarray]:
-    """What a small TransUNet, full and truncated, leaves for the explorer of two slices."""
+    """explorer.npz of a small TransUNet, full and truncated, on two slices; the networks and the images."""
     torch.manual_seed(0)
     full = create_model("transunet", num_classes=3, size="micro", width=0.25, image_size=64).eval()
     networks = {12: full, 3: truncate(full, 3).eval()}
@@ -100,7 +100,7 @@ def test_the_stored_attention_is_the_networks(written: tuple[Path, dict[int, tor
         with torch.no_grad():
             labels = networks[variant.blocks](torch.from_numpy(images)).argmax(dim=1)
         assert variant.prediction is not None
-        assert (variant.prediction == labels.numpy()).mean() > 0.999  # the memory format may move a tie
+        assert (variant.prediction == labels.numpy()).mean() > 0.999  # the memory format may change a tie
 
 
 def test_a_network_that_does_not_segment_is_explored_too(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_an_explorer_without_its_file_is_refused(tmp_path: Path) -> None:
 
 
 def header(data: str) -> dict:
-    """What the page's script reads first."""
+    """Return the header of the embedded data, and check that all sections can be unpacked."""
     content = base64.b64decode(data)
     length = struct.unpack("<I", content[:4])[0]
     head = json.loads(content[4 : 4 + length])

@@ -1,4 +1,4 @@
-"""What the numbers say, in sentences."""
+"""Tests of the sentences of the report."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def test_a_depth_changed_by_hand_is_called_that() -> None:
 
 def test_a_network_that_never_looks_far_keeps_all_its_blocks() -> None:
     near = decision((0.1, 0.2, 0.3, 0.4), (0.3,) * 4, 4, flags=(NOT_REACHED,))
-    assert needs(NETWORK, near, 4) == "2D UNETR keeps all 4 transformer blocks: none of them reaches the threshold."
+    assert needs(NETWORK, near, 4) == "2D UNETR keeps all 4 transformer blocks: no block reaches the threshold."
     certain = replace(near, flags=(NOT_CERTAIN,))
-    assert "none of them for certain reaches" in needs(NETWORK, certain, 4)
+    assert "no block reaches the threshold with its whole interval" in needs(NETWORK, certain, 4)
 
 
 def test_uniform_attention_in_the_deciding_block_takes_the_answers_meaning() -> None:

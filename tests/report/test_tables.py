@@ -1,4 +1,4 @@
-"""The tables: ours, as Markdown and LaTeX, and beside the paper's."""
+"""Tests of the tables: results as Markdown and LaTeX, and the comparison with the paper."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_emidec_prints_the_other_convention_for_absent_classes_beside_ours(tmp_p
     assert rows["dice"].isna().sum() == 1
     table = results_table(run)
     text = table.rows[0][column(table, "NoReflow")].text
-    assert text == f"{rows['dice'].mean():.3f} (3 of 4; {rows['dice'].fillna(1).mean():.3f} with 1 for the others)"
+    assert text == f"{rows['dice'].mean():.3f} (3 of 4; {rows['dice'].fillna(1).mean():.3f} if the others count as 1)"
 
 
 def test_markdown_keeps_hostile_text_in_its_cell() -> None:

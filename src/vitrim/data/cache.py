@@ -1,4 +1,4 @@
-"""Prepared cases on disk: each volume is read, checked and prepared once, and memory-mapped from then on."""
+"""A cache of preprocessed cases on disk: each volume is read, checked and preprocessed once, then memory-mapped."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ from vitrim.errors import DataError, InputError
 from vitrim.files import remove, remove_unfinished, replacing, write_json
 
 FORMAT = 1
-"""Part of the name of every entry. A new number makes all entries, and all trials of a study, new ones."""
+"""Part of the name of every entry. A new number invalidates all entries, and all trials of a study."""
 
 Progress = Callable[[int, int], None]
-"""Called with the number of cases that are done, and the number of all cases."""
+"""A function that gets the number of cases done and the number of all cases."""
 
 
 class SliceCache:
-    """Prepared cases in a folder, one entry each, named by the content of the case's files and the preprocessing.
+    """Preprocessed cases in a folder. Each case has one entry, named by a hash of its files and the preprocessing.
 
-    An entry holds the slices as the network sees them, the reference on the original grid, and what was found in the
-    case. It appears whole or not at all. Several processes may build the same cache; they take turns.
+    An entry holds the slices as the network sees them, the reference on the original grid, and the findings about the
+    case. An entry is written completely or not at all. Several processes can build the same cache; a file lock makes
+    them wait for each other.
     """
 
     def __init__(self, entries: dict[str, Path]) -> None:
@@ -52,7 +53,7 @@ class SliceCache:
         folder: Path,
         progress: Progress | None = None,
     ) -> SliceCache:
-        """Prepare the cases `ids` that `folder` does not hold yet. DataError as from `load_volume`."""
+        """Preprocess the cases `ids` that `folder` does not hold yet. Raises DataError as `load_volume` does."""
         ids, folder = tuple(ids), Path(folder)
         entries = {}
         with _building(folder):
@@ -68,25 +69,28 @@ class SliceCache:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The cases that can be asked for."""
+        """The ids of the cases in the cache."""
         return tuple(self._entries)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of the content of all cases' files and of the preprocessing. Paths and order do not count."""
+        """Hash of the files of all cases and of the preprocessing. It does not depend on paths or order."""
         return self.fingerprint_of(self._entries)
 
     def fingerprint_of(self, ids: Iterable[str]) -> str:
-        """The same hash of some cases alone."""
+        """Return the `fingerprint` of the cases `ids` alone."""
         named = sorted((id, self._entries[id].name) for id in ids)
         return hashlib.blake2b(json.dumps(named).encode(), digest_size=16).hexdigest()
 
     def names(self, ids: Iterable[str]) -> dict[str, str]:
-        """Names of the entries of some cases; with them, another machine finds the same entries."""
+        """Return the entry name of each of the cases `ids`. The same case has the same name on another machine."""
         return {id: self._entries[id].name for id in ids}
 
     def case(self, id: str) -> PreparedCase:
-        """One case. Its arrays are memory-mapped and read-only."""
+        """Return one case with memory-mapped, read-only arrays.
+
+        Raises DataError if the case is not in the cache, or if its entry is missing or damaged.
+        """
         if id not in self._open:
             if id not in self._entries:
                 raise DataError(f"case {id!r} is not in the cache")
@@ -97,7 +101,7 @@ class SliceCache:
         return self._open[id]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_entries": self._entries, "_open": {}}  # another process maps the files itself
+        return {"_entries": self._entries, "_open": {}}  # another process maps the files again
 
 
 def prepare_cases(
@@ -108,10 +112,10 @@ def prepare_cases(
     folder: Path,
     progress: Progress | None = None,
 ) -> tuple[Findings, SliceCache]:
-    """Read the cases `ids` once, on all cores: list what is in them and what is wrong, and prepare those in `kept`.
+    """Read the cases `ids` once, on all cores: list their content and problems, and preprocess those in `kept`.
 
-    Findings and slices of a case that `folder` holds already are taken from there. Nothing is raised for a bad case:
-    its errors are in the findings, and the cache does not hold it.
+    If `folder` already holds a case, its findings and slices come from there. A bad case raises no error: its errors
+    are in the findings, and the cache does not hold it.
     """
     folder, preprocessing = Path(folder), Preprocessing.from_config(config)
     findings = Findings.begin(case_set)
@@ -134,7 +138,7 @@ def prepare_cases(
 
 @dataclass(frozen=True)
 class PreparedData:
-    """The cases of a data set as they are on disk, and as the networks see them."""
+    """The cases of a data set, with their configuration, cache and preprocessing."""
 
     config: DataConfig
     cases: CaseSet
@@ -143,17 +147,20 @@ class PreparedData:
 
 
 class SliceDataset(Dataset[dict[str, torch.Tensor]]):
-    """The slices of some cases: {"image": float32 (C, H, W), "label": int64 (H, W)}."""
+    """The slices of some cases. An item is {"image": float32 (C, H, W), "label": int64 (H, W)}."""
 
     def __init__(self, cache: SliceCache, ids: Sequence[str], empty_slices: bool = True) -> None:
-        """`empty_slices=False` leaves out slices that show nothing but background."""
+        """Index the slices of the cases `ids`; `empty_slices=False` leaves out slices that hold only background.
+
+        Raises DataError if a case has no label.
+        """
         self._cache = cache
         self.index: list[tuple[str, int]] = []
         """Case and slice number of every item."""
         for id in ids:
             prepared = cache.case(id)
             if prepared.labels is None:
-                raise DataError(f"case {id} has no label: it cannot take part in training")
+                raise DataError(f"case {id} has no label: it cannot be used for training")
             numbers = range(len(prepared.images)) if empty_slices else prepared.record["labelled_slices"]
             self.index.extend((id, int(number)) for number in numbers)
 
@@ -171,16 +178,19 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
 
 
 def collate_slices(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Make a batch of items: {"image": (B, C, H, W), "label": (B, H, W)}; give it to a DataLoader as `collate_fn`.
+    """Combine items into a batch {"image": (B, C, H, W), "label": (B, H, W)}; the `collate_fn` of a DataLoader.
 
-    Copies in one thread. torch's own collation wakes all of torch's threads for every batch, and where other work keeps
-    the processor busy that takes a hundred times as long.
+    This function copies in one thread. torch's collation starts all of torch's threads for every batch, which takes 100
+    times as long if other processes use the processor.
     """
     return {name: torch.from_numpy(np.stack([item[name].numpy() for item in items])) for name in ("image", "label")}
 
 
 def entry_name(case: Case, case_set: CaseSet, preprocessing: Preprocessing) -> str:
-    """Name of a case's cache entry: changes with the content of its files and with whatever is done to them."""
+    """Return the name of a case's cache entry: a hash of its files, the preprocessing, label values and channels.
+
+    Raises DataError if a file cannot be read.
+    """
     digest = hashlib.blake2b(digest_size=16)
     meaning = {
         "format": FORMAT,
@@ -195,7 +205,10 @@ def entry_name(case: Case, case_set: CaseSet, preprocessing: Preprocessing) -> s
 
 
 def content_hash(path: Path) -> str:
-    """Hash of a file's bytes, as hexadecimal; for Analyze and NIfTI pairs that of both files."""
+    """Return the hash of a file as hexadecimal text; for a pair of .hdr and .img, the hash of both files.
+
+    Raises DataError if a file cannot be read.
+    """
     digest = hashlib.blake2b(digest_size=16)
     pair = path.with_suffix(".img")
     try:
@@ -211,7 +224,7 @@ def content_hash(path: Path) -> str:
 def _prepare(
     case: Case, case_set: CaseSet, preprocessing: Preprocessing, folder: Path | None
 ) -> tuple[Path | None, Inspection]:
-    """What was found in a case, and its entry in `folder`: None if it is not to be kept, or is not fit to be."""
+    """Inspect a case and write its entry to `folder`. The entry is None without `folder`, or if the case has errors."""
     entry = None
     if folder is not None:
         try:
@@ -222,7 +235,7 @@ def _prepare(
             return entry, stored
     inspection = inspect_case(case, case_set, preprocessing)
     volume, prepared = inspection.volume, inspection.prepared
-    inspection.volume = inspection.prepared = None  # memory must not grow with the number of cases
+    inspection.volume = inspection.prepared = None  # so that memory does not grow with the number of cases
     if entry is None or inspection.errors or volume is None or prepared is None:
         return None, inspection
     _write_entry(entry, volume, prepared, inspection)
@@ -231,7 +244,7 @@ def _prepare(
 
 @contextmanager
 def _building(folder: Path) -> Iterator[None]:
-    """Hold the cache in `folder` against other processes, and remove what killed processes left in it."""
+    """Lock the cache in `folder` against other processes, and remove unfinished entries of killed processes."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         remove_unfinished(folder)
@@ -239,7 +252,7 @@ def _building(folder: Path) -> Iterator[None]:
 
 
 def _write_entry(entry: Path, volume: Volume, prepared: PreparedCase, inspection: Inspection | None) -> None:
-    remove(entry)  # a damaged one, or one without what is written now
+    remove(entry)  # it may be damaged, or lack a file that is written now
     with replacing(entry, keep_existing=True) as temporary:
         temporary.mkdir()
         np.save(temporary / "images.npy", prepared.images)
@@ -255,7 +268,7 @@ def _write_entry(entry: Path, volume: Volume, prepared: PreparedCase, inspection
 
 
 def _stored_inspection(entry: Path, case: Case) -> Inspection | None:
-    """What was found in a case when its entry was written; None if the entry does not say so, or is damaged."""
+    """Return the findings stored in an entry; None if it has none for this case and these files, or is damaged."""
     if _whole(entry) is None:
         return None
     try:
@@ -269,7 +282,7 @@ def _stored_inspection(entry: Path, case: Case) -> Inspection | None:
 
 
 def _whole(entry: Path) -> PreparedCase | None:
-    """The entry, mapped into memory; None if it is absent, damaged, or of an older vitrim."""
+    """Return the memory-mapped entry; None if it is missing, damaged, or written by an older vitrim."""
     try:
         record = json.loads((entry / "record.json").read_text(encoding="utf-8"))
         images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)

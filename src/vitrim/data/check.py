@@ -41,7 +41,8 @@ class CaseFindings:
     voxels: dict[str, int] | None = None
     """Voxels per class, on the original grid."""
     ceiling: dict[str, float] | None = None
-    """Dice per class of the reference after preprocessing and back with the reference: the most a network can reach."""
+    """Highest Dice that preprocessing allows, per class: Dice between the reference and the reference after
+    preprocessing and back."""
     content: str | None = None
     """Hash of the image voxels."""
 
@@ -232,7 +233,7 @@ def inspect_case(case: Case, case_set: CaseSet, preprocessing: Preprocessing) ->
 
 
 def _duplicates(cases: list[CaseFindings]) -> list[str]:
-    """List images that occur in two cases: one in training and one in validation would be a leak."""
+    """List images that occur in two cases. Such a pair could put the same image into training and validation."""
     first: dict[str, str] = {}
     lines = []
     for case in cases:

@@ -49,7 +49,7 @@ def read_nifti(path: Path) -> Voxels:
     """Read a NIfTI or Analyze file, compressed or not.
 
     Axes of length 1 after the third are dropped; a single slice gets a third axis. Raises DataError if the file cannot
-    be read, holds anything but a volume of numbers, or has an affine that cannot be inverted.
+    be read, does not hold a volume of numbers, or has an affine that cannot be inverted.
     """
     try:
         image: Any = nib.load(path)

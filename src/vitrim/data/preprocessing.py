@@ -116,7 +116,7 @@ def restore(values: np.ndarray, record: Record, outside: float = 0) -> np.ndarra
 
 
 def shown(volume: np.ndarray, record: Record) -> np.ndarray:
-    """Turn an array (X, Y, Z) on the original grid into slices (S, rows, columns) as for a network, unscaled."""
+    """Return array (X, Y, Z) on the original grid as slices (S, rows, columns), turned as for a network, unscaled."""
     turn = record["steps"][0]
     return turned(volume, turn["order"], turn["flips"])
 
@@ -138,7 +138,7 @@ def _pixel_spacing(volume: Volume, records: list[Record]) -> list[float] | None:
         return None
     spacing = [volume.spacing[axis] for axis in records[0]["order"][1:]]
     scaling = records[-1]
-    # with aligned corners, the n - 1 steps between pixel centres cover the length, not the n pixels
+    # With aligned corners, the distance between the centres of the corner pixels stays: n - 1 pixels, not n.
     less = 1 if scaling["step"] == "zoom" else 0
     return [
         mm * (old - less) / (new - less) if old > 1 else mm / new

@@ -62,6 +62,6 @@ def _spline(old: int, new: int) -> np.ndarray:
 def _picked(old: int, new: int) -> np.ndarray:
     """Return for each of `new` pixels the index of the old pixel that a zoom with order 0 takes; -1 if scipy writes 0.
 
-    scipy computes positions in floating point. The position of the last pixel can fall beyond the end; it is then 0.
+    scipy computes positions in floating point. If the last position falls beyond the end, scipy writes 0.
     """
     return ndimage.zoom(np.arange(old), new / old, order=0, cval=-1)

@@ -24,7 +24,7 @@ class Shuffled(Sampler[int]):
         self.items, self.seed, self.first, self.epoch = items, seed, first, first
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the next epoch, counted from the first one. Lightning calls this."""
+        """Set the next epoch; 0 is the epoch `first`. Lightning calls this."""
         self.epoch = self.first + epoch
 
     def __iter__(self) -> Iterator[int]:
@@ -72,7 +72,7 @@ def case_images(
 ) -> Iterator[tuple[str, Tensor, tuple[float, float] | None]]:
     """Yield for each case its id, `slices` evenly spaced slices (S, C, H, W) and its pixel spacing in mm.
 
-    All slices if `slices` is None. The spacing is None if it is not known.
+    If `slices` is None, all slices are returned. The spacing is None if it is not known.
     """
     for case in cases:
         prepared = cache.case(case)
@@ -84,7 +84,7 @@ def case_images(
 def fullest_slice(labels: np.ndarray) -> int:
     """Return the index of the slice of labels (S, H, W) with the most classes.
 
-    Among equals, the slice with the most labelled pixels.
+    If several slices have the same number of classes, the one with the most labelled pixels is returned.
     """
     classes = [len(np.unique(part)) for part in labels]
     pixels = [int(np.count_nonzero(part)) for part in labels]

@@ -52,7 +52,7 @@ class Split:
         """Read JSON with the lists `train` and `validation`, or nnU-Net's list of folds with `train` and `val`.
 
         A list `tuning` is optional. `fold` selects from a list of folds and counts from 0. Raises DataError if the file
-        cannot be read, holds anything else, or has no such fold.
+        cannot be read, has another content, or has no such fold.
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -74,9 +74,9 @@ def split_cases(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
     """Divide the labelled cases of `case_set` into training, validation and, if the configuration asks for it, tuning.
 
     The first of these that is available gives the split: the configuration's split file, its folds, the data set's own
-    split, a draw from `seed`. If it names no tuning cases, they are drawn from the training cases. Cases of one patient
-    stay together. Raises DataError if there are too few cases, or if a given split names a case twice, names a case
-    that does not exist or has no label, or puts one patient in two parts.
+    split, a draw from `seed`. If the split has no tuning cases, they are drawn from its training cases. Cases of one
+    patient stay together. Raises DataError if there are too few cases, or if a given split names a case twice, names a
+    case that does not exist or has no label, or puts one patient in two parts.
     """
     split = _divide(case_set, config, seed)
     return split if split.tuning or not config.tuning else _with_tuning(split, case_set, config, seed)
@@ -225,8 +225,9 @@ def divide(
 
     `split` is the split of the full network's study. Its validation cases are not used, and its tuning cases are never
     trained on. Accuracy is measured on the tuning cases. If they are fewer than 5, the labelled cases outside the split
-    are added. If these are still fewer than 5, a fifth of the other cases (at least 5) is drawn from `seed`. Raises
-    DataError if there are too few cases.
+    are added. If these are still fewer than 5, or if none of the split's training cases is available, a fifth (at least
+    5) of the labelled cases outside validation and tuning is drawn from `seed`. Raises DataError if there are too few
+    cases.
     """
     split = split or Split((), ())
     labelled = tuple(case.id for case in cases.labelled)

@@ -20,7 +20,7 @@ SLICE_AXES = {"axial": "SPL", "coronal": "AIL", "sagittal": "RIP"}
 on the right of the image, and rows run from anterior to posterior or from superior to inferior."""
 
 PLANE_ACROSS = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal", "R": "sagittal", "L": "sagittal"}
-"""Direction across the slices to the anatomical plane of the slices."""
+"""Anatomical plane of the slices that follow one another along each direction."""
 
 Record = dict[str, Any]
 

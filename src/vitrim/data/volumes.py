@@ -19,7 +19,8 @@ UNKNOWN = 255
 """Marks a label value that has no class."""
 
 AS_STORED = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Affine of slices without a header: columns run to the left, rows to the back, so axial slices look as stored."""
+"""Affine of slices without a header: column numbers increase to the patient's left, row numbers to the back. Axial
+slices are then displayed as they are stored."""
 
 
 def load_volume(case: Case, case_set: CaseSet) -> Volume:

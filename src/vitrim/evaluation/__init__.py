@@ -1,1 +1,1 @@
-"""evaluation"""
+"""Evaluation of a network: predicted label maps, accuracy per case, time and memory."""

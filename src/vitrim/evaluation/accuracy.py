@@ -1,4 +1,4 @@
-"""The accuracy of a network: Dice, HD95 and surface Dice per case, in 3D on the original grid."""
+"""Accuracy of a network: Dice, HD95 and surface Dice per case, in 3D on the original grid."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ from vitrim.progress import Stage
 def evaluate_cases(
     network: nn.Module, data: PreparedData, ids: tuple[str, ...], hardware: Hardware, stage: Stage | None = None
 ) -> pd.DataFrame:
-    """Segment the cases `ids` and compare with the reference on the original grid.
+    """Segment the cases `ids` and compare the result with the reference on the original grid.
 
     Returns one row per case and class: case, class, dice, hd95, surface_dice, reference_voxels, predicted_voxels,
-    hd95_unit (see `case_metrics` for empty masks). One case is in memory at a time.
-
-    Raises DataError if a case has no label.
+    hd95_unit ("mm", or "voxels" if the spacing is not known). `vitrim.metrics.segmentation` describes the values for
+    empty masks. One case is in memory at a time. Raises DataError if a case has no label.
     """
     rows = []
     with hardware.running(network):

@@ -1,4 +1,4 @@
-"""What a network costs to run: time a slice and peak memory."""
+"""Cost of running a network: time per slice and peak memory."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from vitrim.hardware import Hardware
 def measure_cost(
     network: nn.Module, images: np.ndarray, hardware: Hardware, repetitions: int = 3
 ) -> dict[str, float | str]:
-    """Time and memory of predicting slices (S, C, H, W), in batches of 8, on the device of `hardware`.
+    """Measure time and memory of predicting slices (S, C, H, W), in batches of 8, on the device of `hardware`.
 
-    milliseconds_per_slice is the best of `repetitions`; peak_memory_mib counts weights and tensors alive at the same
-    time: as CUDA's allocator saw them on a GPU, as torch made and dropped them on a CPU.
+    At most 16 slices are used. milliseconds_per_slice is the shortest time of `repetitions` runs. peak_memory_mib (MiB)
+    is the largest total size of weights and tensors in memory at the same time. On a GPU, CUDA's allocator counts it;
+    on a CPU, the storages that torch creates and frees are counted.
     """
     images = np.array(images[: 2 * BATCH], dtype=np.float32)
     with hardware.running(network):
@@ -41,7 +42,7 @@ def measure_cost(
 
 
 def _peak_memory(work: Callable[[], Any], network: nn.Module, gpu: bool) -> int:
-    """Bytes alive at the same time at most while `work` runs."""
+    """Return the peak number of bytes in memory at the same time while `work` runs."""
     if gpu:
         work()
         torch.cuda.reset_peak_memory_stats()
@@ -54,7 +55,7 @@ def _peak_memory(work: Callable[[], Any], network: nn.Module, gpu: bool) -> int:
 
 
 class _LiveTensors(TorchDispatchMode):
-    """Counts the bytes of the storages that operations make, from their birth to their end."""
+    """Counts the bytes of the storages that operations create and that are not yet freed, and keeps the peak."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""From slices to label maps."""
+"""Predict label maps from slices."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from vitrim.errors import InputError
 
 BATCH = 8
-"""Slices in one forward pass of a network that is not trained."""
+"""Number of slices in one forward pass outside training."""
 
 
 @torch.inference_mode()
 def predict_slices(network: nn.Module, images: np.ndarray, batch_size: int = BATCH) -> np.ndarray:
-    """Label every slice: images (S, C, H, W) in, class of the largest logit (S, H, W), uint8, out.
+    """Predict the labels (S, H, W), uint8, of images (S, C, H, W): the class of the largest logit.
 
-    The network runs in the mode and on the device that it is in; put it in eval mode first. InputError if a logit is
-    not finite: the argmax of NaN is meaningless.
+    The function changes neither mode nor device of the network; put it in eval mode first. Raises InputError if a logit
+    is not finite, because the argmax of NaN is meaningless.
     """
     device = next(network.parameters()).device
 
@@ -33,15 +33,17 @@ def predict_slices(network: nn.Module, images: np.ndarray, batch_size: int = BAT
 def segment_slices(
     run: Callable[[np.ndarray], Tensor], images: np.ndarray, batch_size: int, probabilities: bool = False
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """Labels (S, H, W), uint8, of images (S, C, H, W), and, if asked for, probabilities (K, S, H, W), float32.
+    """Predict labels (S, H, W), uint8, of images (S, C, H, W) and, if requested, probabilities (K, S, H, W), float32.
 
-    `run` turns a batch (B, C, H, W), float32, into logits (B, K, H, W). InputError if a logit is not finite.
+    `run` maps a batch (B, C, H, W), float32, to logits (B, K, H, W). Raises InputError if a logit is not finite.
     """
     labels, chances = [], []
     for start in range(0, len(images), batch_size):
         logits = run(np.array(images[start : start + batch_size], dtype=np.float32))  # (B, K, H, W)
         if not torch.isfinite(logits).all():
-            raise InputError("the network's logits are not finite; its weights or the images are damaged")
+            raise InputError(
+                "the network's logits are not finite: check its weights and the images for NaN and infinity"
+            )
         labels.append(logits.argmax(dim=1).to(torch.uint8).cpu().numpy())
         if probabilities:
             chances.append(logits.float().softmax(dim=1).transpose(0, 1).cpu().numpy())

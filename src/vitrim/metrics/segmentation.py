@@ -1,8 +1,8 @@
-"""How well a segmentation agrees with its reference, per case and class, in 3D on the original grid.
+"""Metrics of a segmentation against its reference, per case and class, in 3D on the original grid.
 
-Empty masks (design, section 4): where reference and prediction are both empty, Dice and HD95 are NaN and the case is
-left out of that class's mean; where only one of them is, Dice is 0 and HD95 the volume's diagonal. A missed organ can
-therefore never improve a mean by disappearing from it.
+Empty masks (docs/definitions.md): if reference and prediction are both empty, Dice, HD95 and surface Dice are NaN, and
+the mean of this class leaves the case out. If only one of them is empty, Dice and surface Dice are 0 and HD95 is the
+diagonal of the volume. A missed organ therefore counts in the mean and can never improve it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from monai.metrics.utils import get_mask_edges, get_surface_distance
 
 SURFACE_TOLERANCE = 2.0
-"""How far apart surfaces may lie and still count as agreeing: mm, or voxels where no spacing is known."""
+"""Tolerance of surface Dice in mm; in voxels if the spacing is not known."""
 
 
 def case_metrics(
@@ -25,11 +25,11 @@ def case_metrics(
     spacing: Sequence[float] | None = None,
     regions: Mapping[str, Sequence[int]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Compare two label maps (X, Y, Z) of one case, class by class (the background, 0, left out).
+    """Compare two label maps (X, Y, Z) of one case, class by class, without the background (class 0).
 
     Returns one row per class: class (its name), dice, hd95, surface_dice, reference_voxels, predicted_voxels.
-    `spacing` is the voxel size in mm; without it distances are in voxels. With `regions` (name to the classes that make
-    it up) the rows are those of the regions, which may overlap, instead. Raises ValueError if the shapes differ.
+    `spacing` is the voxel size in mm; without it, distances are in voxels. With `regions` (name to the classes of the
+    region), there is one row per region instead; regions may overlap. Raises ValueError if the shapes differ.
     """
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
@@ -53,17 +53,17 @@ def case_metrics(
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """2 |A ∩ B| / (|A| + |B|) of two masks; NaN if both are empty, 0 if one is."""
+    """Return Dice of two masks, 2 |A ∩ B| / (|A| + |B|); NaN if both are empty, 0 if one is empty."""
     total = int(prediction.sum()) + int(reference.sum())
     return 2 * int((prediction & reference).sum()) / total if total else math.nan
 
 
 def hausdorff95(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float] | None = None) -> float:
-    """95th percentile of the distances between the surfaces of two masks, in mm (voxels without `spacing`).
+    """Return HD95: the 95th percentile of the distances between the surfaces of two masks.
 
-    The percentile is taken of the distances of both directions together, as medpy does and with it the public
-    TransUNet code; MONAI's metric takes the larger of the two directions' percentiles, which is never smaller.
-    NaN if both masks are empty, the volume's diagonal if one is.
+    The unit is mm, or voxels without `spacing`. The percentile covers the distances of both directions together, as in
+    medpy and in the public TransUNet code. MONAI takes the larger percentile of the two directions, which is never
+    smaller. Returns NaN if both masks are empty, and the diagonal of the volume if one is empty.
     """
     return _percentile(surface_distances(prediction, reference, spacing), prediction, reference, spacing)
 
@@ -74,10 +74,10 @@ def surface_dice(
     spacing: Sequence[float] | None = None,
     tolerance: float = SURFACE_TOLERANCE,
 ) -> float:
-    """Share of the two masks' surface voxels that lie within `tolerance` mm (voxels without `spacing`) of the other's.
+    """Return surface Dice: the share of the surface voxels of both masks within `tolerance` of the other surface.
 
-    Normalised surface Dice (Nikolov et al. 2021), surface voxels counted alike, as MONAI does. NaN if both masks are
-    empty, 0 if one is.
+    The unit of `tolerance` is mm, or voxels without `spacing`. This is normalised surface Dice (Nikolov et al. 2021)
+    with equal weights for all surface voxels, as in MONAI. Returns NaN if both masks are empty, 0 if one is empty.
     """
     return _within(surface_distances(prediction, reference, spacing), prediction, reference, tolerance)
 
@@ -85,7 +85,10 @@ def surface_dice(
 def surface_distances(
     prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float] | None = None
 ) -> np.ndarray | None:
-    """Distances (n,) of every surface voxel of each mask from the other's surface; None where a mask is empty."""
+    """Return the distances (n,) of the surface voxels of each mask to the other surface; None if a mask is empty.
+
+    The unit is mm, or voxels without `spacing`.
+    """
     if not prediction.any() or not reference.any():
         return None
     mine, theirs = get_mask_edges(prediction, reference)
@@ -114,9 +117,10 @@ def _within(distances: np.ndarray | None, prediction: np.ndarray, reference: np.
 def slice_dice(
     prediction: np.ndarray, reference: np.ndarray, classes: Mapping[int, str], axis: int = 2
 ) -> dict[str, float]:
-    """Mean Dice over the slices of one case across `axis`, per class; slices where both are empty are left out.
+    """Return the mean Dice per class over the slices of one case along `axis`.
 
-    Some papers report this in place of Dice in 3D. NaN for a class that no slice has.
+    Slices where both masks are empty are left out. Some papers report this instead of Dice in 3D. The mean is NaN for a
+    class that occurs in no slice.
     """
     others = tuple(n for n in range(reference.ndim) if n != axis)
     means = {}

@@ -1,4 +1,4 @@
-"""Every interval and every verdict: bootstrap intervals over cases, and over seeds where there are several."""
+"""Confidence intervals and verdicts: bootstrap intervals over cases, and over seeds if there are several."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 COVERAGE = 0.95
-"""Nominal coverage of every interval that is not corrected for several comparisons."""
+"""Nominal coverage of every interval without correction for several comparisons."""
 MINIMUM_CASES = 5
-"""With fewer cases there is no interval, only the point estimate."""
+"""Smallest number of cases for an interval. With fewer cases there is only the point estimate."""
 TRUSTED_CASES = 10
-"""With fewer cases the nominal 95 % interval covers only about 80 to 90 %."""
+"""With fewer cases than this, the nominal 95 % interval covers only about 80 to 90 %."""
 RESAMPLES = 10_000
-"""Draws of every bootstrap: enough for the tails of an interval that is widened for many comparisons."""
+"""Resamples of every bootstrap. They suffice for the tails of an interval with correction for many comparisons."""
 CELLS = 2_000_000
-"""Values that are resampled at a time, so that memory does not grow with cases and seeds."""
+"""Number of values to resample at a time, so that memory does not grow with cases and seeds."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,17 @@ class Change:
     low: float | None
     high: float | None
     effect: float | None = None
-    """Mean over its standard deviation of the cases' differences in Dice (Cohen's d for pairs); None where all of them
-    are the same."""
+    """Cohen's d for pairs: the mean of the cases' differences in Dice over their standard deviation; None if all
+    differences are equal or if there is no interval."""
     resamples: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
     """The change in each resample, in percent."""
 
     def verdict(self, margin: float, comparisons: int = 1) -> str:
-        """Say whether Dice fell by more than `margin` (a share: 0.05 is 5 %) of the full network's.
+        """Return "not worse", "worse" or "undecided" for a non-inferiority margin.
 
-        With several `comparisons` in one table the interval that has to lie on one side of the margin is widened, so
-        that all of the table's intervals hold together in 95 % (Bonferroni).
+        `margin` is a share of the full network's Dice: 0.05 is a fall of 5 %. The whole interval must lie on one side
+        of the margin; otherwise, or without an interval, the verdict is "undecided". With several `comparisons` in one
+        table, the interval is wider, so that all intervals of the table hold together with 95 % (Bonferroni).
         """
         low, high = (self.low, self.high) if comparisons == 1 else self.interval((1 - COVERAGE) / comparisons)
         if low is None or high is None:
@@ -48,38 +49,38 @@ class Change:
         return "worse" if high < -100 * margin else "undecided"
 
     def interval(self, error: float) -> tuple[float | None, float | None]:
-        """Ends of the interval that misses the truth with probability `error` (0.05: a 95 % interval)."""
+        """Return the ends of the interval with error probability `error` (0.05: a 95 % interval), or None."""
         return percentiles(self.resamples, error)
 
 
 def average_dice(table: np.ndarray) -> np.ndarray:
-    """Average Dice of per-case values (..., cases, classes): the mean over classes of the mean over cases.
+    """Return the average Dice of per-case values (..., cases, classes): the mean over classes of the mean over cases.
 
-    A case that says nothing about a class (NaN: empty in reference and prediction) is left out of that class's mean;
-    a class that no case says anything about is left out of the average.
+    If a class is empty in reference and prediction of a case (NaN), the mean of this class leaves the case out. If this
+    holds for all cases, the average leaves the class out.
     """
     return _mean(_mean(table, axis=-2), axis=-1)
 
 
 def change(full: pd.DataFrame, truncated: pd.DataFrame, seed: int = 0) -> Change:
-    """Compare two per-case tables (columns case, class, dice, and seed where there are several) of the same cases.
+    """Compare two per-case tables (columns case, class, dice, and seed if there are several) of the same cases.
 
-    Cases are drawn with replacement, and the trainings' seeds too, the same ones for both networks: the interval says
-    what other cases and other trainings would give. Dice is averaged over the seeds of a resample, then over cases and
-    classes. Tables of several folds are put one below the other: a case occurs in one fold. ValueError if the two
-    tables do not hold the same cases and seeds.
+    Each resample draws cases and training seeds with replacement, the same ones for both networks. The interval thus
+    covers other cases and other trainings. Dice is averaged over the seeds of a resample, then over cases, then over
+    classes. Concatenate the tables of several folds; each case occurs in one fold. Raises ValueError if the two tables
+    do not hold the same cases, classes and seeds.
     """
     before, after = _seeds(full), _seeds(truncated)
     if before.keys() != after.keys() or any(
         not before[s].index.equals(after[s].index) or not before[s].columns.equals(after[s].columns) for s in before
     ):
-        raise ValueError("the two networks were not evaluated on the same cases and classes")
+        raise ValueError("the two networks were not evaluated on the same cases, classes and seeds")
     a = np.stack([table.to_numpy() for table in before.values()])  # (seeds, cases, classes)
     b = np.stack([table.to_numpy() for table in after.values()])
     percent = float(_relative(a, b))
     if a.shape[1] < MINIMUM_CASES or not np.isfinite(percent):
         return Change(percent, None, None)
-    # A resample in which the full network found nothing at all has no relative change.
+    # A resample in which the full network has an average Dice of 0 has no relative change.
     changes = np.concatenate([_relative(a[rows], b[rows]) for rows in _resampled(a.shape, seed)])
     changes = changes[np.isfinite(changes)]
     low, high = percentiles(changes, 1 - COVERAGE)
@@ -89,10 +90,10 @@ def change(full: pd.DataFrame, truncated: pd.DataFrame, seed: int = 0) -> Change
 def mean_interval(
     values: np.ndarray, *, seed: int = 0, summary: Callable[[np.ndarray], np.ndarray] | None = None
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """95 % percentile bootstrap interval over cases of the mean of `values` (cases, ...): its two ends (...).
+    """Return the 95 % percentile bootstrap interval over cases of the mean of `values` (cases, ...), as two ends (...).
 
-    `summary` turns the means of each resample (resamples, ...) into what the interval is wanted of, for example their
-    largest along the last axis. None with fewer than 5 cases.
+    `summary` maps the means of all resamples (resamples, ...) to the quantity of the interval, for example their
+    maximum along the last axis. Returns None with fewer than 5 cases.
     """
     cases = len(values)
     if cases < MINIMUM_CASES:
@@ -106,9 +107,9 @@ def mean_interval(
 
 
 def average_interval(values: np.ndarray, seed: int = 0) -> tuple[float | None, float | None]:
-    """95 % bootstrap interval over cases of the average of `values` (cases, classes); None for fewer than 5 cases.
+    """Return the 95 % bootstrap interval over cases of the average of `values` (cases, classes).
 
-    A class that a case says nothing about is NaN there, as in `average_dice`.
+    NaN means that a class is empty in a case, as in `average_dice`. Both ends are None with fewer than 5 cases.
     """
     values = values[None]
     if values.shape[1] < MINIMUM_CASES:
@@ -118,7 +119,7 @@ def average_interval(values: np.ndarray, seed: int = 0) -> tuple[float | None, f
 
 
 def percentiles(values: np.ndarray, error: float) -> tuple[float | None, float | None]:
-    """The two ends between which all of `values` but the share `error` lie; None without values."""
+    """Return the two ends between which all `values` except the share `error` lie; None without values."""
     if not len(values):
         return None, None
     low, high = np.percentile(values, [50 * error, 100 - 50 * error])
@@ -126,7 +127,7 @@ def percentiles(values: np.ndarray, error: float) -> tuple[float | None, float |
 
 
 def _resampled(shape: tuple[int, ...], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Indices (resamples, seeds, 1) and (resamples, 1, cases) into values (seeds, cases, classes), in parts."""
+    """Draw indices (resamples, seeds, 1) and (resamples, 1, cases) into values (seeds, cases, classes), in parts."""
     seeds, cases, classes = shape
     generator = np.random.default_rng(seed)
     part = max(1, CELLS // (seeds * cases * classes))
@@ -137,13 +138,14 @@ def _resampled(shape: tuple[int, ...], seed: int) -> list[tuple[np.ndarray, np.n
 
 
 def _relative(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Change of the average Dice in percent, from values (..., seeds, cases, classes)."""
+    """Return the change of the average Dice in percent from `a` to `b` (..., seeds, cases, classes)."""
     base, other = average_dice(_mean(a, axis=-3)), average_dice(_mean(b, axis=-3))
     with np.errstate(divide="ignore", invalid="ignore"):
         return 100 * (other - base) / base
 
 
 def _effect(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Return `Change.effect` from values (seeds, cases, classes)."""
     differences = _mean(_mean(b - a, axis=-3), axis=-1)
     differences = differences[np.isfinite(differences)]
     deviation = float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
@@ -151,7 +153,7 @@ def _effect(a: np.ndarray, b: np.ndarray) -> float | None:
 
 
 def _mean(values: np.ndarray, axis: int) -> np.ndarray:
-    """Mean along `axis` of what is known (not NaN); NaN where nothing is."""
+    """Return the mean along `axis` of the values that are not NaN; NaN if all are."""
     known = ~np.isnan(values)
     number = known.sum(axis=axis)
     total = np.where(known, values, 0.0).sum(axis=axis)
@@ -159,7 +161,7 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
 
 
 def _seeds(cases: pd.DataFrame) -> dict[Any, pd.DataFrame]:
-    """Dice as a table of cases × classes, for each seed."""
+    """Return a table of Dice (cases × classes) for each seed."""
     if "seed" not in cases:
         cases = cases.assign(seed=0)
     return {

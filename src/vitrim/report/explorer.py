@@ -198,7 +198,7 @@ def _note(stored: Stored, chosen: Sequence[Variant], losses: Sequence[Loss], cou
     most, far = max(lost.moved_most for lost in losses), max(lost.globality for lost in losses)
     text = (
         f"This page stores attention with 4 bits per value. Because of this, on average {100 * moved:.1f} % (at most "
-        f"{100 * most:.1f} %) of the attention of a patch is shown at a wrong patch, rollout included. The "
+        f"{100 * most:.1f} %) of the attention of a patch is shown at another patch, rollout included. The "
         f"globality of a patch is off by at most {far:.3f}."
     )
     truncated = [variant for variant in chosen[1:] if variant.heads]

@@ -76,7 +76,7 @@ def row_globality(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Loss:
-    """Quantisation error over `rows` rows: share of attention at a wrong patch, and error of globality."""
+    """Quantisation error over `rows` rows: share of attention shown at another patch, and error of globality."""
 
     moved: float
     """Total variation distance between exact and shown row, mean over rows."""

@@ -16,14 +16,14 @@ from vitrim.report.run import NetworkRun, Run
 
 
 def needs(network: NetworkRun, decision: Decision, full: int) -> str:
-    """How many blocks the network needs, by the rule."""
+    """Say how many blocks the network needs by the rule."""
     found = decision.at(decision.threshold)
     if decision.depth != found.depth:
         by_hand = plural(decision.depth, "block")
         return f"The depth of {network.title} was set by hand to {by_hand}; the rule says {found.depth}."
     if not found.reached:
-        certain = " for certain" if flags.NOT_CERTAIN in decision.flags else ""
-        return f"{network.title} keeps all {full} transformer blocks: none of them{certain} reaches the threshold."
+        certain = " with its whole interval" if flags.NOT_CERTAIN in decision.flags else ""
+        return f"{network.title} keeps all {full} transformer blocks: no block reaches the threshold{certain}."
     count = f"all {full}" if decision.depth >= full else f"{decision.depth} of its {full}"
     between = (
         f" (with 95 % confidence, between {decision.low} and {decision.high})" if decision.low != decision.high else ""
@@ -32,7 +32,7 @@ def needs(network: NetworkRun, decision: Decision, full: int) -> str:
 
 
 def saves(row: pd.Series, full: pd.Series, cost: dict[str, Any], full_cost: dict[str, Any]) -> str:
-    """What the smaller network saves: parameters, multiply-adds, milliseconds."""
+    """Say what the truncated network saves: parameters, multiply-adds, milliseconds per slice; empty if unknown."""
     parts = []
     if is_number(row.get("parameters_saved_percent")):
         parts.append(f"{fixed(row['parameters_saved_percent'], 1)} % of the parameters")
@@ -47,7 +47,7 @@ def saves(row: pd.Series, full: pd.Series, cost: dict[str, Any], full_cost: dict
 
 
 def costs(row: pd.Series, full: pd.Series, margins: tuple[str, ...]) -> str:
-    """What the smaller network costs in Dice, with the interval and the verdicts."""
+    """Say how Dice changes in the truncated network, with interval and verdicts; empty if the change is unknown."""
     change = row.get("dice_change_percent")
     if not is_number(change):
         return ""
@@ -65,14 +65,14 @@ def costs(row: pd.Series, full: pd.Series, margins: tuple[str, ...]) -> str:
 
 
 def other_seeds(run: Run, network: str, blocks: int) -> str:
-    """The same change with the other seeds, where there are any."""
+    """Say how Dice changes with the other seeds; empty if there are none."""
     rows = [(seed, run.row(network, blocks, seed)) for seed in run.seeds[1:]]
     known = [f"{signed(row['dice_change_percent'], 2)} % with seed {seed}" for seed, row in rows if row is not None]
-    return f" This is seed {run.seeds[0]}; it is {listing(known)}." if known else ""
+    return f" These values are for seed {run.seeds[0]}. The change is {listing(known)}." if known else ""
 
 
 def verdicts(by_margin: Mapping[str, Any]) -> str:
-    """The verdicts at all margins (percent), as part of a sentence."""
+    """Return the verdicts at all margins (percent) as part of a sentence; empty if there are none."""
     words = {
         "not worse": "not worse by more than",
         "worse": "worse by more than",
@@ -87,14 +87,16 @@ def verdicts(by_margin: Mapping[str, Any]) -> str:
 
 
 def explain_flags(network: NetworkRun, decision: Decision) -> list[str]:
-    """The decision's flags, in words. Whether attention is nearly uniform comes first."""
+    """Explain the flags of the decision. A warning about nearly uniform attention comes first."""
     count = plural(len(decision.cases), "training case")
     words = {
         flags.NO_INTERVAL: f"The depth has no interval: {count} are too few for one (at least 5 are needed).",
-        flags.FEW_CASES: f"The interval of the depth is from {count}; the nominal 95 % then covers about 80 to 90 %.",
-        flags.FALLS_BACK: "A later block is below the threshold again: attention does not simply widen with depth.",
+        flags.FEW_CASES: f"The depth interval uses only {count}. A nominal 95 % interval then covers about 80 to 90 %.",
+        flags.FALLS_BACK: "A later block does not reach the threshold: attention does not become more global with "
+        "every block.",
         flags.NOT_REACHED: "No block reaches the threshold, so the rule removes no block.",
-        flags.NOT_CERTAIN: "A block reaches the threshold on average, but none with its whole interval: none is removed.",
+        flags.NOT_CERTAIN: "Part of the interval of a block reaches the threshold, but no block reaches it with its "
+        "whole interval. So the rule removes no block.",
     }
     lines = [words.get(flag, f"Flag of the decision: {flag}.") for flag in decision.flags if flag != flags.UNIFORM]
     uniform = [block.block for block in decision.blocks if block.uniform]
@@ -112,7 +114,7 @@ def explain_flags(network: NetworkRun, decision: Decision) -> list[str]:
 
 
 def untrained_reaches_it(network: NetworkRun, decision: Decision) -> str:
-    """Say that the untrained network reaches the threshold in the same block, if it does."""
+    """Say that the untrained network first reaches the threshold in the same block; empty if it does not."""
     found, measure = decision.at(decision.threshold), MEASURES[decision.measure]
     sign = -1 if measure.falls else 1
     known = [(block.block, block.untrained_value) for block in decision.blocks if block.untrained_value is not None]
@@ -127,20 +129,20 @@ def untrained_reaches_it(network: NetworkRun, decision: Decision) -> str:
 
 
 def _beside_uniform(decision: Decision) -> str:
-    """How far the attention of all blocks is from uniform attention."""
+    """Compare globality and entropy of all blocks with uniform attention; empty for other measures."""
     entropies = [block.entropy for block in decision.blocks if block.entropy is not None]
     if decision.measure != "globality" or not entropies:
         return ""
     values = [block.value for block in decision.blocks]
     return (
-        f" Uniform attention also has globality 1 and entropy 1. Over the blocks of this network, "
+        " Uniform attention also has globality 1 and entropy 1. Over the blocks of this network, "
         f"globality is {fixed(min(values), 2)} to {fixed(max(values), 2)}, "
-        f"entropy {fixed(min(entropies), 2)} to {fixed(max(entropies), 2)}."
+        f"and entropy is {fixed(min(entropies), 2)} to {fixed(max(entropies), 2)}."
     )
 
 
 def nearly_uniform(network: NetworkRun, decision: Decision) -> str:
-    """Say that attention is nearly uniform up to the block that decided: then the rule says nothing about training."""
+    """Say that attention is nearly uniform in a block up to the depth, so the rule says nothing about training."""
     uniform = [block for block in decision.blocks if block.uniform]
     where = _blocks([block.block for block in uniform], len(decision.blocks))
     least = fixed(floor(1000 * min(block.entropy or 0.0 for block in uniform)) / 1000, 3)
@@ -156,21 +158,21 @@ def nearly_uniform(network: NetworkRun, decision: Decision) -> str:
             f"is {fixed(first.untrained_value, 2)}"
         )
     return (
-        f"{text}. Uniform attention is global by definition, so this block may only be averaging. The rule's answer, "
-        f"{plural(decision.depth, 'block')}, says nothing about what this network learned. Only the change in Dice "
-        "shows whether the other blocks can be removed."
+        f"{text}. Uniform attention is global by definition, so such a block may only be averaging. The answer of the "
+        f"rule, {plural(decision.depth, 'block')}, says nothing about what this network learned. Only the change in "
+        "Dice shows whether the other blocks can be removed."
     )
 
 
 def _blocks(numbers: list[int], total: int) -> str:
-    """every block; block 3; blocks 3 and 5 to 7."""
+    """List blocks in words: "every block", "block 3", "blocks 3 and 5 to 7"."""
     if len(numbers) == total:
         return "every block"
     return f"{'block' if len(numbers) == 1 else 'blocks'} {_ranges(numbers)}"
 
 
 def _ranges(numbers: list[int]) -> str:
-    """1 to 3, 5 and 7 to 9."""
+    """List numbers in words, with ranges of three or more: "1 to 3, 5 and 7 to 9"."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:
@@ -184,24 +186,25 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def rule(decision: Decision) -> str:
-    """How the depth was decided."""
+    """Say how the rule decided the depth."""
     measure = MEASURES[decision.measure]
     whose = {"mean": "", "max": " in its most global head"}.get(str(decision.head), f" in head {decision.head}")
     how = "at most" if measure.falls else "at least"
     return (
-        f"The depth is the first block whose {measure.title}{whose} is {how} {fixed(decision.threshold, 2)}, with the "
-        "whole interval where there is one; all later blocks are discarded."
+        f"The depth is the number of the first block whose {measure.title}{whose} is {how} "
+        f"{fixed(decision.threshold, 2)}. If there is an interval, all of it must reach this threshold. All later "
+        "blocks are discarded."
     )
 
 
 def setting(run: Run) -> str:
-    """The data behind the numbers."""
+    """Say which cases and classes the study uses."""
     row = run.results.iloc[0]
     parts = []
     if is_number(row.get("train_cases")) and is_number(row.get("train_slices")):
         parts.append(f"{plural(int(row['train_cases']), 'training case')} ({int(row['train_slices']):,} slices)")
     if is_number(row.get("validation_cases")):
-        parts.append(f"{plural(int(row['validation_cases']), 'validation case')} that were used for no choice")
+        parts.append(f"{plural(int(row['validation_cases']), 'validation case')} that were not used for any choice")
     parts.append(
         f"{len(run.classes)} classes: {', '.join(run.classes)}"
         if len(run.classes) > 1

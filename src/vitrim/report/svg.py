@@ -1,4 +1,4 @@
-"""Line charts as SVG text; colours come from the page's style sheet, so that they follow light, dark and print."""
+"""Line charts as SVG text. The style sheet of the page sets the colours, for light, dark and print."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from matplotlib.ticker import MaxNLocator
 
 
 def element(name: str, content: Any = "", **attributes: Any) -> Markup:
-    """An SVG element; `class_` is class, `stroke_width` is stroke-width; everything is escaped but Markup."""
+    """Return an SVG element. `class_` becomes class, `stroke_width` stroke-width. All text except Markup is escaped."""
     text = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"' for key, value in attributes.items())
     return Markup(f"<{name}{text}>{escape(content)}</{name}>")
 
 
 def join(parts: Sequence[Markup]) -> Markup:
-    """Several elements as one."""
+    """Concatenate elements."""
     return Markup("").join(parts)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: points (x, y), the CSS class that colours it, its name, and the two sides of a band around it."""
+    """A curve: points (x, y), CSS class for its colour (`style`), name, and lower and upper edge of its band."""
 
     points: Sequence[tuple[float, float]]
     style: str
@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Frame:
-    """The plotting area: ranges of both axes, size in user units."""
+    """The plotting area: ranges of both axes; size and margins in SVG user units."""
 
     x: tuple[float, float]
     y: tuple[float, float]
@@ -49,7 +49,7 @@ class Frame:
     bottom: int = 34
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Place of a point in user units, kept inside the frame vertically."""
+        """Return a point in user units, with y clipped to the frame."""
         across = (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
         up = min(1.0, max(0.0, (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)))
         return (
@@ -59,13 +59,16 @@ class Frame:
 
 
 def framed(x: tuple[float, float], y: tuple[float, float], large: bool = False) -> Frame:
-    """A frame with room on the left for the numbers of its axis."""
+    """Return a frame with space on the left for the numbers of the y axis."""
     left = max(34, 10 + round(6.3 * max(len(f"{value:g}") for value in ticks(*y))))
     return Frame(x, y, 460, 240, left=left) if large else Frame(x, y, left=left)
 
 
 def nice_range(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float]:
-    """Ends of an axis that hold all values, with fixed ends where given."""
+    """Return the ends of an axis that contains all values.
+
+    A given end, `low` or `high`, is moved only if a value lies outside it. An end of None gets 8 % extra space.
+    """
     known = [value for value in values if isfinite(value)] or [0.0, 1.0]
     bottom = min(known) if low is None else min(low, *known)
     top = max(known) if high is None else max(high, *known)
@@ -74,7 +77,7 @@ def nice_range(values: Sequence[float], low: float | None, high: float | None) -
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers between two ends, at most `count` steps apart."""
+    """Return round numbers between two ends, with at most `count` intervals."""
     values = MaxNLocator(count, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high)
     space = (high - low) * 1e-9
     return [round(float(value), 10) + 0.0 for value in values if low - space <= value <= high + space]
@@ -90,9 +93,9 @@ def chart(
     over: Sequence[Markup] = (),
     name: str = "",
 ) -> Markup:
-    """A chart with axes, `under` below and `over` above its lines.
+    """Return a chart with axes. `under` is drawn below its lines and `over` above them.
 
-    A screen reader says `label`. With a `name`, its id, the chart carries its frame for the page's script.
+    label: text for screen readers. name: id of the chart; if given, the chart also contains its frame, for page.js.
     """
     parts = [element("title", label), *under, *_axes(frame, x_label, x_ticks)]
     for line in lines:
@@ -116,7 +119,7 @@ def chart(
 
 
 def level(frame: Frame, y: float, text: str, style: str = "threshold") -> Markup:
-    """A horizontal line with its name."""
+    """Return a horizontal line at y with its name."""
     x0, py = frame.at(frame.x[0], y)
     x1, _ = frame.at(frame.x[1], y)
     line = element("line", x1=x0, y1=py, x2=x1, y2=py, class_=style)
@@ -125,7 +128,7 @@ def level(frame: Frame, y: float, text: str, style: str = "threshold") -> Markup
 
 
 def flag(frame: Frame, x: float, text: str, row: int = 0) -> Markup:
-    """A vertical line at x with its name at the top; `row` lowers the name below those of others."""
+    """Return a vertical line at x with its name at the top. `row` lowers the name so that names do not overlap."""
     px, bottom = frame.at(x, frame.y[0])
     top = frame.top + 12 * row
     line = element("line", x1=px, y1=bottom, x2=px, y2=top, class_="threshold")
@@ -136,7 +139,7 @@ def flag(frame: Frame, x: float, text: str, row: int = 0) -> Markup:
 
 
 def shade(frame: Frame, x: float, text: str) -> Markup:
-    """Everything to the right of x, greyed: what is discarded."""
+    """Return a grey area to the right of x, for the discarded blocks."""
     left, _ = frame.at(min(x, frame.x[1]), 0)
     right, _ = frame.at(frame.x[1], 0)
     width = round(right - left, 2)

@@ -1,4 +1,4 @@
-"""The study's table: the paper's columns in the paper's order, then what goes beyond them; as Markdown and LaTeX."""
+"""The results table of a study, as Markdown and LaTeX: first the columns of the paper in its order, then more."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitrim.report.run import Run
 
 @dataclass(frozen=True)
 class Column:
-    """A column's heading; `number` columns are set flush right, `beyond` ones are not in the paper."""
+    """A column: `number` columns are aligned right, `beyond` columns are not in the paper."""
 
     heading: str
     number: bool = True
@@ -26,7 +26,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What a cell shows, and the value that it sorts by."""
+    """The text of a cell, and the value for sorting."""
 
     text: str
     value: float | str | None = None
@@ -34,7 +34,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and rows of equal length; `notes` are lines to be set below."""
+    """Columns and rows of equal length; `notes` are lines below the table."""
 
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
@@ -42,7 +42,7 @@ class Table:
 
 
 def results_table(run: Run) -> Table:
-    """One row a trained network: tables 1 to 3 of the paper, then what design section 5 adds."""
+    """Return one row per trained network: columns of tables 1 to 3 of the paper, then interval, verdicts and cost."""
     costs, as_one = _costs(run), _absent_as_one(run)
     several = len(run.seeds) > 1
     unit = _first(run.results, "hd95_unit") or "voxels"
@@ -60,7 +60,7 @@ def results_table(run: Run) -> Table:
         *(Column(f"Not worse by {margin} %?", number=False, beyond=True) for margin in run.margins),
         Column("Parameters, millions", beyond=True),
         Column("Multiply-adds, G", beyond=True),
-        Column("ms a slice", beyond=True),
+        Column("ms per slice", beyond=True),
         Column("Peak memory, MiB", beyond=True),
         Column(f"HD95, {unit}", beyond=True),
     ]
@@ -97,7 +97,7 @@ def results_table(run: Run) -> Table:
 
 
 def role(value: Any) -> str:
-    """Why a network of this depth was trained."""
+    """Say why a network of this depth was trained."""
     words = {
         "full": "full network",
         "decided": "by the rule",
@@ -108,14 +108,17 @@ def role(value: Any) -> str:
 
 
 def markdown(table: Table) -> str:
-    """The table as GitHub Markdown, its notes below."""
+    """Return the table as GitHub Markdown with its notes."""
     rows = [[cell.text for cell in row] for row in table.rows]
     text = markdown_table([column.heading for column in table.columns], rows, [c.number for c in table.columns])
     return "\n\n".join([text, *table.notes]) + "\n"
 
 
 def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool] | None = None) -> str:
-    """A GitHub Markdown table without its last line break. By default all columns but the first hold numbers."""
+    """Return a GitHub Markdown table without a final line break.
+
+    numbers: whether each column holds numbers; by default all columns except the first.
+    """
     numbers = [place > 0 for place in range(len(heading))] if numbers is None else numbers
     ruler = "|" + "|".join("---:" if number else "---" for number in numbers) + "|"
     lines = ["| " + " | ".join(_pipe(text) for text in cells) + " |" for cells in (heading, *rows)]
@@ -123,7 +126,7 @@ def markdown_table(heading: Sequence[str], rows: Sequence[Sequence[str]], number
 
 
 def latex(table: Table, caption: str, label: str) -> str:
-    """The table for a paper: booktabs rules, the paper's columns first and the others in a second part below."""
+    """Return the table as LaTeX with booktabs: the columns of the paper, and all others in a second tabular below."""
     parts = [
         [i for i, column in enumerate(table.columns) if not column.beyond],
         [0, 1, *(i for i, column in enumerate(table.columns) if column.beyond)],
@@ -145,7 +148,7 @@ def latex(table: Table, caption: str, label: str) -> str:
 
 
 def _tabular(table: Table, columns: Sequence[int]) -> str:
-    """Some columns as a tabular, with room between models; pandas sets it."""
+    """Return some columns as a tabular made by pandas, with space between models."""
     frame = pd.DataFrame([[row[i].text for i in columns] for row in table.rows])
     frame.columns = pd.Index([tex_escape(table.columns[i].heading) for i in columns])
     style = frame.style.format(tex_escape).hide(axis="index")
@@ -167,12 +170,12 @@ TEX = {
 
 
 def tex_escape(text: str) -> str:
-    """Text as LaTeX sets it, nothing in it a command."""
+    """Escape text for LaTeX, so that it contains no command."""
     return "".join(TEX.get(character, character) for character in " ".join(text.split()))
 
 
 def _pipe(text: str) -> str:
-    """Keep a text from breaking out of its cell, or from being read as HTML."""
+    """Escape text for a Markdown cell, so that it neither ends the cell nor counts as HTML."""
     text = " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
@@ -182,7 +185,7 @@ def _cell(value: Any, digits: int, sign: bool = False) -> Cell:
 
 
 def _verdict_cell(row: pd.Series, margin: str) -> Cell:
-    """The verdict by itself; beside it the one that is corrected for the table's comparisons, where it is another."""
+    """Return the verdict and, if it differs, the verdict corrected for the number of comparisons in the table."""
     alone, corrected = row.get(f"verdict_{margin}"), row.get(f"corrected_verdict_{margin}")
     if not isinstance(alone, str) or not isinstance(corrected, str) or alone == corrected:
         return _text_cell(alone)
@@ -194,18 +197,24 @@ def _text_cell(value: Any) -> Cell:
 
 
 def _dice_cell(row: pd.Series, name: str, as_one: dict[tuple[Any, ...], float]) -> Cell:
-    """Dice of a class; where not all cases say something about it, how many do, and the other convention if known."""
+    """Return the Dice of a class.
+
+    If not all cases count for the class, add their number and, if known, the mean with 1 for the other cases.
+    """
     cell = _cell(row.get(f"dice_{name}"), 3)
     counted, total = row.get(f"cases_{name}"), row.get("validation_cases")
     if is_number(counted) and is_number(total) and int(counted) < int(total):
         other = as_one.get((row["network"], row["blocks"], name))
-        beside = "" if other is None else f"; {fixed(other, 3)} with 1 for the others"
+        beside = "" if other is None else f"; {fixed(other, 3)} if the others count as 1"
         return Cell(f"{cell.text} ({int(counted)} of {int(total)}{beside})", cell.value)
     return cell
 
 
 def _absent_as_one(run: Run) -> dict[tuple[Any, ...], float]:
-    """The other convention for empty masks, where the layout prints it: a case without the class counts as 1."""
+    """Return the mean Dice with 1 for cases without the class, by (network, blocks, class).
+
+    Empty if the layout of the data does not report this convention, or if there is no per-case table.
+    """
     settings = run.study.get("study")
     data = settings.get("data") if isinstance(settings, dict) else None
     layout = LAYOUTS.get(str(data.get("layout"))) if isinstance(data, dict) else None
@@ -226,16 +235,17 @@ def _notes(run: Run) -> tuple[str, ...]:
         )
         if any(is_number(row.get(f"cases_{c}")) and int(row[f"cases_{c}"]) < int(total) for c in run.classes):
             notes.append(
-                "(n of m): a case in which a class is absent from reference and prediction alike says nothing about "
-                "that class and is left out of its mean; n cases were counted. A missed structure counts as 0."
+                "(n of m): the mean is over n of m cases. A case is left out of the mean of a class if the class is "
+                "absent from both reference and prediction. A missed structure counts as 0."
             )
     if run.margins:
         notes.append(
-            "The change is relative to the same network with all its blocks; its interval is a paired bootstrap over "
-            "cases. Not worse: the whole interval lies above the margin; worse: below it; undecided: it lies across."
+            "The change is relative to the same network with all its blocks. Its interval is a paired bootstrap "
+            "interval over cases. Not worse by x %: the whole interval lies above −x %. Worse: the whole interval lies "
+            "below −x %. Undecided: the interval contains −x %, or there is no interval."
         )
     if _first(run.results, "hd95_unit"):
-        notes.append("HD95 is averaged over classes; it is the volume's diagonal where a structure was missed.")
+        notes.append("HD95 is averaged over classes. For a missed structure it is the diagonal of the volume.")
     return tuple(notes)
 
 

@@ -1,1 +1,1 @@
-"""One file per kind of phantom: each draws one case, and knows nothing of files."""
+"""Phantoms: seeded artificial cases (brain, heart, abdomen, long-range control), and writers for the data layouts."""

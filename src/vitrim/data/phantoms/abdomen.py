@@ -1,4 +1,4 @@
-"""An abdominal CT in the portal venous phase, with the eight organs of the Synapse task."""
+"""Phantom of an abdominal CT in the portal venous phase, with the eight organs of the Synapse task."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from vitrim.data.phantoms.shapes import Drawing, Grid, Triple, blur, ellipsoid, tube, waves
 
 CLASSES = ("liver", "spleen", "left kidney", "right kidney", "stomach", "aorta", "gallbladder", "pancreas")
-"""Large organs first: a phantom of n classes has the first n."""
+"""Large organs first: a phantom with n classes has the first n."""
 
 MODALITY = "CT"
 SHAPE = (256, 256, 40)
 EXTENT = (370.0, 300.0, 140.0)
-"""Field of view in mm: the upper abdomen, where most of the organs are in most of the slices."""
+"""Field of view in mm: the upper abdomen, where most slices show most organs."""
 NOISE = 18.0
-"""Deviation of the noise, in Hounsfield units."""
+"""Standard deviation of the noise, in Hounsfield units."""
 
 HOUNSFIELD = {
     "liver": 108.0,
@@ -26,7 +26,7 @@ HOUNSFIELD = {
     "gallbladder": 10.0,
     "pancreas": 92.0,
 }
-"""Mean of each organ; noise and differences between cases make them overlap."""
+"""Mean of each organ in Hounsfield units; noise and differences between cases make the intensities overlap."""
 
 
 def draw(rng: np.random.Generator, grid: Grid) -> Drawing:
@@ -56,7 +56,7 @@ def draw(rng: np.random.Generator, grid: Grid) -> Drawing:
 
 
 def _bowel(rng: np.random.Generator, world: Grid, inside: np.ndarray, image: np.ndarray) -> None:
-    """Loops of bowel in the fat, some with contrast or gas in them."""
+    """Draw bowel loops in the fat; some contain contrast agent or gas."""
     loop = waves(world.points, rng, 62.0, 12)
     filling = world.noise(rng, 45.0)
     image[inside & (np.abs(loop) < 0.5)] = 28
@@ -65,7 +65,7 @@ def _bowel(rng: np.random.Generator, world: Grid, inside: np.ndarray, image: np.
 
 
 def _organs(rng: np.random.Generator, world: Grid, lean: float) -> list[tuple[str, np.ndarray]]:
-    """Name and mask of each organ, in the order in which they cover one another."""
+    """Return name and mask of each organ, in drawing order: later organs cover earlier ones."""
 
     def near(x: float, y: float, z: float) -> Triple:
         dx, dy, dz = rng.uniform(-6, 6, 3)
@@ -104,7 +104,7 @@ def _organs(rng: np.random.Generator, world: Grid, lean: float) -> list[tuple[st
 
 
 def _gas(rng: np.random.Generator, world: Grid, image: np.ndarray, label: np.ndarray) -> None:
-    """A bubble at the front of the stomach: the patient lies on the back. It is part of the organ."""
+    """Draw gas at the front of the stomach, because the patient lies on the back. It keeps the stomach's label."""
     stomach = label == CLASSES.index("stomach") + 1
     if stomach.any():
         image[stomach & (world.points[1] > np.quantile(world.points[1][stomach], rng.uniform(0.86, 0.98)))] = -700
@@ -118,7 +118,7 @@ def _bones(
     cavity: np.ndarray,
     wall: np.ndarray,
 ) -> None:
-    """Spine with its canal and muscles, and ribs where they cross the slices."""
+    """Draw the spine with its canal and muscles, and the ribs that cross the slices."""
     x, y, z = world.points
     muscle = (ellipsoid(world, (38, -76, 0), (30, 24, 1e6)) < 1) | (ellipsoid(world, (-38, -76, 0), (30, 24, 1e6)) < 1)
     body = ellipsoid(world, (0, -62, 0), (23, 19, 1e6)) < 1

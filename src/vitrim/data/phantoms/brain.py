@@ -1,4 +1,4 @@
-"""A skull-stripped T1-weighted brain with cerebrospinal fluid, gray and white matter, as in IBSR 18."""
+"""Phantom of a skull-stripped T1-weighted brain with cerebrospinal fluid, gray and white matter, as in IBSR 18."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vitrim.data.phantoms.shapes import Drawing, Grid, blur, ellipsoid, furrows,
 CLASSES = ("CSF", "gray matter", "white matter")
 MODALITY = "MRI"
 SHAPE = (256, 128, 256)
-"""Coronal slices across the second axis, as IBSR 18 has them."""
+"""The second axis counts coronal slices, as in IBSR 18."""
 EXTENT = (240.0, 192.0, 240.0)
 NOISE = 4.0
 
@@ -18,7 +18,7 @@ INTENSITY = {0: 0.0, CSF: 32.0, GRAY: 78.0, WHITE: 108.0}
 
 
 def draw(rng: np.random.Generator, grid: Grid) -> Drawing:
-    """Draw one brain: folded cortex, ventricles, deep gray matter, cerebellum, stem."""
+    """Draw one brain: folded cortex, ventricles, deep gray matter, cerebellum, brain stem."""
     world = grid.scaled(rng.uniform(0.94, 1.06)).warped(rng, 2.0, 50.0)
     label = np.zeros(grid.shape, np.uint8)
     _cerebellum(rng, world, label)
@@ -32,11 +32,11 @@ def draw(rng: np.random.Generator, grid: Grid) -> Drawing:
 
 
 def _cerebrum(rng: np.random.Generator, world: Grid, label: np.ndarray) -> None:
-    """Two hemispheres with their temporal lobes; the cortex folds inwards along meandering furrows."""
+    """Draw two hemispheres with their temporal lobes; the cortex folds inwards along curved furrows."""
     _, y, z = world.points
     wide, long = rng.uniform(0.96, 1.04, 2)
     centre, radii = np.array([0, 0, 8], np.float32), np.array([68 * wide, 86 * long, 66], np.float32)
-    low = np.where(z < 8, np.float32(0.62), np.float32(1))  # flat below
+    low = np.where(z < 8, np.float32(0.62), np.float32(1))  # flat at the bottom
     hull = ellipsoid(Grid(np.stack([world.points[0], y, 8 + (z - 8) / low]), world.spacing), (0, 0, 8), tuple(radii))
     lobes = np.full(label.shape, np.inf, np.float32)
     for side in (-1, 1):
@@ -47,20 +47,20 @@ def _cerebrum(rng: np.random.Generator, world: Grid, label: np.ndarray) -> None:
     mine, theirs = (1 - hull[inside]) * 62, (1 - lobes[inside]) * 62
     depth = np.maximum(mine, theirs)
     depth = np.where((theirs > 0) & (mine > 0), np.maximum(depth, np.minimum(mine, theirs) + 2.2), depth)
-    # furrows run straight down from the surface: their pattern is that of the place where they start
+    # furrows run straight inwards: their pattern depends only on the point of the surface where they start
     start = points - centre[:, None]
     start = start / (np.linalg.norm(start / radii[:, None], axis=0) + 1e-3)
     furrow = furrows(start + 0.4 * (points - start), rng, 22.0)
     reach = 19 + 5 * waves(start, rng, 60.0, 8)
     from_furrow = np.hypot(furrow, (depth - reach).clip(0))
-    above = (19 - points[2]).clip(0) * (np.abs(points[1]) < 60)  # the halves are joined by the callosum
+    above = (19 - points[2]).clip(0) * (np.abs(points[1]) < 60)  # the corpus callosum joins the hemispheres
     from_outside = np.minimum(depth, np.minimum(from_furrow, np.hypot(np.abs(points[0]), above)))
     thickness = 3.6 + 0.4 * waves(start, rng, 40.0, 8)
     label[inside] = np.where(from_outside < 0.75, CSF, np.where(from_outside < thickness, GRAY, WHITE))
 
 
 def _cerebellum(rng: np.random.Generator, world: Grid, label: np.ndarray) -> None:
-    """Cerebellum with its fine leaves, and the brain stem."""
+    """Draw the cerebellum with its fine folds, and the brain stem."""
     out = ellipsoid(world, (0, -52, -44), (50, 30, 25))
     inside = out < 1
     stretched = world.points[:, inside] * np.array([0.35, 0.7, 1.0], np.float32)[:, None]
@@ -74,8 +74,8 @@ def _cerebellum(rng: np.random.Generator, world: Grid, label: np.ndarray) -> Non
 
 
 def _centre(rng: np.random.Generator, world: Grid, label: np.ndarray) -> None:
-    """Deep gray matter and the ventricles, inside the white matter."""
-    wide = rng.uniform(0.75, 1.45)  # ventricles differ most between people
+    """Draw the deep gray matter and the ventricles inside the white matter."""
+    wide = rng.uniform(0.75, 1.45)  # of all structures, ventricles vary most between people
     for side in (-1, 1):
         for centre, radii, turn in (
             ((14, -6, 8), (9, 15, 9), 20),  # thalamus

@@ -1,4 +1,4 @@
-"""A delayed-enhancement short axis of the left ventricle with infarct and no-reflow, as in EMIDEC."""
+"""Phantom of a delayed-enhancement short-axis MRI: left ventricle with infarct and no-reflow, as in EMIDEC."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from vitrim.data.phantoms.shapes import Drawing, Grid, blur, ellipsoid
 
 CLASSES = ("cavity", "myocardium", "infarction", "no-reflow")
-"""In the order of EMIDEC's label values."""
+"""Classes in the order of EMIDEC's label values."""
 MODALITY = "MRI"
 SHAPE = (128, 128, 7)
 EXTENT = (192.0, 192.0, 70.0)
@@ -15,11 +15,11 @@ NOISE = 9.0
 
 CAVITY, MYOCARDIUM, INFARCTION, NO_REFLOW = 1, 2, 3, 4
 HEALTHY = 1 / 3
-"""Share of cases without infarct, as in EMIDEC."""
+"""Share of cases without an infarct, as in EMIDEC."""
 
 
 def draw(rng: np.random.Generator, grid: Grid) -> Drawing:
-    """Draw one heart, from base (first slice) to apex: ring, scar, right ventricle, lungs, chest wall, liver."""
+    """Draw one heart from base (first slice) to apex: myocardium, scar, right ventricle, lungs, chest wall, liver."""
     centre = np.array([rng.uniform(-8, 8), rng.uniform(-8, 8)])
     thorax = grid.warped(rng, 5.0, 60.0)
     heart = grid.warped(rng, 1.6, 28.0)
@@ -49,7 +49,7 @@ def draw(rng: np.random.Generator, grid: Grid) -> Drawing:
 
 
 def _surroundings(rng: np.random.Generator, grid: Grid, centre: np.ndarray) -> np.ndarray:
-    """Chest wall, lungs, the pericardial fat and the liver below."""
+    """Return an image with chest wall, lungs, pericardial fat and the liver below."""
     cx, cy = centre
     image = np.full(grid.shape, 72.0, np.float32)
     lung = ellipsoid(grid, (cx - 62, cy - 10, 0), (52, 66, 1e6)) < 1
@@ -68,7 +68,7 @@ def _surroundings(rng: np.random.Generator, grid: Grid, centre: np.ndarray) -> n
 def _right_ventricle(
     rng: np.random.Generator, grid: Grid, image: np.ndarray, centre: np.ndarray, taper: np.ndarray, outer: np.ndarray
 ) -> None:
-    """A crescent of bright blood around the septum."""
+    """Draw the right ventricle: a crescent of bright blood around the septum, with its wall."""
     cx, cy = centre
     x, y = grid.points[0] - np.float32(cx), grid.points[1] - np.float32(cy)
     size = 27 * taper * rng.uniform(0.9, 1.1)
@@ -79,7 +79,7 @@ def _right_ventricle(
 
 
 def _papillary(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, inner: np.ndarray, image: np.ndarray) -> None:
-    """Two muscles stand in the cavity; the reference counts them as cavity."""
+    """Draw two papillary muscles in the cavity; the label stays cavity."""
     for direction in (rng.uniform(-80, -45), rng.uniform(120, 160)):
         px, py = np.cos(np.radians(direction)) * 0.66 * inner, np.sin(np.radians(direction)) * 0.66 * inner
         image[(np.hypot(x - px, y - py) < 0.17 * inner) & (inner > 12)] = 60
@@ -95,7 +95,7 @@ def _scar(
     image: np.ndarray,
     label: np.ndarray,
 ) -> None:
-    """An infarct spreads from the inner wall over a sector; its core may have no reflow, and stays dark."""
+    """Draw an infarct: a sector that starts at the inner wall. Its core may be a dark no-reflow area."""
     wobble = grid.noise(rng, 22.0)
     away = np.abs((angle - rng.uniform(-180, 180) + 180) % 360 - 180)
     half = rng.uniform(35, 75) + 6 * wobble

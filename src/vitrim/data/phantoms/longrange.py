@@ -1,14 +1,15 @@
-"""Scenes that cannot be segmented by looking near by: the control that shows when attention, or depth, is needed.
+"""Control phantom: scenes that need distant context, to show when a network needs attention or depth.
 
-Each slice is a scene of its own, on a ring of places (twelve, or as many as asked for). At some of them are discs, all
-alike; the class of a disc is told by the mark at its point-symmetric place, a plus or a cross. With `hops` of 2 or more
-the mark opposite is a needle instead: it points, as seen from the centre of the image, to the place where to look next,
-and so on; the last place has the plus or the cross.
+Each slice is an independent scene on a ring of places (12 by default). Some places hold a disc; all discs look alike.
+The mark at a disc's point-symmetric place, a plus or a cross, gives the disc's class. With `hops` of 2 or more, that
+place holds a needle instead. The needle's direction is the direction from the centre of the image to the next place.
+That place holds another needle, and so on; the last place holds the plus or the cross.
 
-`balanced` scenes have as many of the one as of the other, among the discs and among all marks, so that counting all
-marks tells nothing; but who sees all marks but one can tell that one. In scenes that are not balanced every mark and
-needle is drawn by itself: what can be seen from a disc says nothing about the mark opposite, which is what a network
-without a transformer must not be able to guess. Counting all marks, or with needles the marks near by, tells something.
+A `balanced` scene has as many discs of one class as of the other, and as many pluses as crosses. Counting all marks
+therefore gives no information, but a network that sees all marks except one can infer that one. In a scene that is not
+balanced, every mark and every needle is drawn independently. What is near a disc then says nothing about the mark
+opposite, so a network without a transformer cannot guess it. Counting all marks gives some information in such a scene,
+and with needles, counting the nearby marks does too.
 """
 
 from __future__ import annotations
@@ -30,18 +31,21 @@ PLACES = 12
 RING = 0.78
 """Radius of the ring, relative to half the shorter side of a slice."""
 DISC = 0.13
+"""Radius of a disc, relative to half the shorter side of a slice."""
 MARK = 0.12
-"""Half size of discs and marks, relative to half the shorter side."""
+"""Half the size of a mark, relative to half the shorter side of a slice."""
 
 Needle = int
-"""A place on the ring; a negative number is a plus (-1) or a cross (-2)."""
+"""A mark as a number: a needle is the number of the place that it points to, a plus is -1, a cross is -2."""
 
 
 def distance(shape: tuple[int, ...], places: int = PLACES) -> float:
-    """Pixels from any pixel of a disc to its mark at least, along rows or columns, whichever are more.
+    """Return the smallest distance in pixels between a disc and its mark, over all places.
 
-    For slices of rows × columns (the last two of `shape`). A network that sees less far than this along both sees
-    nothing of the mark. Places at 45° count: there the ring's diameter is 0.7 of it along either.
+    The distance of one place is the larger of the distances along rows and along columns. `shape` ends with the rows
+    and columns of a slice. A network whose receptive field reaches less far than this along rows and along columns does
+    not see the mark from any pixel of the disc. At 45°, the places are only 0.7 of the ring's diameter apart along
+    either axis.
     """
     angles = 2 * np.pi * np.arange(places) / places
     across = 2 * RING * np.maximum(np.abs(np.cos(angles)), np.abs(np.sin(angles))).min()
@@ -49,8 +53,11 @@ def distance(shape: tuple[int, ...], places: int = PLACES) -> float:
 
 
 def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLACES, balanced: bool = True) -> Drawing:
-    """Draw one stack of scenes. InputError if there are too few places for that many hops, or an odd number."""
-    most = places // 2 - balanced  # where nothing has to be balanced, there can be a single disc
+    """Draw one stack of scenes.
+
+    Raises ConfigurationError if `places` is odd, less than 4, or too small for `hops`.
+    """
+    most = places // 2 - balanced  # without balance, a single disc is possible
     if places % 2 or places < 4:
         raise ConfigurationError(f"longrange needs an even number of places, 4 or more, not {places}")
     if not 1 <= hops <= most:
@@ -73,7 +80,7 @@ def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLAC
 def _scene(
     rng: np.random.Generator, hops: int, places: int = PLACES, balanced: bool = True
 ) -> tuple[dict[int, int], dict[int, Needle]]:
-    """Class of the disc at each place that has one, and the mark at every other place."""
+    """Return the class of the disc at each place with a disc, and the mark at every other place."""
     count = 4 if 4 * (hops + 1) <= places else 2 if 2 * (hops + 1) <= places else 1
     sides = rng.permutation(places // 2)[:count]
     taken = [int(side) + places // 2 * int(rng.integers(2)) for side in sides]
@@ -88,7 +95,7 @@ def _scene(
             marks[here] = free.pop()
             here = marks[here]
         marks[here] = -discs[place]
-    needles = 0 if hops == 1 else len(free) // 4 * 2  # an even number is left
+    needles = 0 if hops == 1 else len(free) // 4 * 2  # even, so that an even number of places is left
     for n, place in enumerate(free):
         marks[place] = int(rng.integers(places)) if n < needles else -(1 + n % 2)
     return discs, marks
@@ -97,10 +104,11 @@ def _scene(
 def _independent(
     rng: np.random.Generator, hops: int, taken: list[int], opposite: list[int], free: list[int]
 ) -> tuple[dict[int, int], dict[int, Needle]]:
-    """A scene in which no mark says anything about another: every mark and every needle is drawn by itself.
+    """Return a scene in which every mark and every needle is drawn independently, so no mark depends on another.
 
-    Needles point from the places opposite the discs into a first share of the free places, from there into the next
-    and so on, as many times as there are hops to go; the last share has the plus and cross marks.
+    The free places are divided into `hops` - 1 shares. Needles opposite the discs point to places of the first share,
+    needles of each share point to places of the next one, and the last share holds the plus and cross marks. With one
+    hop there are no needles: all places without a disc hold marks.
     """
     shares = [opposite, *([int(n) for n in share] for share in np.array_split(free, hops - 1))] if hops > 1 else []
     marks: dict[int, Needle] = {
@@ -117,13 +125,13 @@ def _independent(
 
 
 def _from(plane: np.ndarray, place: int, places: int) -> np.ndarray:
-    """Position relative to a place on the ring, in halves of the shorter side (2, X, Y)."""
+    """Return positions (2, X, Y) relative to a place on the ring, in units of half the shorter side."""
     angle = 2 * np.pi * place / places
     return plane - RING * np.array([np.cos(angle), np.sin(angle)], np.float32)[:, None, None]
 
 
 def _shape_of(offset: np.ndarray, mark: Needle, places: int) -> np.ndarray:
-    """Where a mark is bright (X, Y): a plus, a cross, or a needle with a thick head."""
+    """Return the mask (X, Y) of a mark: a plus, a cross, or a needle with a thick head."""
     thin = 0.26 * MARK
     x, y = offset
     if mark == -2:

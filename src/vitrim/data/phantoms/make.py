@@ -1,4 +1,4 @@
-"""Seeded phantoms: data sets that are made instead of downloaded, written in the layouts that the readers read."""
+"""Draw seeded phantom data sets and write them in the layouts that the readers accept."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ LAYOUTS = {
     "abdomen": ("decathlon", "synapse", "synapse-raw"),
     "longrange": ("decathlon",),
 }
-"""What each kind can be written as; `synapse` is the TransUNet release's npz and h5, `synapse-raw` the challenge's
-NIfTI files with 13 organs. Both are read as the layout `synapse`."""
+"""Layouts in which each kind can be written. `synapse` is the TransUNet release (npz and h5), `synapse-raw` the NIfTI
+files of the challenge with 13 organs. The reader `synapse` reads both."""
 
 
 def write_phantom(
@@ -33,11 +33,11 @@ def write_phantom(
     layout: str = "decathlon",
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
-    """Write a phantom data set into `folder`, which appears whole or not at all, and return it.
+    """Write a phantom data set to `folder` and return the folder. It is written completely or not at all.
 
-    The same configuration gives the same voxels, and a case does not depend on how many there are. InputError if
-    there is something at `folder` already, if the kind is not written in that layout, or if it has fewer structures
-    than asked for.
+    The same configuration gives the same voxels, and a case does not depend on the number of cases. Raises
+    ConfigurationError if `folder` is a file or is not empty, if the kind cannot be written in `layout`, if it has fewer
+    classes than the configuration asks for, or if the orientation is not possible.
     """
     folder = Path(folder)
     kind = KINDS[config.kind]
@@ -67,7 +67,7 @@ def write_phantom(
 
 
 def draw_phantom(config: PhantomConfig, number: int, shape: tuple[int, int, int], spacing: Triple) -> Drawing:
-    """Draw case `number` (from 0) with everything that the configuration asks for."""
+    """Draw case `number` (from 0) with the classes, bias field and noise of the configuration."""
     kind = KINDS[config.kind]
     grid = Grid.over(shape, spacing)
     rng = np.random.default_rng([config.seed, number])
@@ -76,7 +76,9 @@ def draw_phantom(config: PhantomConfig, number: int, shape: tuple[int, int, int]
     drawing = kind.draw(rng, grid, **options)
     if config.classes is not None:
         drawing.label[drawing.label > config.classes] = 0
-    scanner = np.random.default_rng([config.seed, number, 1])  # so that noise leaves the anatomy as it is
+    scanner = np.random.default_rng(
+        [config.seed, number, 1]
+    )  # a separate seed, so that noise does not change the anatomy
     image = drawing.image
     if config.bias_field:
         image = _bias(scanner, grid, image, config.bias_field, floor=-1000.0 if kind.MODALITY == "CT" else 0.0)
@@ -85,7 +87,10 @@ def draw_phantom(config: PhantomConfig, number: int, shape: tuple[int, int, int]
 
 
 def _bias(rng: np.random.Generator, grid: Grid, image: np.ndarray, strength: float, floor: float) -> np.ndarray:
-    """Multiply with a smooth field that goes from 1 - strength to 1 + strength across the patient."""
+    """Multiply the image by a smooth field from 1 - `strength` to 1 + `strength` across the patient.
+
+    `floor` is the intensity of air, which stays unchanged.
+    """
     direction = rng.standard_normal(3).astype(np.float32)
     field = np.tensordot(direction / np.linalg.norm(direction), grid.points, 1)
     field = field / np.abs(field).max() + 0.3 * grid.noise(rng, 90.0)
@@ -96,7 +101,7 @@ def _bias(rng: np.random.Generator, grid: Grid, image: np.ndarray, strength: flo
 
 
 def _noise(rng: np.random.Generator, image: np.ndarray, deviation: float, magnitude: bool) -> np.ndarray:
-    """Gaussian noise; in a magnitude image (MRI) that of two channels, which is Rician."""
+    """Add Gaussian noise. A magnitude image (MRI) has noise in two channels, which makes it Rician."""
     if not deviation:
         return image
     noisy = image + rng.normal(0, deviation, image.shape)

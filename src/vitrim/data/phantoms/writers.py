@@ -1,4 +1,4 @@
-"""Phantom cases on disk, in the layouts of real data sets."""
+"""Write phantom cases to disk in the layouts of real data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from vitrim.files import write_json, write_text
 
 
 class Writer(Protocol):
-    """Writes the cases of one data set, then what the layout needs besides."""
+    """Writes the cases of one data set, then the other files of the layout."""
 
     def __init__(self, folder: Path, config: PhantomConfig, names: tuple[str, ...], modality: str) -> None: ...
 
@@ -27,7 +27,7 @@ class Writer(Protocol):
 
 
 class Decathlon:
-    """imagesTr, labelsTr, dataset.json."""
+    """Writer of the Decathlon layout: imagesTr, labelsTr, dataset.json."""
 
     def __init__(self, folder: Path, config: PhantomConfig, names: tuple[str, ...], modality: str) -> None:
         self._folder, self._config, self._names, self._modality = folder, config, names, modality
@@ -54,7 +54,7 @@ class Decathlon:
 
 
 class Ibsr18:
-    """IBSR_01/IBSR_01_ana_strip.nii.gz and IBSR_01_segTRI_ana.nii.gz, with a fourth axis of length 1."""
+    """Writer of IBSR 18: IBSR_01/IBSR_01_ana_strip.nii.gz and IBSR_01_segTRI_ana.nii.gz, fourth axis of length 1."""
 
     def __init__(self, folder: Path, config: PhantomConfig, names: tuple[str, ...], modality: str) -> None:
         self._folder, self._orientation = folder, config.orientation
@@ -69,7 +69,7 @@ class Ibsr18:
 
 
 class Emidec:
-    """Case_P001/Images/Case_P001.nii.gz and Case_P001/Contours/…; N where there is no infarct."""
+    """Writer of EMIDEC: Case_P001/Images/Case_P001.nii.gz and Case_P001/Contours/…; N, not P, if no infarct."""
 
     def __init__(self, folder: Path, config: PhantomConfig, names: tuple[str, ...], modality: str) -> None:
         self._folder, self._orientation = folder, config.orientation
@@ -84,7 +84,10 @@ class Emidec:
 
 
 class SynapseRelease:
-    """The TransUNet release: npz slices to train, h5 volumes to test (3 : 2), clipped and scaled, and its lists."""
+    """Writer of the TransUNet release: npz slices for training, h5 volumes for testing (3 : 2), and their lists.
+
+    Intensities are clipped to -125..275 HU and scaled to 0..1.
+    """
 
     def __init__(self, folder: Path, config: PhantomConfig, names: tuple[str, ...], modality: str) -> None:
         if config.orientation != "RAS":
@@ -98,7 +101,7 @@ class SynapseRelease:
             (folder / name).mkdir()
 
     def write(self, number: int, drawing: Drawing, spacing: Triple) -> None:
-        # slices first, rows to the back, columns to the left: as a CT is stored
+        # axes as in a stored CT: slices first, rows to the back, columns to the left
         image = ((drawing.image.clip(-125, 275) + 125) / 400)[::-1, ::-1].transpose(2, 1, 0)
         label = self._values[drawing.label][::-1, ::-1].transpose(2, 1, 0)
         id = f"case{number + 1:04d}"
@@ -118,7 +121,7 @@ class SynapseRelease:
 
 
 class SynapseRaw:
-    """The challenge's own: img/img0001.nii.gz, label/label0001.nii.gz, numbered 1 to 10 and 21 to 40."""
+    """Writer of the challenge's files: img/img0001.nii.gz, label/label0001.nii.gz, numbered 1 to 10 and from 21."""
 
     def __init__(self, folder: Path, config: PhantomConfig, names: tuple[str, ...], modality: str) -> None:
         self._folder, self._orientation = folder, config.orientation
@@ -145,7 +148,7 @@ WRITERS: dict[str, type[Writer]] = {
 
 
 def save(path: Path, array: np.ndarray, spacing: Triple, orientation: str) -> None:
-    """Write an array (X, Y, Z, …) that lies in RAS+ as NIfTI whose axes run as `orientation` says."""
+    """Write an array (X, Y, Z, …) in RAS+ orientation as NIfTI with its axes reordered to `orientation`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     whole = array if array.dtype == np.uint8 else array.round().astype(np.int16)
     image = nib.Nifti1Image(whole, np.diag([*spacing, 1.0]))

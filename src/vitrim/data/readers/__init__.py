@@ -1,4 +1,4 @@
-"""One file per data layout: each turns a folder into cases, and ends with the record of its layout."""
+"""Readers of data layouts: each module finds the cases in a folder of one layout and defines its `LAYOUT`."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from vitrim.errors import DataError
 LAYOUTS: dict[str, Layout] = {
     name: import_module(f"vitrim.data.readers.{name}").LAYOUT for name in get_args(LayoutName)
 }
-"""Every layout by its name: the record in the file of that name."""
+"""Layout name to the `LAYOUT` of the module with that name."""
 
 
 def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet:
-    """Find the cases in `folder`, which has the layout `config.layout`. No voxel is read.
+    """Find the cases in `folder`, which has the layout `config.layout`. No voxels are read.
 
-    Raises InputError if the folder is missing, is of another layout or holds no case; if `strict`, also at the first
-    thing that is wrong with a case (an image without its label, say). Otherwise such cases are left out and what is
-    wrong with them is listed in `CaseSet.problems`.
+    Raises DataError if the folder is missing, has another layout or holds no case. If `strict`, also raises DataError
+    for the first problem with a case, for example an image without its label. Otherwise such cases are left out, and
+    their problems are listed in `CaseSet.problems`.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -43,6 +43,7 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
 
 
 def _patient(expression: str, id: str) -> str:
+    """Return the first group of `expression` in a case id. Raises DataError if it does not match."""
     match = re.search(expression, id)
     if match is None or match[1] is None:
         raise DataError(f"data.patient {expression!r} does not match the case {id!r}")

@@ -1,8 +1,8 @@
 """Medical Segmentation Decathlon and nnU-Net: dataset.json, imagesTr, labelsTr.
 
-Read are the Decathlon's dataset.json (https://medicaldecathlon.com), nnU-Net's of version 1 (the same, with one file
-per channel) and version 2 (labels by name, no list of cases), and a folder without dataset.json if the configuration
-names the classes.
+The reader accepts the dataset.json of the Decathlon (https://medicaldecathlon.com), of nnU-Net version 1 (the same, but
+with one file per channel) and of nnU-Net version 2 (labels by name, no list of cases). It also accepts a folder without
+dataset.json if the configuration names the classes.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from vitrim.data.readers.layout import Layout
 from vitrim.errors import DataError
 
 CHANNEL = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})$")
-"""nnU-Net appends the channel to the case's name."""
+"""nnU-Net appends the channel number to the case name."""
 
 
 def read(config: DataConfig, folder: Path) -> CaseSet:
-    """Find the cases of a Decathlon or nnU-Net folder; what is wrong with single cases goes into `problems`."""
+    """Find the cases of a Decathlon or nnU-Net folder. Problems with single cases are listed in `problems`.
+
+    Raises DataError if the folder holds no case, if dataset.json is damaged, or if the classes are not clear.
+    """
     if not (folder / "imagesTr").is_dir():
         raise DataError(f"no cases in {folder}: it has no folder imagesTr (Decathlon and nnU-Net layout)")
     description = _description(folder / "dataset.json")
@@ -69,7 +72,7 @@ def _description(path: Path) -> dict[str, Any]:
 
 
 def _classes(config: DataConfig, folder: Path, description: dict[str, Any]) -> tuple[dict[int, int], dict[int, str]]:
-    """Value in the file to class, and class to name."""
+    """Return the mappings of label value to class and of class to name."""
     if not description:
         if not config.classes:
             raise DataError(f"{folder} has no dataset.json: name the classes in the configuration (data.classes)")
@@ -77,7 +80,7 @@ def _classes(config: DataConfig, folder: Path, description: dict[str, Any]) -> t
         return {n: n for n in range(len(names))}, dict(enumerate(names))
     by_value: dict[int, str] = {}
     for key, value in description["labels"].items():
-        number, name = (value, key) if isinstance(value, int) else (key, value)  # version 2 has the name first
+        number, name = (value, key) if isinstance(value, int) else (key, value)  # nnU-Net version 2 maps name to value
         if name == "ignore" or not str(number).isdigit() or not isinstance(name, str):
             raise DataError(
                 f"{folder / 'dataset.json'}: label {key!r}: {value!r} is not a plain class (regions and `ignore` are"
@@ -89,14 +92,14 @@ def _classes(config: DataConfig, folder: Path, description: dict[str, Any]) -> t
     names = [by_value[value] for value in order]
     if config.classes is not None and names[1:] != config.classes:
         raise DataError(
-            f"{folder / 'dataset.json'} names the classes {', '.join(names[1:])}, the configuration"
-            f" {', '.join(config.classes)}: make them agree, in the order of the label values"
+            f"{folder / 'dataset.json'} names the classes {', '.join(names[1:])}, but the configuration"
+            f" names {', '.join(config.classes)}: make them agree, in the order of the label values"
         )
     return {value: index for index, value in enumerate(order)}, dict(enumerate(names))
 
 
 def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[Path, ...], Path | None]] | None:
-    """The cases that dataset.json lists, or None if it lists none."""
+    """Return id, images and label of the cases that dataset.json lists; None if it lists none."""
     entries = description.get("training")
     if not isinstance(entries, list) or not entries:
         return None
@@ -114,6 +117,7 @@ def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[
 
 
 def _inside(folder: Path, name: str) -> Path:
+    """Return the path of `name` in `folder`. Raises DataError if it leaves the folder."""
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts:
         raise DataError(f"{folder / 'dataset.json'}: {name} is not a path inside the folder")
@@ -121,7 +125,7 @@ def _inside(folder: Path, name: str) -> Path:
 
 
 def _by_case(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Case id to its image files, in the order of the channels."""
+    """Return case id to image files, in the order of the channels."""
     paths = _files(folder)
     numbered = [CHANNEL.match(stem(path)) for path in paths]
     if paths and all(numbered):
@@ -140,7 +144,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _problem(case: Case, folder: Path, channels: int) -> str | None:
-    """What is wrong with the files of a case, in one line."""
+    """Return the first problem with the files of a case, in one line; None if there is none."""
     missing = [path for path in case.images if not path.is_file()]
     if not case.images:
         return f"label without its image: {case.label}"

@@ -13,14 +13,17 @@ from vitrim.errors import DataError
 
 CLASSES = {0: "background", 1: "myocardium", 2: "infarction", 3: "no-reflow"}
 LABEL_VALUES = {0: 0, 1: 0, 2: 1, 3: 2, 4: 3}
-"""1 is the cavity, which the paper counts as background (3.4)."""
+"""Value in a label file to class. Value 1 is the cavity, which the paper counts as background (3.4)."""
 NESTED = {"myocardium": (1, 2, 3), "infarction": (2, 3), "no-reflow": (3,)}
-"""The challenge's own regions: 2+3+4, 3+4 and 4 on disk."""
+"""The regions of the challenge: label values 2+3+4, 3+4 and 4."""
 NAME = re.compile(r"^Case_[NP]?\d+$")
 
 
 def read(config: DataConfig, folder: Path) -> CaseSet:
-    """Find the cases of EMIDEC; those without contours (the challenge's test set) stay, unlabelled."""
+    """Find the cases of EMIDEC. Cases without contours (the challenge's test set) are included as unlabelled.
+
+    Raises DataError if the configuration names other classes.
+    """
     if config.classes is not None and config.classes != list(CLASSES.values())[1:]:
         raise DataError(f"EMIDEC has the classes {', '.join(list(CLASSES.values())[1:])}: leave data.classes out")
     images: dict[str, Path] = {}

@@ -1,4 +1,4 @@
-"""Finding files in a data folder as people have it: unzipped one level deeper, linked, with litter in between."""
+"""Find files in a data folder, including subfolders and linked folders. Hidden files and folders are skipped."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 DEPTH = 5
-"""Folders below the given one that are looked into."""
+"""Number of folder levels below the given folder that are searched."""
 
 NIFTI = (".nii.gz", ".nii", ".hdr")
-"""Endings of files that nibabel opens by this name; Analyze's `.img` goes with its `.hdr`."""
+"""Endings of the files to open with nibabel. An Analyze `.img` is read through its `.hdr`."""
 
 
 def files(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """All files in `folder` and below, in order; links are followed, but no folder is entered twice."""
+    """Yield all files in `folder` and below, in order. Links are followed, but no folder is read twice."""
     seen: set[tuple[int, int]] = set()
     for here, folders, names in os.walk(folder, followlinks=True):
         try:
@@ -35,5 +35,5 @@ def files(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
 
 
 def stem(path: Path) -> str:
-    """Name of an image file without its ending; the whole name if it is none."""
+    """Return the name of an image file without its ending; the whole name of any other file."""
     return next((path.name[: -len(ending)] for ending in NIFTI if path.name.endswith(ending)), path.name)

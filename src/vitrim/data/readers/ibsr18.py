@@ -1,7 +1,8 @@
 """IBSR 18, T1-weighted brains with CSF, grey and white matter (https://www.nitrc.org/projects/ibsr).
 
-Read are the NITRC release (NIfTI or Analyze; `IBSR_01/IBSR_01_ana_strip.nii.gz` with `IBSR_01_segTRI_ana.nii.gz`) and
-the one that courses use (`Training_Set/IBSR_01/IBSR_01.nii.gz` with `IBSR_01_seg.nii.gz`).
+The reader accepts the NITRC release (NIfTI or Analyze; `IBSR_01/IBSR_01_ana_strip.nii.gz` with
+`IBSR_01_segTRI_ana.nii.gz`) and the release for courses (`Training_Set/IBSR_01/IBSR_01.nii.gz` with
+`IBSR_01_seg.nii.gz`).
 """
 
 from __future__ import annotations
@@ -17,13 +18,17 @@ from vitrim.errors import DataError
 
 CLASSES = {0: "background", 1: "CSF", 2: "gray matter", 3: "white matter"}
 IMAGES = ("_ana_strip", "_ana", "")
-"""What follows the case's name in its image; the first that is there is taken."""
+"""Endings of the image name after the case name; the first one that exists is used."""
 LABELS = ("_segTRI_ana", "_segTRI_fill_ana", "_seg")
+"""Endings of the label name after the case name; the first one that exists is used."""
 NAME = re.compile(r"^(IBSR_\d+)(.*)$")
 
 
 def read(config: DataConfig, folder: Path) -> CaseSet:
-    """Find the cases of IBSR 18; those without reference (3 of the course release) stay, unlabelled."""
+    """Find the cases of IBSR 18. Cases without a reference (3 in the course release) are included as unlabelled.
+
+    Raises DataError if the configuration names other classes.
+    """
     if config.classes is not None and config.classes != list(CLASSES.values())[1:]:
         raise DataError(f"IBSR 18 has the classes {', '.join(list(CLASSES.values())[1:])}: leave data.classes out")
     found: dict[str, dict[str, Path]] = {}

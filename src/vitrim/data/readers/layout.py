@@ -1,4 +1,4 @@
-"""What vitrim knows about one data layout: a record that stands at the end of the layout's reader."""
+"""The description of a data layout. Each reader module defines one as `LAYOUT`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vitrim.data.cases import CaseSet
 
 @dataclass(frozen=True)
 class PaperCounts:
-    """Cases and slices for training and validation, as the paper has them (3.4)."""
+    """The numbers of cases and slices for training and for validation in the paper (3.4)."""
 
     cases: tuple[int, int]
     slices: tuple[int, int]
@@ -20,14 +20,14 @@ class PaperCounts:
 
 @dataclass(frozen=True)
 class Layout:
-    """A data layout: how its cases are found, and what is fixed about it."""
+    """A data layout: its reader and its fixed properties."""
 
     name: str
     read: Callable[[DataConfig, Path], CaseSet]
-    """Finds the cases in a folder. It reads no voxel. What is wrong with single cases goes into `CaseSet.problems`."""
+    """Finds the cases in a folder without reading voxels. Problems with single cases go into `CaseSet.problems`."""
     classes: dict[int, str] | None = None
-    """Class to name, the background among them; None where each data set has its own classes."""
+    """Class to name, including the background; None if each data set has its own classes."""
     paper: PaperCounts | None = None
-    """None if the paper did not use this data set."""
+    """Counts in the paper; None if the paper did not use this data set."""
     absent_also_as_one: bool = False
-    """Print Dice also by the other convention for a class that is absent from reference and prediction: 1."""
+    """Also print Dice with the other convention: 1 for a class that is absent from reference and prediction."""

@@ -1,8 +1,8 @@
 """Synapse multi-organ CT (https://www.synapse.org/Synapse:syn3193805), in two forms.
 
-The TransUNet release's, which the paper used: `train_npz/case0005_slice000.npz`, `test_vol_h5/case0001.npy.h5` and the
-lists `train.txt`, `test_vol.txt`; already clipped and scaled. And the challenge's own: `img0001.nii.gz` with
-`label0001.nii.gz` and 13 organs, of which the 8 of the paper are kept.
+The paper used the TransUNet release: `train_npz/case0005_slice000.npz`, `test_vol_h5/case0001.npy.h5` and the lists
+`train.txt` and `test_vol.txt`. Its images are already clipped and scaled. The original files of the challenge are
+`img0001.nii.gz` with `label0001.nii.gz` and 13 organs; the reader keeps the 8 organs of the paper.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from vitrim.data.readers.layout import Layout, PaperCounts
 from vitrim.errors import DataError
 
 ORGANS = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
-"""In the order of the release's label values, from 1."""
+"""Organs in the order of the release's label values, from 1."""
 CLASSES = {0: "background", **{n + 1: organ for n, organ in enumerate(ORGANS)}}
 RAW_VALUES = {0: 0, 1: 7, 2: 4, 3: 3, 4: 2, 5: 0, 6: 5, 7: 8, 8: 1, 9: 0, 10: 0, 11: 6, 12: 0, 13: 0}
-"""The challenge's 13 values to our classes; esophagus, veins and adrenals become background."""
+"""The challenge's 13 label values to class; esophagus, veins and adrenal glands become background."""
 VALIDATION = frozenset({1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38})
-"""Numbers of the release's 12 test cases (test_vol.txt), which are the paper's validation cases."""
+"""Numbers of the release's 12 test cases (test_vol.txt). The paper uses them as validation cases."""
 
 SLICE = re.compile(r"^(case\d+)_slice(\d+)$")
 VOLUME = re.compile(r"^(case\d+)\.npy\.h5$")
@@ -30,7 +30,10 @@ RAW = re.compile(r"^(img|label)(\d{4})$")
 
 
 def read(config: DataConfig, folder: Path) -> CaseSet:
-    """Find the cases of either form; the release is taken where both are."""
+    """Find the cases of either form; if both are there, the release is used.
+
+    Raises DataError if the configuration names other classes, or if a list cannot be read.
+    """
     if config.classes is not None and config.classes != list(ORGANS):
         raise DataError(f"Synapse has the classes {', '.join(ORGANS)}: leave data.classes out")
     found = list(files(folder))
@@ -42,7 +45,7 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
 
 
 def _release(folder: Path, found: list[Path], slices: dict[str, Path], volumes: dict[str, Path]) -> CaseSet:
-    """Cases of the TransUNet release; its lists decide the split, and without them the folders do."""
+    """Return the cases of the TransUNet release. Its lists give the split; if they are missing, the file types do."""
     lists = {path.name: path for path in found if path.name in ("train.txt", "test_vol.txt")}
     problems: list[str] = []
     training = _names(lists["train.txt"]) if "train.txt" in lists else sorted(slices)
@@ -64,7 +67,7 @@ def _release(folder: Path, found: list[Path], slices: dict[str, Path], volumes: 
         if id not in volumes:
             problems.append(f"{lists['test_vol.txt']} names {id}, but there is no {id}.npy.h5")
         elif id in stacks:
-            problems.append(f"case {id} is a training and a test case: {volumes[id]}")
+            problems.append(f"case {id} is both a training and a test case: {volumes[id]}")
         else:
             cases.append(Case(id, (volumes[id],), None, split="validation"))
     identity = {n: n for n in CLASSES}
@@ -72,7 +75,10 @@ def _release(folder: Path, found: list[Path], slices: dict[str, Path], volumes: 
 
 
 def _raw(folder: Path, found: list[Path]) -> CaseSet:
-    """Cases of the challenge's NIfTI files; with all 30 of them, the split is the release's."""
+    """Return the cases of the challenge's NIfTI files.
+
+    The split is the release's if all 12 of its test cases and at least one more have a label. Otherwise there is none.
+    """
     parts: dict[str, dict[str, Path]] = {"img": {}, "label": {}}
     for path in found:
         match = RAW.match(stem(path))
@@ -92,7 +98,7 @@ def _raw(folder: Path, found: list[Path]) -> CaseSet:
 
 
 def _names(path: Path) -> list[str]:
-    """The entries of a list file, without the ending that some have."""
+    """Return the entries of a list file, without their file endings."""
     try:
         lines = path.read_text(encoding="utf-8").split()
     except (OSError, UnicodeDecodeError) as error:

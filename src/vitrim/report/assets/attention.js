@@ -1,11 +1,11 @@
 "use strict";
 
-/* One network's attention as the page carries it: unpacked, read row by row, rolled out and measured. */
+/* The embedded attention of one network: unpacks it, reads rows, and computes rollout and measures. */
 class Attention {
   static ENDS = 65535;
   static LEVELS = 15;
 
-  /* Base64 → [length of the header, header, sections one after the other, each deflated]. */
+  /* `text` is base64 of: length of the header (uint32, little-endian), header (JSON), sections, each deflated. */
   static async read(text) {
     const raw = atob(text.trim());
     const bytes = new Uint8Array(raw.length);
@@ -53,12 +53,12 @@ class Attention {
     return slice === 0 ? this.variant(blocks).heads : [];
   }
 
-  /* Grey slice, reference or prediction: a byte a pixel; undefined where there is none. */
+  /* Grey slice, reference or prediction: one byte per pixel; undefined if it is not embedded. */
   picture(name, slice) {
     return this.sections[`${name}-${slice}`];
   }
 
-  /* Head 0 is the average, the others count from 1; blocks count from 1. */
+  /* Section and index of a map. Head 0 is the average, single heads count from 1; blocks count from 1. */
   #where(blocks, slice, block, head) {
     if (head === 0) return { name: `mean-${blocks}-${slice}`, map: block - 1 };
     const before = this.variant(blocks).heads.slice(0, block - 1).reduce((sum, heads) => sum + heads, 0);
@@ -75,7 +75,7 @@ class Attention {
     return this.tables.get(name);
   }
 
-  /* Where `patch` looks: its row of the softmax, into `out`. */
+  /* Write the softmax row of `patch` to `out`. */
   row(blocks, slice, block, head, patch, out) {
     const { name, map } = this.#where(blocks, slice, block, head);
     const { ends, levels, half } = this.#section(name);
@@ -100,7 +100,7 @@ class Attention {
     return all;
   }
 
-  /* Maps of every block of one network on one slice, kept until another is asked for. */
+  /* Maps of all blocks on one slice. The last result is kept. */
   maps(blocks, slice, head) {
     const key = `${blocks} ${slice} ${head}`;
     if (this.kept?.key !== key) {
@@ -109,7 +109,7 @@ class Attention {
     return this.kept.maps;
   }
 
-  /* One patch through the rollout ½(A + I) of blocks `last`, …, 1, as a row; no whole matrices are multiplied. */
+  /* Write the row of `patch` in the rollout ½(A + I) of blocks `last`, …, 1 to `out`, without products of whole matrices. */
   rolledRow(blocks, slice, last, patch, out) {
     const n = this.patches;
     const maps = this.maps(blocks, slice, 0);
@@ -154,7 +154,7 @@ class Attention {
     return this.kept.rolled;
   }
 
-  /* The attention measures of one patch's row (docs/definitions.md). */
+  /* The attention measures of the row of one patch (docs/definitions.md). */
   measure(row, patch) {
     const n = this.patches;
     const w = this.grid[1];

@@ -1,6 +1,6 @@
 "use strict";
 
-/* The explorer: point at a patch, see where it looks in every block. */
+/* The explorer shows which patches the chosen patch attends to, in every block. */
 (() => {
   const root = document.getElementById("explorer");
   if (!root) return;
@@ -49,7 +49,7 @@
     change();
   }
 
-  /* Something that decides which maps there are has changed: offer the heads and blocks that this one has. */
+  /* After a change of network, depth, slice, kind or view: offer the heads and blocks that exist. */
   function change() {
     const total = blocks();
     state.block = Math.min(state.block, total);
@@ -101,7 +101,7 @@
     state.rows.length = total;
   }
 
-  /* Everything that follows the patch; what it took is kept for whoever measures. */
+  /* Draw everything that depends on the patch. data-milliseconds holds the time, for benchmarks/explorer.py. */
   function draw() {
     const start = performance.now();
     if (mosaic()) drawMosaics();
@@ -120,7 +120,7 @@
       const [canvas, words] = button.children;
       const row = state.rows[place];
       painter.look(canvas, grey, row, net.grid, state.patch, top(row), 1.5);
-      const cut = state.decided && blocks() > state.decided && place + 1 > state.decided ? ", cut by the rule" : "";
+      const cut = state.decided && blocks() > state.decided && place + 1 > state.decided ? ", removed by the rule" : "";
       words.textContent = `Block ${place + 1}${cut}: 0 to ${percent(top(row))}`;
       button.setAttribute("aria-pressed", String(place + 1 === state.block));
     });
@@ -138,7 +138,7 @@
     measure();
   }
 
-  /* Over all patches takes longer than one: it is filled in when the rest is on the screen. */
+  /* Means over all patches are slow, so they are computed after the rest is drawn. */
   function averages() {
     clearTimeout(state.waiting);
     state.waiting = setTimeout(() => {
@@ -167,11 +167,11 @@
     }));
     const one = measures[state.block - 1];
     const [row, column] = [Math.floor(state.patch / net.grid[1]) + 1, (state.patch % net.grid[1]) + 1];
-    const who = rolled() ? `after block ${state.block}, rolled out` : `block ${state.block}, ${head() ? `head ${head()}` : "average of the heads"}`;
-    part("words").textContent = `Patch in row ${row}, column ${column}; ${who}: ${percent(one.self)} of its attention stays on ` +
-      `itself, ${percent(one.neighbours)} goes to the patches around it; on average it looks ${one.distance.toFixed(1)} ` +
-      `patches far (globality ${one.globality.toFixed(2)}; ${one.entropy >= 0.98 ? "hardly told from uniform" : `entropy ${one.entropy.toFixed(2)}`}).` +
-      `${state.held ? " Held: click again to let go." : ""}`;
+    const who = rolled() ? `rollout up to block ${state.block}` : `block ${state.block}, ${head() ? `head ${head()}` : "average of the heads"}`;
+    part("words").textContent = `Patch in row ${row}, column ${column}; ${who}: ${percent(one.self)} of its attention goes to ` +
+      `itself, ${percent(one.neighbours)} to the patches around it. Its mean attention distance is ${one.distance.toFixed(1)} ` +
+      `patches (globality ${one.globality.toFixed(2)}; ${one.entropy >= 0.98 ? "attention is nearly uniform" : `entropy ${one.entropy.toFixed(2)}`}).` +
+      `${state.held ? " Held: click the patch again to release it." : ""}`;
   }
 
   function drawMosaics() {
@@ -192,7 +192,7 @@
       const [words, canvas] = sheet.children[place].children;
       const map = maps[block - 1];
       let topOf = (row) => Math.max(...row);
-      let range = "each map from 0 to its own largest";
+      let range = "each map from 0 to its largest value";
       if (control("scale").value !== "own") {
         const top = Math.max(Float32Array.from(map).sort()[Math.floor(0.995 * (map.length - 1))], 2 / net.patches);
         topOf = () => top;
@@ -259,7 +259,7 @@
   fill(control("network"), sources.map((source, place) => option(String(place), source.dataset.title)));
   if (!sources.length) return;
   if (!("DecompressionStream" in window)) {
-    failed(new Error("it lacks DecompressionStream (2023 or newer is needed)"));
+    failed(new Error("it has no DecompressionStream. Use a browser version from 2023 or later."));
     return;
   }
   open(0).then(() => {

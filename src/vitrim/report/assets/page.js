@@ -1,6 +1,6 @@
 "use strict";
 
-/* Light, dark, or as the system has it. */
+/* Light or dark colours; by default those of the system. */
 (() => {
   const button = document.getElementById("theme");
   const dark = matchMedia("(prefers-color-scheme: dark)");
@@ -15,7 +15,7 @@
   name();
 })();
 
-/* Tables that sort by any column: up, down, and back as they were. */
+/* Sort a table by any column: ascending, descending, original order. */
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   const original = [...body.rows];
@@ -46,7 +46,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   });
 }
 
-/* The threshold: moves the line in the chart, what is discarded, and the depth in words. */
+/* The threshold slider: moves the line in the chart, shades the discarded blocks, and states the depth. */
 for (const panel of document.querySelectorAll("[data-decision]")) {
   const decision = JSON.parse(panel.dataset.decision);
   const slider = panel.querySelector("input");
@@ -92,7 +92,7 @@ for (const panel of document.querySelectorAll("[data-decision]")) {
     const between = reached && low !== depth ? `, between ${low} and ${depth} with 95 % confidence` : "";
     const trained = decision.trained[depth];
     shown.textContent = reached ? `Threshold ${threshold.toFixed(2)}: keep ${blocks}${between}.`
-      : `Threshold ${threshold.toFixed(2)}: no block reaches it${low < total ? " for certain" : ""}, keep all ${total}.`;
+      : `Threshold ${threshold.toFixed(2)}: no block reaches it${low < total ? " with its whole interval" : ""}; keep all ${total} blocks.`;
     if (trained) shown.textContent += ` ${trained}`;
     else if (depth < total) shown.textContent += " A network of this depth was not trained in this study.";
     slider.setAttribute("aria-valuetext", shown.textContent);

@@ -1,6 +1,6 @@
 "use strict";
 
-/* Arrays onto canvases: attention in colour over a grey slice, outlines of labels, mosaics. */
+/* Draws arrays on canvases: attention in colour over a grey slice, outlines of labels, mosaics. */
 class Painter {
   constructor(colours, classes) {
     this.colours = colours;
@@ -8,7 +8,7 @@ class Painter {
     this.kept = new Map();
   }
 
-  /* Something costly, made once for its key. */
+  /* Make a value once per key and keep it. */
   #once(key, make) {
     if (!this.kept.has(key)) this.kept.set(key, make());
     return this.kept.get(key);
@@ -35,7 +35,7 @@ class Painter {
     });
   }
 
-  /* The edges of each label, between pixels: a path a class, in pixels of the slice. */
+  /* Edges between labels, along the pixel borders: one path per class, in pixels of the slice. */
   outlines(key, bytes, [height, width]) {
     return this.#once(`outlines ${key}`, () => {
       const paths = new Map();
@@ -57,7 +57,7 @@ class Painter {
     });
   }
 
-  /* A row of attention as a small picture, a pixel a patch; see-through where it is weak if it lies over a slice. */
+  /* A row of attention as an image, one pixel per patch. Over a slice, weak attention is more transparent. */
   heat(row, [h, w], top, over) {
     const canvas = this.#once(`heat ${h} ${w}`, () => Painter.canvas(w, h));
     const context = canvas.getContext("2d");
@@ -72,7 +72,7 @@ class Painter {
     return canvas;
   }
 
-  /* Slice, attention and the patch that looks. */
+  /* Draw slice, attention and a frame around the query patch. */
   look(canvas, slice, row, grid, patch, top, thick) {
     const context = canvas.getContext("2d");
     const { width, height } = canvas;
@@ -102,7 +102,7 @@ class Painter {
     context.stroke();
   }
 
-  /* Outlines: the reference white, a prediction in the classes' colours, both on a dark edge. */
+  /* Draw outlines with a dark edge: the reference in white, a prediction in the colours of its classes. */
   trace(canvas, paths, [height, width], reference) {
     const context = canvas.getContext("2d");
     context.save();
@@ -120,7 +120,7 @@ class Painter {
     context.restore();
   }
 
-  /* All maps of a block, each at the place of its patch (paper, figures 4 and 5). */
+  /* Draw all maps of a block, each at the position of its patch (paper, figures 4 and 5). */
   mosaic(canvas, map, [h, w], topOf, patch) {
     const n = h * w;
     canvas.width = w * (w + 1) - 1;

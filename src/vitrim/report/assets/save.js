@@ -1,6 +1,6 @@
 "use strict";
 
-/* Saves what a part of the page shows as one SVG, or as a PNG of it: pictures, charts and words, each in its place. */
+/* Saves a part of the page as one SVG or PNG, with its images, charts and text in the same layout. */
 const saving = (() => {
   const STYLES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-linejoin", "opacity", "font-family",
     "font-size", "font-weight", "text-anchor"];
@@ -20,7 +20,7 @@ const saving = (() => {
     return copy;
   }
 
-  /* Lines of a text node as the browser broke them: words whose boxes share a height belong together. */
+  /* Lines of a text node after line breaking: words whose boxes have the same top are on one line. */
   function lines(node) {
     const found = [];
     const range = document.createRange();
@@ -129,7 +129,7 @@ const saving = (() => {
   return { save };
 })();
 
-/* Two small buttons beside everything that says data-save="name of the file". */
+/* Add two buttons to each element with data-save="name of the file". */
 for (const view of document.querySelectorAll("[data-save]")) {
   const bar = document.createElement("div");
   bar.className = "save";
