@@ -111,7 +111,7 @@ def test_two_processes_never_run_one_study_and_anyone_may_ask_where_it_is(place,
     first.join()
     assert vitrim(*study, "--status") == 0
     said = capfd.readouterr().out
-    assert "nothing runs" in said
+    assert "no process runs a study" in said
     assert "0 of" in said
 
 

@@ -170,7 +170,7 @@ def test_another_logger_of_lightnings_is_told_every_loss(tiny_data_once, tmp_pat
     [
         (("--logger", "NoSuchLogger"), "no logger 'NoSuchLogger'"),
         (("--seeds", "0;1"), "--seeds: '0;1' is not a list"),
-        (("--seeds", "1,1"), "name one twice"),
+        (("--seeds", "1,1"), "contain a number twice"),
         (("--depths", "13"), "depths"),
         (("--networks", "cats2d"), "no 'cats2d'; it has unetr2d"),
         (("--init", "inherit", "--init", "distil"), "exclude each other"),

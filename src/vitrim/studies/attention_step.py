@@ -1,4 +1,4 @@
-"""The second step of a study: analyses the attention of a trained full network on its training cases."""
+"""Analyses the attention of a trained full network on its training cases: the second step of a study."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ INFLUENCE = "influence.csv"
 def analyse_full_network(
     full: Result, config: AttentionConfig, data: PreparedData, folder: Path, reporter: Reporter
 ) -> Decision:
-    """Measure the attention of `full` and of the untrained network, decide the depth, and store both in `folder`.
+    """Measure the attention of `full` and of the untrained network, and decide the depth. Store both in `folder`.
 
-    Also writes influence.csv, the block influence of each case (`vitrim.compression.block_selection`). Stored results
-    are not measured again.
+    Also writes influence.csv, the block influence of each case (`vitrim.compression.block_selection`). Results that are
+    stored already are not measured again.
     """
     trial = full.trial
     cases = evenly_spaced(trial.split.train, config.cases)
@@ -51,6 +51,6 @@ def analyse_full_network(
 
 
 def stored_influence(folder: Path) -> np.ndarray | None:
-    """Return the block influence (cases, blocks) that `analyse_full_network` stored; None if there is none."""
+    """Return the stored block influence as an array (cases, blocks); None if there is none."""
     path = folder / INFLUENCE
     return pd.read_csv(path).drop(columns="case").to_numpy(np.float64) if path.is_file() else None

@@ -1,4 +1,4 @@
-"""The control `longrange`: compares the receptive field of a network without its transformer with the task's range."""
+"""The control `longrange`: checks whether a network without its transformer can see the mark that it needs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from vitrim.studies.plan import network_config
 
 
 def reach_lines(study: StudyConfig) -> list[str]:
-    """Return a line for each network: the reach of its CNN and the distance from a disc to its mark, in pixels.
+    """Return one line per network: the reach of its CNN and the distance from a disc to its mark, in pixels.
 
-    Other studies, and networks that have no form without a transformer, get no line.
+    Networks that have no form without a transformer get no line. Returns no lines for studies on other data.
     """
     if study.data.phantom is None or study.data.phantom.kind != "longrange":
         return []

@@ -1,4 +1,4 @@
-"""Node 0 of a study on several machines: it announces each training, and all machines take part in it.
+"""Node 0 of a study on several machines: announces each training, which all machines then share.
 
 The machines exchange messages through a key-value store (torch's TCPStore), which node 0 serves at the port after
 MASTER_PORT. Keys: `training/N` (the N-th training, as JSON), `ready/N/NODE`, `failed/N/NODE` (the reason, one line),
@@ -27,12 +27,13 @@ from vitrim.training.distributed import TIMEOUT, Rendezvous
 from vitrim.training.resume import steps_done
 
 POLL = 0.5
+"""Seconds between two checks of the store."""
 GRACE = 10.0
 """Seconds that node 0 waits for the others to stop at the end, or to report why a training failed on them."""
 
 
 class Coordinator:
-    """Node 0's side of the store: announces each training and the end of the study."""
+    """Serves the store on node 0, and announces each training and the end of the study."""
 
     def __init__(self, place: Rendezvous, nodes: int) -> None:
         """Open the store. Raises InputError if this machine cannot serve it."""
@@ -50,7 +51,7 @@ class Coordinator:
 
     @contextmanager
     def training(self, announcement: dict[str, Any], state: Path) -> Iterator[Rendezvous]:
-        """Announce a training to the other machines, wait until they join it, and give the rendezvous.
+        """Announce a training to the other machines, wait until they join it, and yield its rendezvous.
 
         Raises RuntimeError if a machine does not join or fails; then all machines stop this training.
         """
@@ -79,6 +80,7 @@ class Coordinator:
             time.sleep(POLL / 5)
 
     def _wait_until_ready(self) -> None:
+        """Wait until all other machines have joined. Raises RuntimeError if one stopped or `TIMEOUT` has passed."""
         end = time.monotonic() + TIMEOUT
         for node in self.others:
             while not self.store.check([f"ready/{self.number}/{node}"]):
@@ -92,7 +94,7 @@ class Coordinator:
 
     def _say_why(self, error: Exception) -> None:
         """Raise a RuntimeError with the reasons of the other machines, if they differ from this machine's reason."""
-        end = time.monotonic() + (0 if self.lost else GRACE)  # the others may report later
+        end = time.monotonic() + (0 if self.lost else GRACE)  # the others may report their reasons later
         keys = {node: f"failed/{self.number}/{node}" for node in self.others}
         while time.monotonic() < end and not self.store.check(list(keys.values())):
             time.sleep(POLL / 5)
@@ -105,7 +107,7 @@ class Coordinator:
 
 @contextmanager
 def coordinating(place: Rendezvous | None, nodes: int) -> Iterator[Coordinator | None]:
-    """Give a coordinator for `nodes` machines and close it at the end, also after an error. None for one machine."""
+    """Yield a coordinator for `nodes` machines, or None if `place` is None. Close it at the end, in any case."""
     if place is None:
         yield None
         return
@@ -155,7 +157,7 @@ def given_up_with_others(store: TCPStore, number: int, others: Sequence[int]) ->
 
 def tell_failure(store: TCPStore, number: int, node: int, error: BaseException) -> None:
     """Tell the other machines that a training failed on this one."""
-    with suppress(RuntimeError):  # the store ended with node 0
+    with suppress(RuntimeError):  # the store is gone if node 0 has stopped
         store.set(f"failed/{number}/{node}", reason(error))
 
 

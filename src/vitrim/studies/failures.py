@@ -1,4 +1,4 @@
-"""Records of failed trainings in `failed/`. The study continues with its other trainings."""
+"""Records failed trials in `failed/`. The study continues with its other trials."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Failure:
     """Key of the trial."""
     title: str
     error: str
-    """Class of the exception."""
+    """Class name of the exception."""
     message: str
     """Text of the exception, in one line."""
     traceback: str
@@ -46,7 +46,10 @@ class Failure:
 
 
 def one_line(text: str) -> str:
-    """Return an error's text as one line. If it contains a traceback from another process, return its last line."""
+    """Return the text of an error as one line of at most 500 characters.
+
+    If the text contains a traceback from another process, return only the last line of the traceback.
+    """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if any(line.startswith("Traceback") for line in lines):
         lines = lines[-1:]
@@ -54,7 +57,7 @@ def one_line(text: str) -> str:
 
 
 def place(out: Path, key: str) -> Path:
-    """Return the path of a trial's record."""
+    """Return the path of the record of the trial `key`."""
     return out / "failed" / f"{key}.json"
 
 
@@ -64,10 +67,10 @@ def record(out: Path, failure: Failure) -> None:
 
 
 def forget(out: Path, key: str) -> None:
-    """Remove a trial's record, if there is one, before the trial runs again."""
+    """Remove the record of the trial `key`, if there is one. Called before the trial runs again."""
     place(out, key).unlink(missing_ok=True)
 
 
 def failures(out: Path) -> list[Failure]:
-    """Return all recorded failures, sorted by key."""
+    """Return all recorded failures, sorted by trial key."""
     return [Failure(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted((out / "failed").glob("*.json"))]

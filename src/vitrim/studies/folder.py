@@ -1,4 +1,4 @@
-"""The folder of a study: which study it belongs to, and what is stored in it."""
+"""The folder of a study: checks which study it belongs to, records facts in study.json, removes unfinished files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIBRARIES = ("torch", "timm", "monai", "lightning", "nibabel", "numpy", "scipy",
 
 
 def check_claim(folder: Path, study: StudyConfig) -> None:
-    """Check that `folder` is missing, empty or holds this same study. Raises InputError if not."""
+    """Check that `folder` is missing or empty, or holds this same study. Raises InputError if not."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -46,13 +46,13 @@ def check_claim(folder: Path, study: StudyConfig) -> None:
 
 
 def begin(folder: Path, study: StudyConfig) -> None:
-    """Record which study the folder belongs to, before anything else is written into it."""
+    """Write study.json with the configuration, before anything else is written into the folder."""
     if not (folder / "study.json").is_file():
         write_json(folder / "study.json", {"study": study.model_dump(mode="json"), "data": None})
 
 
 def is_begun_only(folder: Path) -> bool:
-    """Whether the study never had usable data, so that its folder holds nothing worth keeping."""
+    """Whether study.json names no data yet. The study then never had usable data, and its folder can be removed."""
     return (folder / "study.json").is_file() and _read(folder / "study.json").get("data") is None
 
 
@@ -84,7 +84,7 @@ def noted(folder: Path, fact: str, default: Any) -> Any:
 
 
 def sweep(folder: Path) -> None:
-    """Remove the unfinished files of killed processes. Only the process that holds the study's lock may call this."""
+    """Remove the unfinished files of killed processes. Only the process that holds the study's lock may call it."""
     for place in (folder, folder / "trials", folder / "networks", folder / "failed", folder / "data"):
         for path in place.glob(f".*{UNFINISHED}"):
             remove(path)
@@ -112,7 +112,7 @@ def remove(path: Path) -> None:
 
 
 def versions(study: StudyConfig) -> dict[str, Any]:
-    """Return what the study ran on: vitrim, Python, libraries, machine, processor, threads, precision."""
+    """Return the versions of vitrim, Python and `LIBRARIES`, and the machine, processor, threads and precision."""
     found: dict[str, Any] = {"vitrim": vitrim.__version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
@@ -141,7 +141,7 @@ def _processor() -> str:
 
 
 def _ours(path: Path) -> bool:
-    """Whether vitrim made this file: a lock or an unfinished file, which a process killed early may leave."""
+    """Whether vitrim made this file: a lock or an unfinished file, which a killed process may leave."""
     return path.name == ".lock" or (path.name.startswith(".") and path.name.endswith(UNFINISHED))
 
 
@@ -150,7 +150,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _meaning(study: dict[str, Any]) -> dict[str, Any]:
-    """Return a study without settings that change no result. Keys that an older vitrim did not write get defaults."""
+    """Return a study without settings that change no result. Keys that an older vitrim did not write get defaults.
+
+    A study that this version cannot read is returned unchanged.
+    """
     try:
         content = StudyConfig.model_validate(study).model_dump(mode="json")
     except ValidationError:

@@ -1,4 +1,4 @@
-"""The jobs of a study: a training and, for a full network, its attention analysis. They run in any process."""
+"""The jobs of a study: a trial and, for a full network, its attention analysis. A job can run in any process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vitrim.studies.trial import Trial, finished, run_trial, trial_title
 
 @dataclass(frozen=True)
 class Job:
-    """Train and evaluate; with an `attention_folder`, also measure the attention and decide the depth."""
+    """A job: train and evaluate a trial; with an `attention_folder`, also measure attention and decide the depth."""
 
     trial: Trial
     attention_folder: Path | None = None
@@ -27,12 +27,13 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a job: a failure, or the decided depth of a full network; `seconds` if the job trained."""
+    """The result of a job: a failure, or the decided depth of a full network with its sentence."""
 
     failure: Failure | None = None
     depth: int | None = None
     sentence: str = ""
     seconds: float | None = None
+    """Duration of training and evaluation; None if the job failed or its result was stored already."""
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,15 @@ class Worker:
     attention: AttentionConfig
     out: Path
     logger: str | None = None
+    """Class name of a Lightning logger."""
     coordinator: Coordinator | None = None
-    """Set on node 0 if several machines share each training."""
+    """Coordinator on node 0 if several machines share each training; None for one machine."""
 
     def perform(self, job: Job, reporter: Reporter) -> Outcome:
-        """Run a job, or return its stored result. Records and returns an exception; raises only an interrupt."""
+        """Run a job, or read its stored result.
+
+        An exception is recorded in `failed/` and returned as a failure. Only an interrupt is raised.
+        """
         key = job.trial.key
         forget(self.out, key)
         begin = time.monotonic()
@@ -66,7 +71,7 @@ class Worker:
 
 
 class LocalJobs:
-    """Runs jobs in this process, in order. Jobs that follow from a job run right after it."""
+    """Runs jobs in this process, one after another."""
 
     at_once = 1
 
@@ -90,4 +95,4 @@ class LocalJobs:
         return job, self._worker.perform(job, self._reporter)
 
     def close(self) -> None:
-        """Do nothing: this pool holds no resources."""
+        """Do nothing, because this pool holds no resources."""

@@ -13,12 +13,12 @@ from vitrim.studies.status import read_status
 
 NAME = ".lock"
 PATIENCE = 1.0
-"""Seconds to wait for the lock, because `is_locked` in another process holds it for a moment."""
+"""Seconds to wait for the lock, because `is_locked` in another process may hold it for a moment."""
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of the study in `folder`. Raises InputError, which names the process, if another one holds it."""
+    """Hold the lock of the study in `folder`. Raises InputError with the process id if another process holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / NAME)
     try:

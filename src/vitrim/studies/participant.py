@@ -1,4 +1,4 @@
-"""The other nodes of a study on several machines: they join each training and write nothing."""
+"""The other nodes of a study on several machines: they join each training, and write no results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vitrim.training.distributed import TIMEOUT, Rendezvous
 from vitrim.training.resume import steps_done
 
 PATIENCE = 60.0
-"""Seconds until a shared file system shows every machine what another one wrote."""
+"""Seconds to wait for files that node 0 wrote: a shared file system may show them late."""
 
 
 def participate(here: Rendezvous, nodes: int, out: Path, reporter: Reporter) -> None:
@@ -54,7 +54,7 @@ def participate(here: Rendezvous, nodes: int, out: Path, reporter: Reporter) -> 
 
 
 def _connect(here: Rendezvous, where: str) -> TCPStore:
-    """Connect to node 0, which may start later than this machine. Raises InputError if that fails."""
+    """Connect to node 0, which may start later. Raises InputError if it cannot be reached within `TIMEOUT` seconds."""
     end = time.monotonic() + TIMEOUT
     while True:
         try:
@@ -67,7 +67,7 @@ def _connect(here: Rendezvous, where: str) -> TCPStore:
 
 
 def _next(store: TCPStore, number: int) -> dict[str, Any] | None:
-    """Wait until node 0 announces the next training, and return it; None at the end."""
+    """Wait until node 0 announces training `number`, and return it; None if the study has ended."""
     while not store.check([f"training/{number}"]):
         if store.check(["end"]):
             return None
@@ -84,9 +84,9 @@ def _take_part(
     out: Path,
     reporter: Reporter,
 ) -> None:
-    """Do this machine's part of a training, and discard its copy of the result."""
+    """Do this machine's part of a training, and discard its copy of the result. A failure is reported to all nodes."""
     trial = Trial.model_validate(said["trial"])
-    # Node 0 sends the weights when the training begins; this node needs only the network's form.
+    # Node 0 sends the weights when the training begins; this node needs only the network's architecture.
     network = trial.network.model_copy(update={"pretrained": False})
     trial = trial.model_copy(update={"network": network})
     try:
@@ -111,7 +111,7 @@ def _take_part(
 
 
 def _wait_for(path: Path, there: Callable[[], bool]) -> None:
-    """Wait until this machine sees what node 0 wrote. Raises InputError after `PATIENCE` seconds."""
+    """Wait until `there()` is true, which checks the file at `path`. Raises InputError after `PATIENCE` seconds."""
     end = time.monotonic() + PATIENCE
     while not there():
         if time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""The plan of a study: for each seed, fold and network it trains the full network, then its truncated forms."""
+"""The plan of a study: the trial of the full network for each seed, fold and network, then its truncated forms."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitrim.studies.trial import Trial
 
 @dataclass(frozen=True)
 class RunKey:
-    """Run key: one network of the study with one seed on one fold. It has one full form and one decided depth."""
+    """Run key: one network of the study with one seed and one fold. Each run key has one decided depth."""
 
     network: NetworkName
     seed: int
@@ -43,7 +43,7 @@ class Plan:
         ]
 
     def full(self, key: RunKey) -> Trial:
-        """Return the trial of the full network."""
+        """Return the trial of the full network of this run key."""
         return self.trial(key, FULL_DEPTH)
 
     def truncated(self, key: RunKey, decided: int) -> list[Trial]:
@@ -52,16 +52,16 @@ class Plan:
         return [self.trial(key, depth) for depth in sorted(wanted, reverse=True)]
 
     def fixed(self, network: NetworkName) -> list[int]:
-        """Return the depths of a network that are trained for any decision; see `fixed_depths`."""
+        """Return the depths of a network that are trained in addition to the decided one; see `fixed_depths`."""
         return fixed_depths(self.study, network)
 
     def attention_folder(self, out: Path, key: RunKey) -> Path:
-        """Return the folder for the attention of a full network; the first seed and fold has the short name."""
+        """Return the folder for the attention of a full network. The first seed and fold has a name without numbers."""
         first = key.seed == self.study.all_seeds[0] and key.fold == next(iter(self.study_data.splits))
         return out / "networks" / (key.network if first else f"{key.network}-seed{key.seed}-fold{key.fold}")
 
     def trial(self, key: RunKey, blocks: int) -> Trial:
-        """Return the trial of a network with that many blocks."""
+        """Return the trial of the network of this run key, truncated to `blocks` blocks."""
         study, split = self.study, self.study_data.splits[key.fold]
         cache = self.study_data.data.cache
         start = "scratch" if blocks == FULL_DEPTH else study.truncated_from
@@ -86,14 +86,14 @@ class Plan:
 
 
 def fixed_depths(study: StudyConfig, network: NetworkName) -> list[int]:
-    """Return the fixed depths of one network. Common depths of the study count if the network has such a form."""
+    """Return the fixed depths of one network: the study's common depths that the network has, or else its own."""
     if study.depths is None:
         return list(study.networks[network].depths)
     return [depth for depth in study.depths if depth >= NETWORKS[network].shallowest]
 
 
 def left_out(study: StudyConfig) -> list[str]:
-    """Return one line for each common depth of the study that a network does not have."""
+    """Return one line for each of the study's common depths and each network that does not have this depth."""
     return [
         f"{network} has no depth {depth}: left out"
         for network in study.networks
@@ -105,7 +105,7 @@ def left_out(study: StudyConfig) -> list[str]:
 def check_networks(study: StudyConfig) -> dict[str, str]:
     """Build each network once, before any data is read, and return the origin of its weights.
 
-    Raises InputError if a network cannot be built: no such form, backbone or weights.
+    Raises InputError if a depth is too small for a network, or if its backbone or weights cannot be loaded.
     """
     for name in study.networks:
         shallowest = NETWORKS[name].shallowest
@@ -125,7 +125,7 @@ def check_networks(study: StudyConfig) -> dict[str, str]:
 
 
 def network_config(study: StudyConfig, name: NetworkName, num_classes: int, channels: int) -> NetworkConfig:
-    """Return the configuration of the full form of one of the study's networks."""
+    """Return the configuration of one of the study's networks in its full form."""
     return NetworkConfig(
         name=name,
         num_classes=num_classes,
@@ -140,7 +140,7 @@ def network_config(study: StudyConfig, name: NetworkName, num_classes: int, chan
 
 
 def absolute(pretrained: bool | str) -> bool | str:
-    """Return the same weights with absolute paths, for processes in other folders."""
+    """Return `pretrained` with absolute paths, for processes with another working directory."""
     if isinstance(pretrained, bool):
         return pretrained
     parts = [part.strip() for part in pretrained.split(",")]
@@ -148,5 +148,5 @@ def absolute(pretrained: bool | str) -> bool | str:
 
 
 def origin_by_content(origin: str) -> str:
-    """Describe the origin of weights without file names, so that two copies of one file count as the same weights."""
+    """Remove file names from the origin of weights, so that two copies of one file count as the same weights."""
     return re.sub(r"file .*? \(sha256 (\w+)…\)", r"sha256 \1", origin)

@@ -26,17 +26,17 @@ except ImportError as error:
     raise InputError("--ray needs Ray: pip install 'vitrim[ray]'") from error
 
 RETRIES = 3
-"""How often a job restarts after its process or machine died. It resumes after the last saved epoch."""
+"""Number of restarts of a job whose process or machine died. Each restart resumes after the last saved epoch."""
 POLL, SECONDS_BETWEEN_LINES = 1.0, 30.0
 
 
 def connect(address: str) -> None:
-    """Join the cluster at `address`; "local" starts one on this machine. Raises InputError if there is none."""
+    """Connect to the cluster at `address`, or start one on this machine ("local"). Raises InputError if that fails."""
     if ray.is_initialized():
         return
     host, _, port = address.rpartition(":")
     try:
-        if host and port.isdigit():  # fail early: Ray itself would try for minutes
+        if host and port.isdigit():  # fail early: Ray itself tries for minutes
             socket.create_connection((host, int(port)), timeout=10).close()
         ray.init(address=address, log_to_driver=False, include_dashboard=False if address == "local" else None)
     except (OSError, ValueError, RuntimeError) as error:
@@ -44,13 +44,13 @@ def connect(address: str) -> None:
 
 
 def resolved_there(config: TrainConfig) -> TrainConfig:
-    """Replace every `auto` by what a machine of the cluster has, which can differ from this machine."""
+    """Replace every `auto` by the device and precision of a machine of the cluster, which can differ from this one."""
     gpu = config.device != "cpu" and ray.cluster_resources().get("GPU", 0) > 0
     return ray.get(ray.remote(num_gpus=1 if gpu else 0)(resolved).remote(config))
 
 
 class RayCluster:
-    """Runs jobs on the free machines. A job takes as many threads per process as it would here, and its GPUs."""
+    """Runs jobs on the free machines. A job reserves as many threads per process as on this machine, and its GPUs."""
 
     def __init__(
         self, worker: Worker, training: TrainConfig, reporter: Reporter, starting: Callable[[Job], None]
@@ -72,7 +72,7 @@ class RayCluster:
             self._jobs[self._do.remote(self._worker, job, self._threads)] = job
 
     def next(self) -> tuple[Job, Outcome] | None:
-        """Wait until a job is done, and return it; None if none is left."""
+        """Wait until a job is done, and return it with its outcome; None if no job is left."""
         while self._jobs:
             done, _ = ray.wait(list(self._jobs), num_returns=1, timeout=POLL)
             self._watch()
@@ -82,7 +82,7 @@ class RayCluster:
         return None
 
     def close(self) -> None:
-        """Disconnect from the cluster; a local cluster ends."""
+        """Disconnect from the cluster. A cluster that `connect` started ends."""
         ray.shutdown()
 
     def _outcome(self, job: Job, done: Any) -> Outcome:
@@ -94,7 +94,7 @@ class RayCluster:
             return Outcome(failure=failure)
 
     def _watch(self) -> None:
-        """Report the jobs that have started and, every `SECONDS_BETWEEN_LINES`, the state of all running trainings."""
+        """Report the jobs that have started and, every `SECONDS_BETWEEN_LINES` seconds, all running trainings."""
         running = heartbeats(self._out)
         for job in self._jobs.values():
             if job.trial.key in running and job.trial.key not in self._started:
@@ -107,13 +107,13 @@ class RayCluster:
 
 
 def _do(worker: Worker, job: Job, threads: int) -> Outcome:
-    """Run a job in a process of the cluster."""
+    """Run a job in a process of the cluster, without output."""
     torch.set_num_threads(threads)
     return worker.perform(job, Reporter(Console(quiet=True)))
 
 
 def _room(cpus: int, gpus: int) -> int:
-    """Return how many jobs the cluster can run at once. Raises InputError if no machine can run one."""
+    """Return how many jobs the cluster can run at the same time. Raises InputError if no machine can run one."""
     room = 0
     for node in ray.nodes():
         if node["Alive"]:
@@ -122,5 +122,5 @@ def _room(cpus: int, gpus: int) -> int:
             room += min([int(has.get("CPU", 0) // cpus), *by_gpu])
     if room == 0:
         needs = f"{cpus} CPUs" + (f" and {gpus} GPUs" if gpus else "")
-        raise InputError(f"--ray: no machine of the cluster has the {needs} that one training takes")
+        raise InputError(f"--ray: no machine of the cluster has the {needs} that one training needs")
     return room

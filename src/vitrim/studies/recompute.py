@@ -20,10 +20,10 @@ KEYS = ["network", "blocks", "seed", "fold"]
 
 
 def recompute(run: Path) -> list[Path]:
-    """Write results.csv of the study in `run` again, from cases.csv; of a depth sweep also rules.csv.
+    """Write results.csv of the study in `run` again, from cases.csv; for a depth sweep, also rules.csv.
 
-    Recomputes the columns that depend on the cases; the others (parameters, multiply-adds, roles) stay. Returns the
-    written files: none if the study has no per-case table. Raises InputError if a table is damaged.
+    Recomputes the columns that depend on the cases. The others (parameters, multiply-adds, roles) stay. Returns the
+    written files: none if results.csv or a complete cases.csv is missing. Raises InputError if a table is damaged.
     """
     if not (run / "cases.csv").is_file() or not (run / "results.csv").is_file():
         return []
@@ -47,13 +47,15 @@ def recompute(run: Path) -> list[Path]:
 def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
     """Write rules.csv for the networks with a depth sweep: at least `SWEEP` trained depths.
 
-    Reads cases.csv and the stored attention of each full network. Returns the written files: none without a sweep.
+    Reads cases.csv and the stored attention of each full network. Returns the written files: none if no network has
+    a sweep.
     """
     cases = read_table(run / "cases.csv")
     judged = []
     for network, seed, fold in cases[["network", "seed", "fold"]].drop_duplicates().itertuples(index=False, name=None):
         other = run / "networks" / f"{network}-seed{seed}-fold{fold}"
-        folder = other if other.is_dir() else run / "networks" / network  # the first seed and fold has the short name
+        # The folder of the first seed and fold has a name without numbers.
+        folder = other if other.is_dir() else run / "networks" / network
         own = cases[(cases["network"] == network) & (cases["seed"] == seed) & (cases["fold"] == fold)]
         tables = {int(str(blocks)): table for blocks, table in own.groupby("blocks")}
         if len(tables) < SWEEP or not (folder / "decision.json").is_file():

@@ -17,13 +17,15 @@ from vitrim.studies.trial import Result, Trial
 
 @dataclass(frozen=True)
 class Row:
-    """One network at one depth: its trials over all seeds and folds, with their full networks."""
+    """One row of results.csv: the trials of one network at one depth, over all seeds and folds."""
 
     results: Sequence[Result]
     full: Sequence[Result]
     """For each of `results`, the full network with the same seed and fold."""
     role: str
+    """full, decided, fixed, or decided+fixed."""
     init: str
+    """Initial weights: scratch, pretrained, file, inherit or distil."""
     train_slices: int
 
 
@@ -33,7 +35,7 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
     Columns are those of the paper's tables 1 to 3 (blocks, training slices, Dice per class, average, change by
     equation 4, parameters saved by equation 5), then multiply-adds, the paired bootstrap interval of the change, effect
     size, verdicts (uncorrected, and corrected for the number of comparisons in the table) and HD95. Dice of a class is
-    the mean over the cases with a Dice for it; `cases_<class>` is their number. A case with several seeds counts with
+    the mean over the cases that have one; `cases_<class>` is their number. A case with several seeds counts with
     its mean over seeds. Held-out cases of all folds count equally.
     """
     table = []
@@ -72,9 +74,9 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
 def found_columns(
     cases: pd.DataFrame, full: pd.DataFrame | None, margins: Sequence[float], comparisons: int
 ) -> dict[str, Any]:
-    """Return the columns of `results_table` that depend only on per-case tables: of one network and its full form.
+    """Return the columns of `results_table` that depend only on the per-case tables of a network and its full form.
 
-    `full` is None for the full form itself.
+    `full` is None if the network itself is the full form.
     """
     dice, hd95 = _by_class(cases, "dice"), _by_class(cases, "hd95")
     row: dict[str, Any] = {f"dice_{name}": dice[name].mean() for name in dice}
@@ -95,7 +97,7 @@ def found_columns(
 
 
 def trials_table(rows: Sequence[Row]) -> pd.DataFrame:
-    """Return one row per trained network, with its seed, fold and result."""
+    """Return one row per trial, with its seed, fold and result."""
     table = []
     for each in rows:
         for result, full in zip(each.results, each.full, strict=True):
@@ -116,7 +118,7 @@ def trials_table(rows: Sequence[Row]) -> pd.DataFrame:
 
 
 def gather(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
-    """Concatenate the trials' tables cases, history and cost, with columns network, blocks, seed, fold in front."""
+    """Concatenate the tables cases, history and cost of all trials, with first columns network, blocks, seed, fold."""
     return {
         "cases": concatenated(results),
         "history": pd.concat([_named(result, result.history) for result in results], ignore_index=True),
@@ -125,12 +127,12 @@ def gather(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
 
 
 def concatenated(results: Sequence[Result]) -> pd.DataFrame:
-    """Concatenate the per-case tables of several trials, with columns network, blocks, seed, fold in front."""
+    """Concatenate the per-case tables of several trials, with first columns network, blocks, seed, fold."""
     return pd.concat([_named(result, result.cases) for result in results], ignore_index=True)
 
 
 def _spread_over_seeds(cases: pd.DataFrame) -> float | None:
-    """Return the standard deviation of the average Dice over seeds; None for one seed."""
+    """Return the standard deviation of the average Dice over seeds; None if there is only one seed."""
     parts = [part for _, part in cases.groupby("seed")]
     if len(parts) < 2:
         return None
@@ -146,6 +148,6 @@ def _name(trial: Trial) -> dict[str, Any]:
 
 
 def _by_class(cases: pd.DataFrame, value: str) -> pd.DataFrame:
-    """Return a table cases × classes of the mean over seeds; classes have the order of their labels."""
+    """Return a table (cases, classes) of means over seeds; classes are in the order of their labels."""
     table = cases.groupby(["case", "class"])[value].mean().unstack()
     return table[list(dict.fromkeys(cases["class"]))].astype(np.float64)

@@ -1,4 +1,4 @@
-"""Writes the results of a study from its finished trials: tables, examples, and data for the report's explorer."""
+"""Writes the results of a study from its finished trials: tables, examples, and data for the attention explorer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Done:
 
     @property
     def blocks(self) -> int:
-        """Transformer blocks of the trained network."""
+        """Number of transformer blocks of the trained network."""
         return self.result.trial.blocks
 
     @property
@@ -38,9 +38,10 @@ class Done:
 
 
 def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
-    """Write results.csv, trials.csv, cases.csv, history.csv, cost.csv, examples.npz, explorer.npz of each network.
+    """Write results.csv, trials.csv, cases.csv, history.csv, cost.csv, examples.npz, and explorer.npz of each network.
 
-    For a depth sweep, also writes rules.csv. The slices come from the first seed and fold with a finished full network.
+    For a depth sweep, also writes rules.csv. Examples and explorer show slices and networks of the first seed and fold
+    with a finished full network.
     """
     rows = [row for network in plan.study.networks for row in _rows(plan, done, network)]
     write_table(out / "results.csv", results_table(rows, plan.study.margins))
@@ -79,7 +80,7 @@ def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:
 
 
 def _role(plan: Plan, same: Sequence[Done]) -> str:
-    """Return why this depth was trained: full, decided (for any seed and fold), fixed, or decided+fixed."""
+    """Return why this depth was trained: full, decided (for at least one seed and fold), fixed, or decided+fixed."""
     if same[0].is_full:
         return "full"
     decided = any(each.blocks == each.decided for each in same)
@@ -88,7 +89,7 @@ def _role(plan: Plan, same: Sequence[Done]) -> str:
 
 
 def _init(plan: Plan, one: Done) -> str:
-    """Return the start of the weights before training: scratch, pretrained, file, inherit or distil."""
+    """Return the kind of initial weights: scratch, pretrained, file, inherit or distil."""
     if not one.is_full and plan.study.truncated_from != "scratch":
         return plan.study.truncated_from
     wish = plan.study.pretrained
@@ -96,7 +97,7 @@ def _init(plan: Plan, one: Done) -> str:
 
 
 def _write_explorer(folder: Path, group: Sequence[Result], shown: Slices) -> None:
-    """Write explorer.npz: the attention of the shown slices in one network's full and truncated forms."""
+    """Write explorer.npz: the attention of one network, full and truncated, on the shown slices."""
     networks = {result.trial.blocks: result.network() for result in group}
     write_explorer(
         folder / "explorer.npz",
@@ -110,7 +111,7 @@ def _write_explorer(folder: Path, group: Sequence[Result], shown: Slices) -> Non
 
 
 def record_study(plan: Plan, results: Sequence[Result], out: Path, seconds: float) -> None:
-    """Record seeds, splits, versions and cost in study.json; `seconds` are added to those of earlier runs."""
+    """Record seeds, splits, versions and cost in study.json; `seconds` of this run add to those of earlier runs."""
     training = plan.study.training
     trained = sum(float(result.cost["train_seconds"] or 0) for result in results)
     if training.device == "gpu":

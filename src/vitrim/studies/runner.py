@@ -26,7 +26,7 @@ from vitrim.training.loop import check_shares
 
 
 class Pool(Protocol):
-    """Interface of job pools; they run jobs in this process or in others."""
+    """Interface of job pools. A pool runs jobs in this process or in others."""
 
     at_once: int
 
@@ -44,7 +44,7 @@ def run_study(
     logger: str | None = None,
     ray: str | None = None,
 ) -> Path:
-    """Run `study` on the data in the folder `source` (its own phantom if None). Return `out`, which holds the results.
+    """Run `study` on the data in the folder `source` (its own phantom if None). Return the folder `out`.
 
     If `out` holds this same study, the study continues: finished trainings are kept, a killed training resumes after
     its last saved epoch, a failed training is tried again. Trainings that fail are recorded in `failed/` and left out
@@ -52,8 +52,8 @@ def run_study(
     node 0 of several machines; the others call `vitrim.studies.participant.participate`.
 
     Args:
-        logger: class name of one of Lightning's loggers, in addition to the history, which is always written.
-        ray: run the trials on a Ray cluster: its address, or "local" for one on this machine.
+        logger: class name of a Lightning logger; history.csv is written in any case.
+        ray: address of a Ray cluster that runs the trials, or "local" to start one on this machine.
 
     Raises:
         InputError: if the configuration, the data or the folder is wrong, or if another process runs this study. If
@@ -73,7 +73,11 @@ def run_study(
 
 
 def this_machine(training: TrainConfig, ray: str | None) -> Rendezvous | None:
-    """Return the rendezvous of this machine if several share each training, else None. Errors as `rendezvous`."""
+    """Return the rendezvous of this machine if several machines share each training; None otherwise.
+
+    Raises ConfigurationError if Ray is also given or a batch does not divide evenly among the devices, and InputError
+    as `rendezvous` does.
+    """
     if training.nodes == 1:
         return None
     if ray is not None:
@@ -96,7 +100,7 @@ def _run_study(
     if ray is not None:
         from vitrim.studies.ray_cluster import connect, resolved_there
 
-        out, source = out.resolve(), source.resolve() if source else None  # other processes have other working folders
+        out, source = out.resolve(), source.resolve() if source else None  # workers have another working directory
         study = study.model_copy(update={"pretrained": absolute(study.pretrained)})
         connect(ray)
         study = study.model_copy(update={"training": resolved_there(study.training)})
@@ -129,7 +133,10 @@ def _pool(
 
 
 def _run(plan: Plan, out: Path, reporter: Reporter, make: Callable[[Callable[[Job], None]], Pool]) -> list[Done]:
-    """Run all trials; each full network decides which truncated ones follow. Return the finished trials, in order."""
+    """Run all trials and return the finished ones, in order of the run keys.
+
+    The decision for a full network determines which truncated networks are trained.
+    """
     run_keys = {plan.full(run_key).key: run_key for run_key in plan.run_keys}
     truncated: dict[RunKey, list[Job]] = {}
     decided: dict[RunKey, int] = {}

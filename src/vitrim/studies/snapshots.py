@@ -20,7 +20,7 @@ from vitrim.studies.trial import Result
 
 
 def choose_cases(full: Result) -> list[str]:
-    """Return the best, median and worst case by the full network's Dice, in this order; fewer if there are fewer."""
+    """Return the best, median and worst case by the full network's mean Dice; fewer if there are fewer than 3 cases."""
     order = full.cases.groupby("case")["dice"].mean().sort_values(ascending=False, kind="stable").index.tolist()
     places = dict.fromkeys([0, len(order) // 2, len(order) - 1])
     return [str(order[place]) for place in places]
@@ -28,7 +28,7 @@ def choose_cases(full: Result) -> list[str]:
 
 @dataclass(frozen=True)
 class Slices:
-    """Slices on the networks' grid: images (n, C, H, W), reference (n, H, W), their cases and slice numbers."""
+    """Slices as the networks get them: images (n, C, H, W), reference (n, H, W), their cases and slice numbers."""
 
     cases: list[str]
     numbers: list[int]
@@ -77,7 +77,7 @@ def write_explorer(
     reference: np.ndarray | None = None,
     segment: bool = True,
 ) -> None:
-    """Run every network on the slices and write `explorer.npz`: where each patch attends to.
+    """Run every network on the slices and write `explorer.npz`, the attention of each patch to all patches.
 
     Arrays: case (n,), slice (n,), grid (2,), image (n, H, W) and, if given, reference (n, H, W). For each network of k
     blocks: mean_<k> (n, k, N, N), the attention averaged over heads; heads_<k>_<block> (heads, N, N), the attention of
@@ -85,11 +85,11 @@ def write_explorer(
     Attention is float16.
 
     Args:
-        path: the file; it is written completely or not at all.
+        path: output file; it is written completely or not at all.
         networks: networks by their number of blocks; a network without blocks gets only a prediction.
         images: input of the networks (n, C, H, W).
-        grid: rows and columns of patches.
-        cases: case of each slice.
+        grid: numbers of rows and columns of patches.
+        cases: case id of each slice.
         slices: number of each slice in its case.
         reference: label maps (n, H, W) on the same pixels.
         segment: whether the networks return logits (B, K, H, W); if not, there are no predictions.

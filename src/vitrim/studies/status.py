@@ -1,4 +1,4 @@
-"""The state of a running study, for other processes: small files, each replaced by rename."""
+"""The state of a running study, in small files for other processes. Each file is replaced by rename."""
 
 from __future__ import annotations
 
@@ -17,35 +17,37 @@ from vitrim.progress import TrainingProgress
 FILE = "status.json"
 PROGRESS = "progress.json"
 SECONDS_BETWEEN = 1.0
+"""Smallest number of seconds between two heartbeats of a training."""
 
 State = Literal["waiting", "running", "finished", "failed"]
 
 
 @dataclass
 class Status:
-    """The trials that are known so far, with their states; stored in the study's folder."""
+    """The trials that are known so far, with their states. The study's folder stores them in status.json."""
 
     folder: Path
     trials: dict[str, tuple[str, State]] = field(default_factory=dict)
     """Title and state by trial key, in the order of the study."""
     seconds: list[float] = field(default_factory=list)
-    """Duration of each trial that this run trained."""
+    """Duration in seconds of each trial that this run trained."""
     at_once: int = 1
     """Largest number of trials that run at the same time."""
 
     def set(self, key: str, title: str, state: State, seconds: float | None = None) -> None:
-        """Set the state of a trial and write the file; `seconds` if this run trained it."""
+        """Set the state of a trial and write status.json. Give `seconds` if this run trained the trial."""
         self.trials[key] = (title, state)
         if seconds is not None:
             self.seconds.append(seconds)
         self.write()
 
     def count(self, *states: State) -> int:
-        """Return the number of trials in one of these states."""
+        """Return the number of trials whose state is one of `states`."""
         return sum(state in states for _, state in self.trials.values())
 
     def left(self, more: int = 0) -> float | None:
-        """Estimate the seconds for all open trials and `more`, from finished ones; None if this run finished none."""
+        """Estimate the seconds for waiting and running trials and `more` others, from the mean duration of the trials
+        that this run trained; None if there are none."""
         if not self.seconds:
             return None
         return sum(self.seconds) / len(self.seconds) * (self.count("waiting", "running") + more) / self.at_once
@@ -65,14 +67,16 @@ class Status:
 
 @dataclass
 class Heartbeat:
-    """Heartbeat of one training: updates its progress.json. Any process on any machine may call it."""
+    """Heartbeat of one training: updates its progress.json. Works in any process on any machine."""
 
     folder: Path
     title: str
     doing: str = "train"
+    """Present step, as a verb: train or evaluate."""
     last: float = 0.0
+    """Time of the last heartbeat, in seconds since 1970."""
     begin: tuple[float, int] | None = None
-    """Time and number of the first step of this process."""
+    """Time and number of the first step in this process."""
 
     def __call__(self, moment: TrainingProgress | None = None) -> None:
         """Write the progress, at most once per `SECONDS_BETWEEN` and always after the last step."""
@@ -116,14 +120,14 @@ def where(beat: dict[str, Any]) -> str:
 
 
 def describe(folder: Path, running: bool) -> list[str]:
-    """Describe the study in `folder` in a few lines: running trainings, finished and failed trials, time left."""
+    """Describe the study in `folder` in a few lines: running trainings, numbers of trials by state, time left."""
     status = read_status(folder)
     trials = status.get("trials", [])
     states = Counter(trial["state"] for trial in trials)
     unfinished = list(heartbeats(folder).values())
-    lines = [f"nothing runs in {folder}"]
+    lines = [f"no process runs a study in {folder}"]
     if running:
-        lines = [f"{folder} is being run by process {status.get('pid', '?')} on {status.get('host', '?')}"]
+        lines = [f"process {status.get('pid', '?')} on {status.get('host', '?')} runs the study in {folder}"]
         lines += [f"  {where(beat)}" for beat in unfinished]
     if trials:
         seconds = _seconds_left(status, states["waiting"], unfinished) if running else None
@@ -136,7 +140,11 @@ def describe(folder: Path, running: bool) -> list[str]:
 
 
 def _seconds_left(status: dict[str, Any], waiting: int, unfinished: list[dict[str, Any]]) -> float | None:
-    """Estimate the seconds left: running trials by their steps, waiting ones by finished (else by running) trials."""
+    """Estimate the seconds left; None if nothing is known.
+
+    Running trials count by their remaining steps, waiting ones by the mean duration of finished trials, or of running
+    trials if none is finished.
+    """
     now = time.time()
     running = [
         max(0.0, beat["seconds_left"] - (now - beat["updated"])) for beat in unfinished if "seconds_left" in beat
@@ -149,7 +157,7 @@ def _seconds_left(status: dict[str, Any], waiting: int, unfinished: list[dict[st
 
 
 def duration(seconds: float) -> str:
-    """Format seconds as s, min or h."""
+    """Format a duration in seconds as text in s, min or h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,4 +1,4 @@
-"""The data of a study: finds the cases, splits them, checks every voxel, and prepares the slices."""
+"""The data of a study: reads the cases, splits them, checks every voxel, and prepares the slices."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ from vitrim.training.loop import check_batch
 
 @dataclass(frozen=True)
 class StudyData:
-    """The checked and prepared data of a study, with a split for each fold that is trained."""
+    """The checked and prepared data of a study, with its split for each fold."""
 
     data: PreparedData
     splits: dict[int, Split]
+    """Split by fold number."""
 
     def save_split(self, path: Path) -> None:
         """Write the split, or the list of folds, as a file for `data.split_file`."""
@@ -45,7 +46,7 @@ class StudyData:
 def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> StudyData:
     """Read the cases in `source` (the study's own phantom if None) and prepare their slices in `out`.
 
-    Raises InputError if there are no data, if the data have an error, or if they do not fill a batch.
+    Raises InputError if there are no data, if the data have an error, or if the training slices do not fill a batch.
     """
     if source is None:
         if study.data.phantom is None:
@@ -81,7 +82,7 @@ def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: 
 
 
 def train_slices(cache: SliceCache, split: Split, study: StudyConfig) -> int:
-    """Return the number of training slices."""
+    """Return the number of training slices of a split."""
     return len(SliceDataset(cache, split.train, empty_slices=study.data.empty_slices))
 
 
@@ -92,17 +93,17 @@ def _classes(cases: CaseSet) -> str:
 
 @contextmanager
 def open_study(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> Iterator[StudyData]:
-    """Hold the lock of the folder `out` for `study` (with resolved device and precision) and prepare its data there.
+    """Hold the lock of the folder `out`, prepare the data of `study` in it, and yield them.
 
-    Raises InputError if the folder holds something else, if another process holds its lock, or if the data are wrong;
-    with wrong data, a new folder is removed again.
+    Device and precision of `study` must be resolved. Raises InputError if the folder holds something else, if another
+    process holds its lock, or if the data are wrong. If the data are wrong, a new folder is removed again.
     """
     check_claim(out, study)
     with locked(out):
-        check_claim(out, study)  # another process may have written there in the meantime
+        check_claim(out, study)  # another process may have written into it since
         sweep(out)
         begin(out, study)
-        Status(out).write()  # a second process can then name this one
+        Status(out).write()  # so that the error of a second process can name this one
         with _removed_on_bad_input(out):
             prepared = prepare_study(study, source, out, reporter)
             claim(out, study, prepared.data.cache.fingerprint)

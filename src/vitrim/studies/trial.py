@@ -1,4 +1,4 @@
-"""A trial: one trained and evaluated network. Its configuration decides the outcome; its hash names the folder."""
+"""A trial: one trained and evaluated network. A hash of its configuration is part of its folder's name."""
 
 from __future__ import annotations
 
@@ -36,35 +36,39 @@ from vitrim.training.loop import Training, history_table, total_steps, train_net
 
 
 class Trial(Strict):
-    """The configuration of one training: everything that decides its outcome."""
+    """The configuration of one trial: everything that decides its outcome."""
 
     network: NetworkConfig
     """The full network; it is truncated to `blocks` before the training starts."""
     blocks: int
+    """Number of transformer blocks of the trained network."""
     training: TrainConfig
     seed: int
     fold: int = 0
-    """Number of the split. Only the split itself decides the outcome."""
+    """Number of the fold, counted from 0. It is not part of `key`, because `split` decides the outcome."""
     data: str
     """Fingerprint of the prepared data of the split's cases."""
     split: Split
     empty_slices: bool
+    """Whether to train also on slices without any label."""
     weights: str = "random"
     """Initial weights of the full network, by content (`vitrim.studies.plan.origin_by_content`)."""
     start: TruncatedStart = "scratch"
-    """`scratch`: the full network's initial weights; otherwise its trained weights, from the trial `teacher`."""
+    """Weights from which a truncated network starts. `scratch`: the full network's initial weights. Otherwise: its
+    trained weights, from the trial `teacher`."""
     teacher: str | None = None
+    """Key of the full network's trial; None for `scratch`."""
     version: str = __version__
 
     @cached_property
     def key(self) -> str:
-        """Name of the trial's folder. It changes with everything that decides the outcome, and with nothing else."""
-        one = {"nodes"} if self.training.nodes == 1 else set()  # keeps the keys of versions that had no `nodes`
+        """Trial key, the name of the trial's folder. It changes only with what decides the outcome."""
+        one = {"nodes"} if self.training.nodes == 1 else set()  # older versions had no `nodes`; their keys stay valid
         without: dict[str, Any] = {
             "fold": True,
             "network": {"pretrained"},
             "training": {"workers", *one},
-            "split": {"tuning"},  # tuning cases count only by their absence from `train`
+            "split": {"tuning"},  # tuning cases matter only because `train` lacks them
         }
         if self.start == "scratch":
             without |= {"start": True, "teacher": True}
@@ -119,7 +123,7 @@ def run_trial(
     logger: str | None = None,
     coordinator: Coordinator | None = None,
 ) -> Result:
-    """Train and evaluate, or return the stored result. The trial's folder appears once it is complete.
+    """Train and evaluate a trial, or return its stored result. The trial's folder is written only when it is complete.
 
     Until then, `unfinished/` holds the state from which a killed training resumes. With a `coordinator`, several
     machines share the training.
