@@ -6,7 +6,7 @@ step for labels, or for the probabilities of one class, (S, H, W), with that rec
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ PLANE_ACROSS = {"S": "axial", "I": "axial", "A": "coronal", "P": "coronal", "R":
 """Anatomical plane of the slices that follow one another along each direction."""
 
 Record = dict[str, Any]
+Resampling = Callable[[np.ndarray, Sequence[int]], np.ndarray]
 
 
 @dataclass
@@ -150,6 +151,15 @@ class CentreCrop:
         return whole
 
 
+def _resampled(stack: Stack, size: tuple[int, int], images: Resampling, labels: Resampling) -> tuple[Stack, Record]:
+    """Bring each slice to `size`, its images and its labels each by their own function."""
+    before = list(stack.images.shape[2:])
+    record = {"before": before, "after": list(size)}
+    if before == list(size):
+        return stack, record
+    return Stack(images(stack.images, size), None if stack.labels is None else labels(stack.labels, size)), record
+
+
 @dataclass(frozen=True)
 class Resize:
     """Scale each slice to rows × columns, pixel centres aligned: images and probabilities bilinear, labels nearest."""
@@ -158,12 +168,7 @@ class Resize:
     columns: int
 
     def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
-        before, size = list(stack.images.shape[2:]), (self.rows, self.columns)
-        record = {"before": before, "after": list(size)}
-        if before == list(size):
-            return stack, record
-        labels = None if stack.labels is None else nearest(stack.labels, size)
-        return Stack(bilinear(stack.images, size), labels), record
+        return _resampled(stack, (self.rows, self.columns), bilinear, nearest)
 
     @staticmethod
     def restore(values: np.ndarray, record: Record, outside: float) -> np.ndarray:
@@ -184,12 +189,7 @@ class Zoom:
     columns: int
 
     def apply(self, stack: Stack, affine: np.ndarray) -> tuple[Stack, Record]:
-        before, size = list(stack.images.shape[2:]), (self.rows, self.columns)
-        record = {"before": before, "after": list(size)}
-        if before == list(size):
-            return stack, record
-        labels = None if stack.labels is None else zoomed_labels(stack.labels, size)
-        return Stack(zoomed_images(stack.images, size), labels), record
+        return _resampled(stack, (self.rows, self.columns), zoomed_images, zoomed_labels)
 
     @staticmethod
     def restore(values: np.ndarray, record: Record, outside: float) -> np.ndarray:

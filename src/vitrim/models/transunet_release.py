@@ -18,7 +18,6 @@ from vitrim.models.transunet import TransUNet
 from vitrim.models.vit import SIZES
 
 POSITIONS = "transformer.embeddings.position_embeddings"
-QUERY = "transformer.encoder.layer.0.attn.query.weight"
 HEAD = "segmentation_head.0.weight"
 
 RENAMED = [
