@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from rich.console import Console
 
 import vitrim as package
 from tests.support import make_checkpoint, tiny_study, write_checkpoint
@@ -74,7 +75,7 @@ def desk(tmp_path: Path, tiny_data_once: Path, finished_study: Path, monkeypatch
 @pytest.mark.parametrize("name", package.__all__)
 def test_every_public_name_has_an_example_that_runs(name: str, desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     public = getattr(package, name)
-    monkeypatch.setattr("vitrim.progress.Reporter.say", lambda *_: None)  # examples do not show progress
+    monkeypatch.setattr("vitrim.progress.Console", lambda **_: Console(quiet=True))  # examples do not show progress
     found = doctest.DocTestFinder(recurse=False).find(public, name, globs={"vitrim": package})
     assert any(test.examples for test in found), f"vitrim.{name} has no example"
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
