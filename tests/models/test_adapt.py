@@ -238,7 +238,7 @@ def test_what_cannot_be_adapted_is_said() -> None:
         adapt(timm_vit(), example=torch.zeros(2, 3, 65, 64))
     with pytest.raises(InputError, match="the example must be two images"):
         adapt(timm_vit(), example=torch.zeros(3, 64, 64))
-    with pytest.raises(InputError, match="cannot truncate VisionTransformer with 4 blocks to 5"):
+    with pytest.raises(InputError, match="cannot truncate VisionTransformer to 5 blocks: it has 4, so choose 0 to 4"):
         adapt(timm_vit()).truncated(5)
     with pytest.raises(InputError, match="cannot describe a VisionTransformer: use describe"):
         describe(timm_vit())

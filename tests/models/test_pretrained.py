@@ -283,7 +283,7 @@ def test_a_file_with_too_few_blocks_or_another_patch_is_refused(vit: nn.Module, 
         with pytest.raises(InputError, match=r"weights of another network|does not fit"):
             create_model("unetr2d", **{**UNETR, "depth": 4}, pretrained=str(write(vit, tmp_path / f"vit{suffix}")))
         coarse = timm.create_model("vit_base_patch32_224", depth=2, img_size=96, num_classes=0, **TINY)
-        with pytest.raises(InputError, match="is for patches of 32×32"):
+        with pytest.raises(InputError, match="has patches of 32×32"):
             create_model("unetr2d", **UNETR, pretrained=str(write(coarse, tmp_path / f"coarse{suffix}")))
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from vitrim.config.reading import explain
 from vitrim.config.schema import NetworkConfig
 from vitrim.data.recipe import Recipe
-from vitrim.errors import WeightsError
+from vitrim.errors import InputError, WeightsError
 from vitrim.files import sha256
 
 KEY = "vitrim"
@@ -82,4 +82,4 @@ def optional(name: str) -> Any:
     try:
         return import_module(name)
     except ImportError as error:
-        raise WeightsError(f"ONNX needs the package {name}, which is missing: pip install 'vitrim[onnx]'") from error
+        raise InputError(f"ONNX needs the package {name}, which is missing: pip install 'vitrim[onnx]'") from error

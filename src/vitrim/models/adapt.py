@@ -88,7 +88,10 @@ class Adapted(nn.Module):
         that the model does not have.
         """
         if not 0 <= depth <= self.depth:
-            raise InputError(f"cannot truncate {type(self.model).__name__} with {self.depth} blocks to {depth}")
+            raise InputError(
+                f"cannot truncate {type(self.model).__name__} to {depth} blocks: it has {self.depth}, so choose 0 to "
+                f"{self.depth}"
+            )
         return self.keep_blocks(range(1, depth + 1))
 
     def keep_blocks(self, kept: Sequence[int]) -> Adapted:
@@ -141,9 +144,10 @@ def adapt(
         raise InputError(f"the example must be two images, (2, channels, height, width), not {tuple(example.shape)}")
     found = find_blocks(model, example, blocks)
     try:
-        grid = token_grid or find_grid(found.tokens, example.shape[2:], model=model)[0]
+        grid, _ = find_grid(found.tokens, example.shape[2:], model=model, grid=token_grid)
     except InputError as error:
-        raise InputError(f"cannot adapt {type(model).__name__}: {error}, as token_grid=(rows, columns)") from error
+        hint = " with token_grid=(rows, columns)" if token_grid is None else ""
+        raise InputError(f"cannot adapt {type(model).__name__}: {error}{hint}") from error
     depth = len(model.get_submodule(found.path))  # type: ignore[arg-type]
     adapted = Adapted(model, found, tuple(grid), torch.empty_like(example, device="meta"), range(1, depth + 1))
     return adapted.train(model.training)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from vitrim import __version__
 from vitrim.config.reading import explain
 from vitrim.config.schema import NetworkConfig
-from vitrim.errors import WeightsError
+from vitrim.errors import InputError, WeightsError
 from vitrim.files import replacing, sha256, write_json
 from vitrim.models.adapt import Adapted, adapt
 from vitrim.models.factory import NETWORKS
@@ -110,11 +110,16 @@ def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | N
     if into is None:
         raise WeightsError(
             f"{folder} holds the weights of a {about['class']} of another library, not its code; "
-            f"build that model as before truncation and call load_model(path, into=model)"
+            f"build that model as it was before truncation and call load_model(path, into=model)"
         )
     inner = into.model if isinstance(into, Adapted) else into
     example = torch.empty(2, *about["images"], device="meta")
-    whole = adapt(inner, blocks=about["blocks"], token_grid=tuple(about["token_grid"]), example=example)
+    try:
+        whole = adapt(inner, blocks=about["blocks"], token_grid=tuple(about["token_grid"]), example=example)
+    except WeightsError:
+        raise
+    except InputError as error:
+        raise WeightsError(f"`into` does not fit {folder}: {error}") from error
     if not isinstance(whole, Adapted) or whole.depth != about["full_depth"]:
         raise WeightsError(
             f"{folder} holds a {about['class']} that had {about['full_depth']} blocks at {about['blocks']}; "

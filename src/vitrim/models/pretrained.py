@@ -114,7 +114,7 @@ def _file_in(folder: Path, part: Part) -> Path:
     """Find the file in `folder` that has the name of the part's weights. Raises WeightsError if there is none."""
     if part.hub is None:
         raise WeightsError(
-            f"pretrained: weights for the {part.label} have no standard file name here; give the file, not a folder"
+            f"pretrained: weights for the {part.label} of this network have no standard file name; give the file itself"
         )
     architecture = part.hub.split(".")[0]
     stems = [part.hub, architecture]

@@ -81,7 +81,7 @@ def load_cnn(network: Network, source: Source) -> None:
         settings = {"pretrained_cfg_overlay": {"state_dict": state, "custom_load": False}}
     name = config.backbone if source.file else source.name
     if source.file is None and name.split(".")[0] != config.backbone.split(".")[0]:
-        raise WeightsError(f"pretrained: {name} is not the backbone {config.backbone}")
+        raise WeightsError(f"pretrained: {name} does not hold weights of the backbone {config.backbone}")
     try:
         with _quiet_hub():
             cnn, _ = create_backbone(
@@ -155,7 +155,7 @@ def _few(names: list[str], most: int = 5) -> str:
 
 def _check_patch(found: tuple[int, ...], expected: int, file: Path) -> None:
     if tuple(found) != (expected, expected):
-        raise WeightsError(f"{file} is for patches of {found[0]}×{found[1]}; this network's are {expected}×{expected}")
+        raise WeightsError(f"{file} has patches of {found[0]}×{found[1]}; this network has {expected}×{expected}")
 
 
 def _fill(part: nn.Module, wanted: State, found: State, source: Source) -> None:
