@@ -1,4 +1,5 @@
 from .attention.capture import capture_attention
+from .attention.exchange import without_exchange
 from .attention.profiling import profile_attention
 from .attention.rule import decide_depth
 from .commands.attention import analyse_attention
@@ -48,6 +49,7 @@ __all__ = [
     "study",
     "train",
     "truncate",
+    "without_exchange",
     "write_report",
 ]
 

@@ -103,13 +103,13 @@ def test_recovery_starts_from_the_surviving_weights_and_changes_them(recovery, t
 
 def test_accuracy_decides_by_bisection_beside_attention(trained, tiny_data_once, tmp_path, capsys):
     """The depth that is chosen is the smallest of those tried that were good enough."""
-    more = write_tiny_data(tmp_path / "more", cases=13)
+    more = write_tiny_data(tmp_path / "more", cases=16)
     options = ("--depth", "auto", "--tolerance", "99%", "--data", more, "--out", tmp_path / "small")
     assert vitrim("compress", trained, *options) == 0
     account = json.loads((tmp_path / "small/compression.json").read_text())
     tried = account["by_accuracy"]["tried"]
     assert tried[0]["depth"] == 5
-    assert account["by_accuracy"]["cases"] == 5
+    assert account["by_accuracy"]["cases"] == 8
     smallest = min([entry["depth"] for entry in tried if entry["enough"]], default=12)
     assert package.load_model(tmp_path / "small").depth == account["by_accuracy"]["depth"] == smallest
     said = capsys.readouterr().out
@@ -122,10 +122,10 @@ def test_accuracy_decides_by_bisection_beside_attention(trained, tiny_data_once,
 
 def test_cases_kept_for_tuning_decide_and_take_no_part_in_recovery(tmp_path, capsys, monkeypatch):
     """They come before others that the network has not seen, and stay the same for every later choice."""
-    names = [f"case_{n:03d}" for n in range(14)]
+    names = [f"case_{n:03d}" for n in range(17)]
     split = {"train": names[:5], "validation": names[5:7], "tuning": names[9:]}
     trained = make_checkpoint(tmp_path / "tuned", split=split)
-    data = write_tiny_data(tmp_path / "more", cases=14)
+    data = write_tiny_data(tmp_path / "more", cases=17)
     options = ("--depth", "auto", "--tolerance", "99%", "--recover", "finetune", "--steps", 1, "--data", data)
     learned, real = [], candidates.recover
     monkeypatch.setattr(
@@ -134,9 +134,9 @@ def test_cases_kept_for_tuning_decide_and_take_no_part_in_recovery(tmp_path, cap
     assert vitrim("compress", trained, *options, "--out", tmp_path / "small") == 0
     assert learned
     assert {case for slices in learned for case, _ in slices.index} == set(names[:5])
-    assert "accuracy is measured on 5 cases kept out of the full network's training" in capsys.readouterr().out
+    assert "accuracy is measured on 8 cases kept out of the full network's training" in capsys.readouterr().out
     account = json.loads((tmp_path / "small/compression.json").read_text())
-    assert account["by_accuracy"]["cases"] == 5
+    assert account["by_accuracy"]["cases"] == 8
     decision = json.loads((tmp_path / "small/attention/decision.json").read_text())
     assert set(decision["cases"]) == set(names[:5])
     assert vitrim("evaluate", tmp_path / "small", "--cases", "tuning", "--data", data, "--out", tmp_path / "found") == 0
@@ -161,7 +161,7 @@ def test_accuracy_needs_enough_cases_and_says_so_before_anything_is_computed(tmp
     options = ("--depth", "auto", "--tolerance", "1%", "--data", few, "--out", tmp_path / "small")
     assert vitrim("compress", make_checkpoint(tmp_path / "imported"), *options) == 2
     said = capsys.readouterr()
-    assert "5 with labels, asked for 5 to validate and at least 1 to train" in said.err
+    assert "5 with labels, asked for 8 to validate and at least 1 to train" in said.err
     assert "attention" not in said.out
     assert not (tmp_path / "small").exists()
 

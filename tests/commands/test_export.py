@@ -28,7 +28,7 @@ def exported(checkpoint, tmp_path_factory):
 def test_the_file_predicts_what_the_checkpoint_does_without_a_network_in_torch(checkpoint, exported, tmp_path):
     source = write_image(tmp_path / "in/a.nii.gz", seed=3).parent
     options = ("--probabilities", "--labels")
-    assert vitrim("predict", checkpoint, source, tmp_path / "torch", *options) == 0
+    assert vitrim("predict", checkpoint, source, tmp_path / "torch", *options, "--precision", "float32") == 0
     code = (
         "import sys; from vitrim.cli import main\n"
         "try: main()\n"

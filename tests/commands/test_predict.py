@@ -50,7 +50,9 @@ def describe(image: nib.Nifti1Image) -> None:
 
 def test_a_label_map_has_the_images_grid_and_header(checkpoint, tmp_path):
     image = nib.load(write_image(tmp_path / "knee.nii.gz", change=describe))
-    assert vitrim("predict", checkpoint, tmp_path / "knee.nii.gz", tmp_path / "out.nii.gz") == 0
+    assert (
+        vitrim("predict", checkpoint, tmp_path / "knee.nii.gz", tmp_path / "out.nii.gz", "--precision", "float32") == 0
+    )
     found = nib.load(tmp_path / "out.nii.gz")
     assert found.shape == image.shape
     assert found.get_data_dtype() == np.uint8
@@ -72,7 +74,7 @@ def test_a_label_map_has_the_images_grid_and_header(checkpoint, tmp_path):
 def test_the_preparation_beside_the_checkpoint_is_followed(data, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "network", data=data)
     image = write_image(tmp_path / "in/a.nii.gz")
-    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out") == 0
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out", "--precision", "float32") == 0
     assert np.array_equal(voxels(tmp_path / "out/a.nii.gz"), expected_labels(checkpoint, image, **data))
 
 
@@ -80,7 +82,7 @@ def test_scaled_as_the_public_transunet_code_does_it_the_label_map_is_that_codes
     data = {"axis": 2, "clip": (-200, 200), "normalize": "unit", "scaling": "zoom"}
     checkpoint = write_checkpoint(tmp_path / "network", data=data)
     image = write_image(tmp_path / "a.nii.gz")
-    assert vitrim("predict", checkpoint, image, tmp_path / "out.nii") == 0
+    assert vitrim("predict", checkpoint, image, tmp_path / "out.nii", "--precision", "float32") == 0
     network = package.load_model(checkpoint)
     scaled = ((voxels(image).clip(-200, 200) + 200) / 400).astype(np.float32)
     found = voxels(tmp_path / "out.nii")
@@ -339,7 +341,7 @@ def test_an_imported_checkpoint_takes_its_preparation_from_a_study(tmp_path, cap
         "name: s\ndata: {image_size: 32, axis: coronal, classes: [a, b]}\nnetworks: {unetr2d: {}}\ntraining: {steps: 1}"
     )
     options = ("--study", tmp_path / "study.yaml", "--labels")
-    assert vitrim("predict", checkpoint, image, tmp_path / "out.nii", *options) == 0
+    assert vitrim("predict", checkpoint, image, tmp_path / "out.nii", *options, "--precision", "float32") == 0
     assert np.array_equal(voxels(tmp_path / "out.nii"), expected_labels(checkpoint, image, axis="coronal"))
     assert pd.read_csv(tmp_path / "out_volumes.csv")["structure"].tolist() == ["a", "b"]
     assert vitrim("predict", checkpoint, image, tmp_path / "no.nii", "--study", "synapse") == 2

@@ -29,7 +29,7 @@ def test_each_rule_is_told_whether_it_was_right():
     tables = sweep({0: 0.5, 1: 0.5, 2: 0.9, 3: 0.9, 12: 0.9})
     influence = np.array([[0.5, 0.3, 0.15, *[0.05 / 9] * 9]] * 4)
     found = {one.rule: one for one in judge_rules(tables, attention=1, influence=influence, margin=0.05)}
-    assert {one.needed for one in found.values()} == {2}
+    assert {(one.at_least, one.enough) for one in found.values()} == {(2, 2)}
     assert found["attention"].verdict == "too few blocks"
     assert found["attention"].change_percent == pytest.approx(-44, abs=3)
     assert found["influence"].depth == 3
@@ -39,7 +39,7 @@ def test_each_rule_is_told_whether_it_was_right():
 
 def test_where_nothing_smaller_will_do_all_blocks_are_needed():
     found = judge_rules(sweep({1: 0.5, 6: 0.7, 12: 0.9}), attention=12, influence=None, margin=0.05)
-    assert [one.needed for one in found] == [12] * 3
+    assert [(one.at_least, one.enough) for one in found] == [(12, 12)] * 3
     assert [one.verdict for one in found] == ["right", "cannot say", "right"]
 
 
@@ -55,14 +55,15 @@ def test_cases_that_chose_do_not_judge():
     tables[1].loc[other, "dice"] -= 0.3
     found = {one.rule: one for one in judge_rules(tables, attention=1, influence=None, margin=0.05)}
     assert found["accuracy"].depth == 1
-    assert found["accuracy"].needed == 12
+    assert found["accuracy"].at_least == 12
     assert found["accuracy"].verdict == "too few blocks"
 
 
 def test_too_few_cases_leave_the_accuracy_rule_without_a_word():
     found = {one.rule: one for one in judge_rules(sweep({1: 0.9, 12: 0.9}, cases=8), 1, None, margin=0.05)}
     assert found["accuracy"].depth is None
-    assert found["attention"].needed == 12  # four judging cases give no verdict
+    attention = found["attention"]  # four judging cases give no verdict
+    assert (attention.at_least, attention.enough, attention.verdict) == (1, 12, "cannot say")
 
 
 def test_influence_is_added_up_from_the_first_block_on():

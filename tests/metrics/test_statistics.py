@@ -1,10 +1,22 @@
 """The change in Dice, its interval and its verdict."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from vitrim.metrics.statistics import Change, average_dice, average_interval, change
+from vitrim.metrics.statistics import (
+    Change,
+    average_dice,
+    average_interval,
+    change,
+    false_positives,
+    in_sequence,
+    limits,
+    network_dice,
+    pseudo_values,
+)
 
 
 def cases(values, classes=("liver", "spleen")):
@@ -94,15 +106,125 @@ def test_seeds_that_do_not_go_together_are_never_compared():
         change(seeds([table, table]), seeds([table]))
 
 
-def test_many_comparisons_ask_for_more_certainty():
-    rng = np.random.default_rng(2)
-    full = rng.uniform(0.7, 0.9, size=(20, 2))
-    result = change(cases(full), cases(full - rng.normal(0.02, 0.05, size=(20, 2))))
-    one, many = result.interval(0.05), result.interval(0.05 / 12)
-    assert many[0] < one[0] < one[1] < many[1]
-    margin = -(many[0] + one[0]) / 200  # between the two lower ends
-    assert result.verdict(margin) == "not worse"
-    assert result.verdict(margin, comparisons=12) == "undecided"
+def test_a_sequence_of_depths_ends_at_the_first_that_is_not_shown_as_good():
+    assert in_sequence(["not worse", "undecided", "not worse", "worse"]) == [
+        "not worse",
+        "undecided",
+        "undecided",
+        "worse",
+    ]
+
+
+def test_the_interval_is_the_set_of_margins_that_the_test_does_not_reject():
+    rng = np.random.default_rng(5)
+    full = rng.uniform(0.6, 0.9, size=(14, 1))
+    small = full - rng.normal(0.03, 0.02, size=(14, 1))
+    found = change(cases(full, ["liver"]), cases(small, ["liver"]))
+    for end, side in ((found.low, 0), (found.high, 1)):
+        g = small - (1 + end / 100) * full
+        assert limits(g.T)[side] == pytest.approx(0, abs=1e-4)
+    assert found.low < found.percent < found.high
+
+
+def test_no_verdict_with_few_cases_and_a_provisional_one_with_some():
+    rng = np.random.default_rng(6)
+    for number, verdict in ((7, "undecided"), (8, "not worse"), (20, "not worse")):
+        full = rng.uniform(0.7, 0.9, size=(number, 2))
+        found = change(cases(full), cases(full - 0.001))
+        assert found.verdict(0.05) == verdict
+        assert found.provisional
+    table = cases(full)
+    assert not change(seeds([table] * 3), seeds([table] * 3)).provisional
+
+
+def test_one_false_voxel_in_a_case_without_the_class_changes_nothing():
+    """In three of ten cases the reference lacks the spleen, and the small network finds one voxel of it there."""
+    full = cases([[0.8, 0.8]] * 7 + [[0.8, np.nan]] * 3)
+    small = cases([[0.8, 0.8]] * 7 + [[0.8, 0.0]] * 3)
+    voxels = np.where(np.isnan(full["dice"]), 0, 100)
+    full, small = (table.assign(reference_voxels=voxels) for table in (full, small))
+    full, small = full.assign(predicted_voxels=voxels), small.assign(predicted_voxels=np.maximum(voxels, 1))
+    assert change(full, small).percent == pytest.approx(0)
+    assert network_dice(small) == pytest.approx(0.8)
+    assert false_positives(small) == {"liver": 0, "spleen": 3}
+    assert false_positives(full) == {"liver": 0, "spleen": 0}
+
+
+def test_pseudo_values_of_a_table_without_gaps_are_the_means_of_the_cases():
+    table = np.random.default_rng(7).uniform(size=(6, 3))
+    assert pseudo_values(table) == pytest.approx(table.mean(axis=1))
+
+
+def test_pseudo_values_are_those_of_the_jackknife():
+    table = np.random.default_rng(8).uniform(size=(6, 2))
+    table[:3, 1] = np.nan
+    whole = average_dice(table)
+    without = [average_dice(np.delete(table, case, axis=0)) for case in range(6)]
+    assert pseudo_values(table) == pytest.approx([6 * whole - 5 * one for one in without])
+    assert pseudo_values(table).mean() == pytest.approx(whole)
+
+
+def test_the_cases_needed_grow_with_the_square_of_the_deviation():
+    full = np.full((10, 1), 0.8)
+    small = full + np.array([[0.04], [-0.04]] * 5)
+    found = change(cases(full, ["liver"]), cases(small, ["liver"]))
+    share = float(np.std(small - full, ddof=1)) / 0.8
+    assert found.cases_needed(0.01) == math.ceil((2.8 * share / 0.01) ** 2)
+    assert found.cases_needed(0.5) == 8
+
+
+def draws(rng, kind, shape):
+    """Values whose mean is exactly at the margin."""
+    if kind == "normal":
+        return rng.normal(size=shape)
+    if kind == "failed cases":
+        return 1 - rng.gamma(1, size=shape)
+    case, seed, rest = kind
+    seeds, n = shape
+    return case * rng.normal(size=(1, n)) + seed * rng.normal(size=(seeds, 1)) + rest * rng.normal(size=shape)
+
+
+def wrong_share(kind, shape, number, **options):
+    """In how many percent of `number` studies "not worse" is said although the truth lies at the margin."""
+    rng = np.random.default_rng(9)
+    return 100 * np.mean([limits(draws(rng, kind, shape), **options)[0] > 0 for _ in range(number)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [8, 10, 12, 52])
+def test_not_worse_is_wrong_in_about_one_of_forty(n):
+    assert 1.5 <= wrong_share("normal", (1, n), 4000) <= 4
+
+
+@pytest.mark.slow
+def test_a_few_failed_cases_do_not_break_the_verdict():
+    assert wrong_share("failed cases", (1, 10), 4000) <= 6
+
+
+@pytest.mark.parametrize("kind", [(1, 0.3, 1), (1, 1, 1), (0.3, 1, 0.3)])
+def test_several_seeds_are_covered(kind):
+    """Standard deviation of case, seed and rest."""
+    assert wrong_share(kind, (3, 10), 4000) <= 5
+
+
+def test_the_verdict_covers_in_a_short_simulation():
+    assert 0.5 <= wrong_share("normal", (1, 10), 1000) <= 4.5
+    assert wrong_share("failed cases", (1, 10), 1000) <= 7.5
+
+
+def test_folds_that_differ_widen_the_limits():
+    rng = np.random.default_rng(10)
+    fold = np.repeat(np.arange(5), 8)
+    values = rng.normal(size=(1, 40)) + rng.normal(size=5)[fold]
+    low, high = limits(values, folds=fold)
+    alone = limits(values)
+    assert low < alone[0] < alone[1] < high
+    shift = np.array([wrong_share_of_folds(rng, fold) for _ in range(500)])
+    assert 100 * shift.mean() <= 5
+
+
+def wrong_share_of_folds(rng, fold):
+    return limits((rng.normal(size=len(fold)) + rng.normal(size=5)[fold])[None], folds=fold)[0] > 0
 
 
 def test_the_effect_size_is_the_mean_of_the_differences_over_their_deviation():

@@ -56,7 +56,7 @@ def test_emidec_prints_the_other_convention_for_absent_classes_beside_ours(tmp_p
     assert rows["dice"].isna().sum() == 1
     table = results_table(run)
     text = table.rows[0][column(table, "NoReflow")].text
-    assert text == f"{rows['dice'].mean():.3f} (3 of 4; {rows['dice'].fillna(1).mean():.3f} if the others count as 1)"
+    assert text == f"{rows['dice'].mean():.3f} (3 of 4; {rows['dice'].fillna(1).mean():.3f} if absent counts as 1)"
 
 
 def test_markdown_keeps_hostile_text_in_its_cell() -> None:
@@ -129,14 +129,14 @@ def test_other_studies_and_phantoms_do_not(tmp_path: Path, name: str, data: dict
 
 def test_a_depth_sweep_says_which_rule_was_right(copy: Path) -> None:
     chosen = (("attention", 1, "too few blocks"), ("influence", 4, "2 more than needed"), ("accuracy", 2, "right"))
-    rows = [(rule, depth, 2, verdict) for rule, depth, verdict in chosen]
-    table = pd.DataFrame(rows, columns=["rule", "depth", "needed", "verdict"])
+    rows = [(rule, depth, 2, 3, verdict) for rule, depth, verdict in chosen]
+    table = pd.DataFrame(rows, columns=["rule", "depth", "needed_low", "needed_high", "verdict"])
     head = {"network": "transunet", "seed": 0, "fold": 0, "margin_percent": 5.0}
     table.assign(**head, dice_change_percent=[-8.0, None, 0.5]).to_csv(copy / "rules.csv", index=False)
     write_report(copy)
     text = (copy / "report.md").read_text(encoding="utf-8")
     assert "## Chosen depth and needed depth" in text
-    assert "| block influence (nine tenths) | 4 | 2 | not trained | 2 more than needed |" in text
+    assert "| block influence (nine tenths) | 4 | 2 to 3 | not trained | 2 more than needed |" in text
     assert "Chosen depth and needed depth" in (copy / "report.html").read_text(encoding="utf-8")
     assert latex_tables(read_run(copy)).count(r"\begin{table}") == latex_tables(read_run(copy)).count(r"\end{table}")
     assert "too few blocks" in latex_tables(read_run(copy))
@@ -146,10 +146,13 @@ def test_a_study_that_is_no_sweep_says_nothing_of_rules(small: Path) -> None:
     assert rules_table(read_run(small)) is None
 
 
-def test_a_verdict_that_does_not_survive_correction_says_so(copy: Path) -> None:
+def test_an_undecided_verdict_says_how_many_cases_would_decide(copy: Path) -> None:
     path = copy / "results.csv"
     table = pd.read_csv(path)
-    table["corrected_verdict_5"] = table["verdict_5"].where(table["verdict_5"].isna(), "undecided")
-    table["verdict_5"] = table["verdict_5"].where(table["verdict_5"].isna(), "not worse")
+    table["verdict_5"] = table["verdict_5"].where(table["verdict_5"].isna(), "undecided")
+    table["cases_needed_5"] = table["verdict_5"].notna().map({True: 320, False: None})
+    table["provisional"] = table["verdict_5"].notna()
     table.to_csv(path, index=False)
-    assert "not worse (undecided when corrected for all comparisons)" in markdown(results_table(read_run(copy)))
+    text = markdown(results_table(read_run(copy)))
+    assert "undecided (320 cases needed)" in text
+    assert "The verdicts are provisional" in text

@@ -1,34 +1,24 @@
 """Passes the softmax weights of every attention call of a model to a reducer while the model runs unchanged.
 
-A `TorchFunctionMode` sees every torch function that this thread calls. If the function is attention, the mode runs it
-unchanged and computes the weights separately. The mode registers no hooks, changes no modules and patches no globals,
-so there is nothing to restore. It finds the module that made the call on the Python stack.
+The attention itself runs unchanged; its weights are computed separately (`vitrim.attention.calls` finds the calls).
 """
 
 from __future__ import annotations
 
-import inspect
-import sys
-import threading
-import types
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from vitrim.attention.calls import AttentionMode, Caller, uncompiled
 from vitrim.attention.softmax import Weights, dot_product, parts, written
 from vitrim.errors import InputError
-
-SOFTMAX = (F.softmax, torch.softmax, torch.Tensor.softmax, torch.special.softmax)
-HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 
 
 @dataclass(frozen=True)
@@ -124,117 +114,40 @@ def capture_attention(
         torch.Size([1, 4, 4, 4])
     """
     captured = Captured()
-    mode = _CaptureMode(model, reducer or _keep, [layers] if isinstance(layers, str) else layers, captured)
-    with _uncompiled(), mode:
+    mode = _CaptureMode(model, reducer or _keep, layers, captured)
+    with uncompiled(), mode:
         yield captured
     if not captured.counts:
         raise InputError(_nothing_captured(model, layers))
-
-
-def module_names(model: nn.Module) -> dict[int, str]:
-    """Name of each module of the model, by `id`, without the prefixes that `torch.compile` adds."""
-    return {id(module): name.replace("_orig_mod.", "") for name, module in model.named_modules()}
 
 
 def _keep(call: AttentionCall) -> Tensor:
     return call.weights
 
 
-class _CaptureMode(TorchFunctionMode):
-    def __init__(self, model: nn.Module, reducer: Reducer, layers: Sequence[str] | None, captured: Captured) -> None:
-        super().__init__()
-        self.names = module_names(model)
-        self.reducer, self.layers, self.captured = reducer, layers, captured
+class _CaptureMode(AttentionMode):
+    def __init__(
+        self, model: nn.Module, reducer: Reducer, layers: str | Sequence[str] | None, captured: Captured
+    ) -> None:
+        super().__init__(model, layers)
+        self.reducer, self.captured = reducer, captured
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is F.scaled_dot_product_attention:
-            return self._sdpa(*args, **kwargs)
-        if func in SOFTMAX:
-            return self._softmax(func, args, kwargs)
-        if func is F.multi_head_attention_forward:
-            return self._multi_head(args, kwargs)
-        return func(*args, **kwargs)
-
-    def _sdpa(self, *args: Any, **kwargs: Any) -> Tensor:
+    def attend(self, caller: Caller, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         output = F.scaled_dot_product_attention(*args, **kwargs)
-        caller = self._caller()
-        if caller is not None:
-            self._reduce(caller, dot_product(*args, **kwargs, heads=_heads(caller.module)))
+        self._reduce(caller, dot_product(*args, **kwargs, heads=caller.heads))
         return output
 
-    def _softmax(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], heads: int | None = None) -> Tensor:
-        output = func(*args, **kwargs)
-        logits = args[0] if args else kwargs["input"]
-        dim = kwargs.get("dim", args[1] if len(args) > 1 else None)
-        if heads is not None or _looks_like_attention(output, dim):
-            caller = self._caller()
-            if caller is not None:
-                self._reduce(caller, written(logits, output, heads=heads or _heads(caller.module)))
+    def weigh(self, caller: Caller, logits: Tensor, output: Tensor, heads: int) -> Tensor:
+        self._reduce(caller, written(logits, output, heads=heads))
         return output
 
-    def _multi_head(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run torch's function with its attention and softmax replaced by those of this mode.
-
-        A mode sees this function as one call and does not see the calls inside it. So its code runs with a changed
-        copy of its globals. `torch.nn.functional` itself does not change, because other threads use it.
-        """
-        function = F.multi_head_attention_forward
-        heads = inspect.signature(function).bind(*args, **kwargs).arguments["num_heads"]
-
-        def softmax(*a: Any, **k: Any) -> Tensor:
-            return self._softmax(F.softmax, a, k, heads)
-
-        replaced = {
-            **function.__globals__,
-            "scaled_dot_product_attention": self._sdpa,
-            "softmax": softmax,
-            "has_torch_function": lambda _: False,
-        }
-        own = types.FunctionType(function.__code__, replaced, function.__name__, function.__defaults__)
-        own.__kwdefaults__ = function.__kwdefaults__
-        return own(*args, **kwargs)
-
-    def _caller(self) -> _Caller | None:
-        """The innermost module of the model on the stack. None if there is none, or if `layers` does not select it."""
-        frame = sys._getframe(2)
-        while frame is not None:
-            code = frame.f_code
-            first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
-            if isinstance(first, nn.Module) and id(first) in self.names and not isinstance(first, nn.Softmax):
-                name = self.names[id(first)]
-                wanted = self.layers is None or any(fnmatchcase(name, pattern) for pattern in self.layers)
-                return _Caller(name, first) if wanted else None
-            frame = frame.f_back  # type: ignore[assignment]
-        return None
-
-    def _reduce(self, caller: _Caller, source: Weights) -> None:
-        call = AttentionCall(caller.name, self.captured.counts.total(), source)
-        self.captured.counts[caller.name] += 1
+    def _reduce(self, caller: Caller, source: Weights) -> None:
+        call = AttentionCall(caller.layer, self.captured.counts.total(), source)
+        self.captured.counts[caller.layer] += 1
         with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
             result = self.reducer(call)
         if result is not None:
-            self.captured.calls.append((caller.name, result))
-
-
-class _Caller(NamedTuple):
-    name: str
-    module: nn.Module
-
-
-def _looks_like_attention(output: Any, dim: Any) -> bool:
-    """True for a softmax over the last axis of (B, heads, queries, keys), or of square maps without a heads axis."""
-    if not isinstance(output, Tensor) or output.ndim < 3 or dim not in (-1, output.ndim - 1):
-        return False
-    return output.ndim > 3 or output.shape[-1] == output.shape[-2] > 1
-
-
-def _heads(module: nn.Module) -> int:
-    """Number of heads that a module states, for weights without a heads axis; 1 if it states none."""
-    counts = (getattr(module, name, None) for name in HEAD_COUNTS)
-    return next((count for count in counts if isinstance(count, int)), 1)
+            self.captured.calls.append((caller.layer, result))
 
 
 def _nothing_captured(model: nn.Module, layers: str | Sequence[str] | None) -> str:
@@ -248,36 +161,3 @@ def _nothing_captured(model: nn.Module, layers: str | Sequence[str] | None) -> s
         "it, or has no attention, or hides it in a custom kernel; use a model that calls scaled_dot_product_attention, "
         "MultiheadAttention or a softmax over (batch, heads, queries, keys)"
     )
-
-
-_lock = threading.Lock()
-_inside = 0
-_prior: Any = None
-
-
-@contextmanager
-def _uncompiled() -> Iterator[None]:
-    """Run compiled models uncompiled, because the mode does not see calls inside compiled code.
-
-    torch has one such setting for the whole process. The first open capture sets it, and the last one restores it.
-    """
-    global _inside, _prior
-    if "torch._dynamo" not in sys.modules:  # nothing has been compiled yet
-        yield
-        return
-    with _lock:
-        if _inside == 0:
-            try:
-                _prior = torch.compiler.set_stance("force_eager")
-            except RuntimeError as error:
-                raise InputError(
-                    "capture_attention was opened inside a compiled function: open it around the call of that function"
-                ) from error
-        _inside += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if _inside == 0:
-                _prior.__exit__(None, None, None)

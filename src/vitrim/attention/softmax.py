@@ -36,6 +36,10 @@ class Weights(Protocol):
         """
         ...
 
+    def allowed(self) -> Tensor | None:
+        """Which keys a query may attend to, bool, broadcasts to (B, heads, queries, keys); None if all."""
+        ...
+
     @property
     def device(self) -> torch.device: ...
 
@@ -72,6 +76,13 @@ class DotProduct:
         alone = (logits == -math.inf).all(dim=-1, keepdim=True)
         return logits.softmax(dim=-1).masked_fill_(alone, 0.0)  # torch gives zeros if all keys are masked
 
+    def allowed(self) -> Tensor | None:
+        if self.is_causal:
+            return torch.ones(self.shape[-2:], dtype=torch.bool, device=self.device).tril()
+        if self.mask is None or self.mask.dtype == torch.bool:
+            return self.mask
+        return _not_masked(self.mask)
+
 
 @dataclass(frozen=True)
 class Written:
@@ -101,6 +112,14 @@ class Written:
             return weights
         weights = weights[..., skip:, skip:]
         return weights / weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+
+    def allowed(self) -> Tensor | None:
+        return _not_masked(self.logits)
+
+
+def _not_masked(logits: Tensor) -> Tensor:
+    """False where a value is so low that it masks a key: −∞, or near the lowest number of its type."""
+    return logits > torch.finfo(logits.dtype).min / 2
 
 
 def dot_product(

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vitrim.attention.capture import AttentionCall, Captured, module_names
+from vitrim.attention.calls import module_names
+from vitrim.attention.capture import AttentionCall, Captured
 from vitrim.errors import InputError
 from vitrim.token_grid import find_grid
 

@@ -72,7 +72,7 @@ def compress(
 
     The same as the command `vitrim compress`. With cases in `data` the depth can be decided, by attention or by
     accuracy, and the network trained on. Cases that the checkpoint's study held out never take part. Accuracy is
-    measured on the cases that the study kept for tuning, if `data` holds 5 of these; else on 5 or more that the
+    measured on the cases that the study kept for tuning, if `data` holds 8 of these; else on 8 or more that the
     checkpoint has not seen; else on a fifth of its training cases, which then take no part in recovery.
 
     Args:

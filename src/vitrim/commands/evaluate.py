@@ -25,7 +25,15 @@ from vitrim.evaluation.accuracy import evaluate_cases
 from vitrim.files import replacing, write_json, write_table
 from vitrim.hardware import Hardware
 from vitrim.metrics.segmentation import SURFACE_TOLERANCE
-from vitrim.metrics.statistics import Change, average_dice, average_interval, change
+from vitrim.metrics.statistics import (
+    VERDICT_CASES,
+    Change,
+    average_interval,
+    change,
+    false_positives,
+    network_dice,
+    where_reference,
+)
 from vitrim.models.checkpoint import load_model
 from vitrim.progress import Reporter
 
@@ -124,11 +132,13 @@ def evaluate(
 
 
 def summarise(cases: pd.DataFrame) -> pd.DataFrame:
-    """Mean and 95 % bootstrap interval over cases of each metric, for each class and for their average.
+    """Mean and 95 % interval over cases of each metric, for each class and for their average.
 
-    A case that says nothing about a class is left out of its mean; `cases` is the number of cases that are left in.
+    A class counts in the cases whose reference has it; `cases` is their number. `false_positive_cases` is the number
+    of other cases in which the class was predicted.
     """
-    rows = []
+    rows, wrong = [], false_positives(cases)
+    cases = where_reference(cases)
     names = list(dict.fromkeys(cases["class"]))
     tables = {m: cases.pivot(index="case", columns="class", values=m)[names].to_numpy(np.float64) for m in METRICS}
     for place, name in [*enumerate(names), (None, AVERAGE)]:
@@ -140,6 +150,7 @@ def summarise(cases: pd.DataFrame) -> pd.DataFrame:
             means = pd.DataFrame(part).mean()  # over the cases that say something
             row[metric] = float(means.mean())
             row[f"{metric}_low"], row[f"{metric}_high"] = average_interval(part[known])
+        row["false_positive_cases"] = sum(wrong.values()) if place is None else wrong[str(name)]
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -200,15 +211,12 @@ def _some(ids: tuple[str, ...], otherwise: str) -> tuple[str, ...]:
 
 
 def _sentence(difference: Change, other: pd.DataFrame, mine: pd.DataFrame, margins: tuple[float, ...]) -> str:
-    before, after = (
-        float(average_dice(table.pivot(index="case", columns="class", values="dice").to_numpy()))
-        for table in (other, mine)
-    )
-    text = f"average Dice {before:.3f} -> {after:.3f}: {difference.percent:+.2f} %"
+    text = f"average Dice {network_dice(other):.3f} -> {network_dice(mine):.3f}: {difference.percent:+.2f} %"
     if difference.low is None or difference.high is None:
         return f"{text}; too few cases for an interval and a verdict"
     verdicts = ", ".join(f"{difference.verdict(m)} at a margin of {100 * m:g} %" for m in margins)
-    return f"{text} (95 % interval {difference.low:+.2f} to {difference.high:+.2f}); {verdicts}"
+    few = f" (a verdict needs {VERDICT_CASES} cases)" if difference.cases < VERDICT_CASES else ""
+    return f"{text} (95 % interval {difference.low:+.2f} to {difference.high:+.2f}); {verdicts}{few}"
 
 
 def _as_json(difference: Change, checkpoint: Path, against: Any, margins: tuple[float, ...]) -> dict[str, Any]:
@@ -219,5 +227,8 @@ def _as_json(difference: Change, checkpoint: Path, against: Any, margins: tuple[
         "low_percent": difference.low,
         "high_percent": difference.high,
         "effect_size": difference.effect,
+        "cases": difference.cases,
+        "provisional": difference.provisional,
+        "cases_needed": {f"{100 * margin:g} %": difference.cases_needed(margin) for margin in margins},
         "verdicts": {f"{100 * margin:g} %": difference.verdict(margin) for margin in margins},
     }

@@ -12,7 +12,7 @@ from vitrim.config.reading import changed, load_study, start_of
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import ConfigurationError
 from vitrim.hardware import resolved
-from vitrim.metrics.statistics import average_dice
+from vitrim.metrics.statistics import network_dice
 from vitrim.models.factory import NETWORKS
 from vitrim.progress import Reporter
 from vitrim.studies.plan import Plan, check_networks
@@ -86,12 +86,12 @@ def train(
     with open_study(study, None if data is None else Path(data), work, reporter) as study_data:
         plan = Plan(study, study_data, origins)
         result = run_trial(plan.trial(plan.run_keys[0], depth), study_data.data, work, reporter, logger)
-        table = result.cases.pivot(index="case", columns="class", values="dice")
+        dice, cases = network_dice(result.cases), result.cases["case"].nunique()
         if (work / "logs").is_dir():
             (work / "logs").rename(result.folder / "logs")
         result.folder.rename(out)
     shutil.rmtree(work)
-    return TrainingResult(out, float(average_dice(table.to_numpy())), len(table))
+    return TrainingResult(out, dice, cases)
 
 
 def _check(study: StudyConfig, network: str, depth: int) -> None:

@@ -18,7 +18,7 @@ from vitrim.data.cache import PreparedData, SliceDataset
 from vitrim.data.sampling import case_images, evenly_spaced
 from vitrim.evaluation.accuracy import evaluate_cases
 from vitrim.hardware import Hardware
-from vitrim.metrics.statistics import average_dice
+from vitrim.metrics.statistics import network_dice
 from vitrim.models.network import Network
 from vitrim.progress import Reporter, silent
 from vitrim.training.distillation import recover
@@ -124,5 +124,4 @@ class CompressionRun:
         return case_images(cases, self.data.cache, ANALYSIS.slices, silent(len(cases)))
 
     def _dice(self, network: nn.Module) -> float:
-        table = self.cases(network, "without one block")
-        return float(average_dice(table.pivot(index="case", columns="class", values="dice").to_numpy()))
+        return network_dice(self.cases(network, "without one block"))

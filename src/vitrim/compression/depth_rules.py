@@ -13,7 +13,7 @@ import pandas as pd
 
 from vitrim.compression.depth_search import smallest_depth
 from vitrim.config.names import RuleName
-from vitrim.metrics.statistics import MINIMUM_CASES, change
+from vitrim.metrics.statistics import VERDICT_CASES, change, in_sequence
 
 INFLUENCE_SHARE = 0.9
 """The rule `influence` keeps the first blocks that hold this share of the total block influence."""
@@ -53,19 +53,23 @@ class RuleResult:
     rule: str
     depth: int | None
     """None if the rule could not choose: too few cases, or block influence was not measured."""
-    needed: int
-    """The smallest trained depth that is not worse by more than the margin, on cases that no rule used."""
+    at_least: int
+    """The smallest trained depth that was not shown worse by the margin, on cases that no rule used."""
+    enough: int
+    """The smallest trained depth that was shown not worse by the margin, on the same cases."""
+    shown: bool
+    """Whether anything was shown: at least one smaller depth is "worse" or "not worse"."""
     change_percent: float | None
     """Change in Dice at the rule's depth, on the same cases; None if that depth was not trained."""
 
     @property
     def verdict(self) -> str:
-        """Say whether the rule was right, or kept too few or too many blocks."""
-        if self.depth is None:
+        """Say whether the depth lies within `at_least` and `enough` (right), or which side it misses."""
+        if self.depth is None or not self.shown:
             return "cannot say"
-        if self.depth == self.needed:
-            return "right"
-        return "too few blocks" if self.depth < self.needed else f"{self.depth - self.needed} more than needed"
+        if self.depth < self.at_least:
+            return "too few blocks"
+        return "right" if self.depth <= self.enough else f"{self.depth - self.enough} more than needed"
 
 
 def by_attention(evidence: Evidence) -> int:
@@ -80,7 +84,7 @@ def by_influence(evidence: Evidence) -> int | None:
 
 def by_accuracy(evidence: Evidence) -> int | None:
     """Bisect the trained depths on the tuning cases, as `vitrim compress --tolerance` does for all depths."""
-    if len(evidence.tuning) < MINIMUM_CASES:
+    if len(evidence.tuning) < VERDICT_CASES:
         return None
     depths = sorted(evidence.tables)
     tables = [_only(evidence.tables[depth], evidence.tuning) for depth in depths]
@@ -106,29 +110,37 @@ def influence_depth(influence: np.ndarray) -> int:
 def judge_rules(
     tables: Mapping[int, pd.DataFrame], attention: int, influence: np.ndarray | None, margin: float
 ) -> list[RuleResult]:
-    """Compare the depth that each rule chooses with the smallest depth of a sweep that is not worse by `margin`.
+    """Compare the depth that each rule chooses with what the sweep shows: between which depths the needed one lies.
 
     `tables` holds the per-case table of every trained depth; the deepest is the full network. The rules use every
-    second held-out case. The other cases decide which depth was needed, so no rule is judged on cases that it used. If
-    no smaller depth is shown to be not worse, the full depth counts as needed.
+    second held-out case. The other cases judge, so no rule is judged on cases that it used. The needed depth is at
+    least the smallest that was not shown worse, and at most the smallest that was shown not worse (from deep to
+    shallow, as a fixed sequence); the full depth if there is none.
     """
     deepest = max(tables)
     cases = sorted(tables[deepest]["case"].unique())
     tuning, judging = (tuple(cases[start::2]) for start in (0, 1))
     evidence = Evidence(tables, tuning, attention, influence, margin)
     full = _only(tables[deepest], judging)
-    changes = {d: change(full, _only(table, judging)) for d, table in sorted(tables.items()) if d != deepest}
-    needed = min((d for d, found in changes.items() if found.verdict(margin) == "not worse"), default=deepest)
+    depths = sorted(tables.keys() - {deepest}, reverse=True)
+    changes = {d: change(full, _only(tables[d], judging)) for d in depths}
+    verdicts = dict(zip(depths, in_sequence([changes[d].verdict(margin) for d in depths]), strict=True))
+    at_least = min((d for d, verdict in verdicts.items() if verdict != "worse"), default=deepest)
+    enough = min((d for d, verdict in verdicts.items() if verdict == "not worse"), default=deepest)
+    shown = any(verdict != "undecided" for verdict in verdicts.values())
     results = []
     for name, rule in RULES.items():
         depth = rule.choose(evidence)
         percent = 0.0 if depth == deepest else changes[depth].percent if depth in changes else None
-        results.append(RuleResult(name, depth, needed, percent))
+        results.append(RuleResult(name, depth, at_least, enough, shown, percent))
     return results
 
 
 def rule_results_table(judged: Sequence[tuple[str, int, int, float, list[RuleResult]]]) -> pd.DataFrame:
-    """Return one row per network, seed, fold, margin and rule, with chosen depth, needed depth and verdict."""
+    """Return one row per network, seed, fold, margin and rule.
+
+    A row has the chosen depth, the two depths between which the needed one lies, and the verdict.
+    """
     return pd.DataFrame(
         [
             {
@@ -138,7 +150,8 @@ def rule_results_table(judged: Sequence[tuple[str, int, int, float, list[RuleRes
                 "margin_percent": 100 * margin,
                 "rule": one.rule,
                 "depth": one.depth,
-                "needed": one.needed,
+                "needed_low": one.at_least,
+                "needed_high": one.enough,
                 "dice_change_percent": one.change_percent,
                 "verdict": one.verdict,
             }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from vitrim.errors import InputError
-from vitrim.metrics.statistics import MINIMUM_CASES, Change, change
+from vitrim.metrics.statistics import VERDICT_CASES, Change, change
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class DepthTrial:
 
     def as_json(self) -> dict[str, Any]:
         """Return the trial as JSON content."""
-        change = {name: value for name, value in asdict(self.change).items() if name != "resamples"}
+        names = ("percent", "low", "high", "effect")
+        change = {name: getattr(self.change, name) for name in names}
         return {"depth": self.depth, **change, "enough": self.enough, "seconds": round(self.seconds, 2)}
 
 
@@ -56,11 +57,11 @@ def smallest_depth(
     Not worse: the whole 95 % paired interval over cases lies above minus the tolerance (0.01 is 1 %). `full` is the
     full network's per-case table (case, class, dice). `candidate` makes and evaluates the network of a depth and
     returns its table. Bisection assumes that a deeper network is never worse than a shallower one. `deepest` is the
-    full depth and is not tried. Raises InputError with fewer cases than an interval needs.
+    full depth and is not tried. Raises InputError with fewer cases than a verdict needs.
     """
     cases = full["case"].nunique()
-    if cases < MINIMUM_CASES:
-        raise InputError(f"a depth cannot be chosen by accuracy on {cases} cases: at least {MINIMUM_CASES} are needed")
+    if cases < VERDICT_CASES:
+        raise InputError(f"a depth cannot be chosen by accuracy on {cases} cases: at least {VERDICT_CASES} are needed")
     tried: list[DepthTrial] = []
     too_few, enough = shallowest - 1, deepest
     while enough - too_few > 1:

@@ -47,6 +47,9 @@ Head = Literal["mean", "max"]
 RuleName = Literal["attention", "influence", "accuracy"]
 """Rules for the depth (`vitrim.compression.depth_rules`)."""
 
+ExchangeForm = Literal["identity", "constant", "uniform"]
+"""What takes the place of attention in a block (`vitrim.without_exchange`)."""
+
 Criterion = Literal["first", "influence", "effect", "random"]
 """Pruning criteria: which blocks are kept (`vitrim.compression.block_selection`)."""
 

@@ -15,7 +15,7 @@ from vitrim.config.schema import DataConfig, StudyConfig
 from vitrim.data.cases import CaseSet
 from vitrim.errors import DataError
 from vitrim.files import write_json
-from vitrim.metrics.statistics import MINIMUM_CASES
+from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.progress import Reporter
 
 
@@ -215,7 +215,7 @@ def _refuse(found: Iterable[str], what: str, why: str) -> None:
 
 
 TUNING = 0.2
-"""Share of the available cases (at least 5 cases) that choose a depth by accuracy, if the split gives too few."""
+"""Share of the available cases (at least 8 cases) that choose a depth by accuracy, if the split gives too few."""
 
 
 def divide(
@@ -224,9 +224,9 @@ def divide(
     """Return the cases to train on and, if a depth is chosen `by_accuracy`, the cases to measure accuracy on.
 
     `split` is the split of the full network's study. Its validation cases are not used, and its tuning cases are never
-    trained on. Accuracy is measured on the tuning cases. If they are fewer than 5, the labelled cases outside the split
-    are added. If these are still fewer than 5, or if none of the split's training cases is available, a fifth (at least
-    5) of the labelled cases outside validation and tuning is drawn from `seed`. Raises DataError if there are too few
+    trained on. Accuracy is measured on the tuning cases. If they are fewer than 8, the labelled cases outside the split
+    are added. If these are still fewer than 8, or if none of the split's training cases is available, a fifth (at least
+    8) of the labelled cases outside validation and tuning is drawn from `seed`. Raises DataError if there are too few
     cases.
     """
     split = split or Split((), ())
@@ -241,15 +241,15 @@ def divide(
     if not by_accuracy:
         return usable, ()
     seen = tuple(case for case in usable if case in split.train)
-    if len(apart) >= MINIMUM_CASES:
+    if len(apart) >= VERDICT_CASES:
         reporter.say(f"accuracy is measured on {len(apart)} cases kept out of the full network's training")
         return seen or usable, apart
     new = (*apart, *(case for case in usable if case not in split.train))
-    if seen and len(new) >= MINIMUM_CASES:
+    if seen and len(new) >= VERDICT_CASES:
         return seen, new
     left = [case for case in cases.cases if case.id in usable]
     rest = CaseSet(cases.layout, cases.folder, tuple(left), cases.classes, cases.label_values, cases.channels)
-    drawn = split_cases(rest, DataConfig(validation=max(MINIMUM_CASES, round(TUNING * len(left)))), seed)
+    drawn = split_cases(rest, DataConfig(validation=max(VERDICT_CASES, round(TUNING * len(left)))), seed)
     reporter.say(
         f"note: accuracy is measured on {len(drawn.validation)} cases that the full network may have been trained on"
     )

@@ -43,18 +43,23 @@ def rules_table(run: Run) -> Table | None:
                 Cell(f"{row['margin_percent']:g}", float(row["margin_percent"])),
                 Cell(_title(str(row["rule"])), str(row["rule"])),
                 _count(depth) if is_number(depth) else Cell("too few cases"),
-                _count(row["needed"]),
+                _between(row["needed_low"], row["needed_high"]),
                 Cell(signed(change, 2), float(change)) if is_number(change) else Cell("not trained"),
                 Cell(str(row["verdict"]), str(row["verdict"])),
             )
         )
     notes = (
-        "Blocks needed: the smallest trained depth that is not worse than the full network by more than the margin "
-        "(95 % interval). If this is shown for no smaller depth, all blocks are needed. One half of the held-out cases "
-        "(every second one) determines the depth needed. The accuracy rule uses only the other half, so no rule is "
+        "Blocks needed, a to b: a is the smallest trained depth that was not shown worse than the full network by the "
+        "margin, and b the smallest that was shown not worse. A rule is right between a and b. One half of the "
+        "held-out cases (every second one) gives a and b. The accuracy rule uses only the other half, so no rule is "
         "judged on cases that it has used.",
     )
     return Table(tuple(columns), tuple(rows), notes)
+
+
+def _between(low: object, high: object) -> Cell:
+    first, last = _count(low), _count(high)
+    return last if first.value == last.value else Cell(f"{first.text} to {last.text}", last.value)
 
 
 def _count(value: object) -> Cell:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from vitrim.config.names import NETWORK_TITLES
 from vitrim.data.readers import LAYOUTS
+from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, VERDICT_CASES
 from vitrim.report.formatting import NOTHING, fixed, interval_text, is_number, signed, whole
 from vitrim.report.run import Run
 
@@ -185,11 +186,11 @@ def _cell(value: Any, digits: int, sign: bool = False) -> Cell:
 
 
 def _verdict_cell(row: pd.Series, margin: str) -> Cell:
-    """Return the verdict and, if it differs, the verdict corrected for the number of comparisons in the table."""
-    alone, corrected = row.get(f"verdict_{margin}"), row.get(f"corrected_verdict_{margin}")
-    if not isinstance(alone, str) or not isinstance(corrected, str) or alone == corrected:
-        return _text_cell(alone)
-    return Cell(f"{alone} ({corrected} when corrected for all comparisons)", alone)
+    """Return the verdict. If it is undecided, add how many cases would decide it with 80 % power."""
+    verdict, needed = row.get(f"verdict_{margin}"), row.get(f"cases_needed_{margin}")
+    if verdict == "undecided" and is_number(needed) and needed > row.get("validation_cases", 0):
+        return Cell(f"{verdict} ({int(needed)} cases needed)", verdict)
+    return _text_cell(verdict)
 
 
 def _text_cell(value: Any) -> Cell:
@@ -199,13 +200,16 @@ def _text_cell(value: Any) -> Cell:
 def _dice_cell(row: pd.Series, name: str, as_one: dict[tuple[Any, ...], float]) -> Cell:
     """Return the Dice of a class.
 
-    If not all cases count for the class, add their number and, if known, the mean with 1 for the other cases.
+    If not all cases have the class, add their number, the number of false positives and, if known, the mean with 1 for
+    cases that lack the class in both masks.
     """
     cell = _cell(row.get(f"dice_{name}"), 3)
     counted, total = row.get(f"cases_{name}"), row.get("validation_cases")
     if is_number(counted) and is_number(total) and int(counted) < int(total):
         other = as_one.get((row["network"], row["blocks"], name))
-        beside = "" if other is None else f"; {fixed(other, 3)} if the others count as 1"
+        beside = "" if other is None else f"; {fixed(other, 3)} if absent counts as 1"
+        if is_number(wrong := row.get(f"false_positive_cases_{name}")) and wrong:
+            beside = f", false positive in {int(wrong)}{beside}"
         return Cell(f"{cell.text} ({int(counted)} of {int(total)}{beside})", cell.value)
     return cell
 
@@ -235,17 +239,30 @@ def _notes(run: Run) -> tuple[str, ...]:
         )
         if any(is_number(row.get(f"cases_{c}")) and int(row[f"cases_{c}"]) < int(total) for c in run.classes):
             notes.append(
-                "(n of m): the mean is over n of m cases. A case is left out of the mean of a class if the class is "
-                "absent from both reference and prediction. A missed structure counts as 0."
+                "(n of m): n of m cases have the class in their reference, and the mean is over these. A missed "
+                "structure counts as 0. False positive in k: the class was predicted in k of the other cases."
             )
     if run.margins:
         notes.append(
-            "The change is relative to the same network with all its blocks. Its interval is a paired bootstrap "
-            "interval over cases. Not worse by x %: the whole interval lies above −x %. Worse: the whole interval lies "
-            "below −x %. Undecided: the interval contains −x %, or there is no interval."
+            "The change is relative to the same network with all its blocks. Its interval is paired over cases, and "
+            "covers other cases and, with several seeds, other trainings. Not worse by x %: the whole interval lies "
+            "above −x %, and so it does at all larger depths that were trained. Worse: the whole interval lies below "
+            f"−x %. Undecided: neither, or fewer than {VERDICT_CASES} cases."
         )
     if _first(run.results, "hd95_unit"):
         notes.append("HD95 is averaged over classes. For a missed structure it is the diagonal of the volume.")
+        if run.results.get("provisional", pd.Series(dtype=object)).eq(True).any():
+            notes.append(
+                f"The verdicts are provisional: there are fewer than {FIRM_CASES} cases or fewer than {FIRM_SEEDS} "
+                "seeds."
+            )
+        if any(str(column).startswith("cases_needed_") for column in run.results):
+            notes.append(
+                "Cases needed: with so many cases, a network that loses nothing is shown to be not worse in 4 of 5 "
+                "studies."
+            )
+    if run.study.get("judged_again"):
+        notes.append("An older version trained this study. This version computed intervals and verdicts again.")
     return tuple(notes)
 
 

@@ -8,14 +8,18 @@ from typing import Any
 
 import pandas as pd
 
+import vitrim
 from vitrim.attention.decision import Decision
 from vitrim.compression.depth_rules import SWEEP, judge_rules, rule_results_table
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import InputError
 from vitrim.files import read_json, read_table, write_table
 from vitrim.studies.attention_step import stored_influence
-from vitrim.studies.result_tables import found_columns
+from vitrim.studies.folder import note
+from vitrim.studies.result_tables import found_columns, sequenced
 
+OLD = "corrected_verdict_"
+"""Columns of version 0.1.0 that this version does not write."""
 KEYS = ["network", "blocks", "seed", "fold"]
 
 
@@ -30,17 +34,19 @@ def recompute(run: Path) -> list[Path]:
     cases, results = read_table(run / "cases.csv"), read_table(run / "results.csv")
     stored = read_json(run / "study.json").get("study", {})
     margins = stored.get("margins") or list(StudyConfig.model_fields["margins"].get_default(call_default_factory=True))
-    if not {*KEYS, "case", "class", "dice", "hd95", "hd95_unit"} <= set(cases.columns):
+    if not {*KEYS, "case", "class", "dice", "hd95", "hd95_unit", "reference_voxels"} <= set(cases.columns):
         return []
-    comparisons = max(1, int((results["role"] != "full").sum()))
     rows: list[dict[Any, Any]] = []
     for _, row in results.iterrows():
         own = cases[(cases["network"] == row["network"]) & (cases["blocks"] == row["blocks"])]
         if own.empty:
             raise InputError(f"{run / 'cases.csv'} has no rows for {row['network']} with {row['blocks']} blocks")
         full = None if row["role"] == "full" else _full(cases, results, own)
-        rows.append(row.to_dict() | found_columns(own, full, margins, comparisons))
-    write_table(run / "results.csv", pd.DataFrame(rows)[results.columns.tolist()])
+        rows.append(row.to_dict() | found_columns(own, full, margins))
+    judged = sequenced(pd.DataFrame(rows).drop(columns=[name for name in results if str(name).startswith(OLD)]))
+    if [name for name in judged if name not in results]:
+        note(run, judged_again=vitrim.__version__)
+    write_table(run / "results.csv", judged)
     return [run / "results.csv", *write_rules(run, margins)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vitrim.metrics.statistics import average_dice, change
+from vitrim.metrics.statistics import average_dice, change, false_positives, in_sequence, network_dice, where_reference
 from vitrim.models.checkpoint import load_model
 from vitrim.models.describe import count_macs, count_parameters
 from vitrim.studies.trial import Result, Trial
@@ -33,14 +33,14 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
     """Return one row per network and depth; the full form of each network comes first.
 
     Columns are those of the paper's tables 1 to 3 (blocks, training slices, Dice per class, average, change by
-    equation 4, parameters saved by equation 5), then multiply-adds, the paired bootstrap interval of the change, effect
-    size, verdicts (uncorrected, and corrected for the number of comparisons in the table) and HD95. Dice of a class is
-    the mean over the cases that have one; `cases_<class>` is their number. A case with several seeds counts with
-    its mean over seeds. Held-out cases of all folds count equally.
+    equation 4, parameters saved by equation 5), then multiply-adds, the paired interval of the change, effect size,
+    verdicts (from deep to shallow, as a fixed sequence), the cases that a verdict needs for 80 % power, and HD95. Dice
+    of a class is the mean over the cases whose reference has it; `cases_<class>` is their number, and
+    `false_positive_cases_<class>` the number of other cases in which it was predicted. A case with several seeds counts
+    with its mean over seeds. Held-out cases of all folds count equally.
     """
     table = []
     parameters_full: dict[str, int] = {}
-    comparisons = max(1, sum(each.role != "full" for each in rows))
     for each in rows:
         result, is_full = each.results[0], each.role == "full"
         trial = result.trial
@@ -66,21 +66,31 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
             "parameters_saved_percent": None if is_full or before is None else 100 * (before - parameters) / before,
             "multiply_adds": count_macs(network, trial.network.image_size),
         }
-        row |= found_columns(cases, None if is_full else full, margins, comparisons)
+        row |= found_columns(cases, None if is_full else full, margins)
         table.append(row)
-    return pd.DataFrame(table)
+    return sequenced(pd.DataFrame(table))
 
 
-def found_columns(
-    cases: pd.DataFrame, full: pd.DataFrame | None, margins: Sequence[float], comparisons: int
-) -> dict[str, Any]:
+def sequenced(results: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with the verdicts of each network as a fixed sequence of tests, from deep to shallow."""
+    results = results.copy()
+    for _, rows in results[results["role"] != "full"].groupby("network"):
+        rows = rows.sort_values("blocks", ascending=False)
+        for column in (name for name in results if str(name).startswith("verdict_")):
+            results.loc[rows.index, column] = in_sequence(rows[column].tolist())
+    return results
+
+
+def found_columns(cases: pd.DataFrame, full: pd.DataFrame | None, margins: Sequence[float]) -> dict[str, Any]:
     """Return the columns of `results_table` that depend only on the per-case tables of a network and its full form.
 
     `full` is None if the network itself is the full form.
     """
+    wrong, cases = false_positives(cases), where_reference(cases)
     dice, hd95 = _by_class(cases, "dice"), _by_class(cases, "hd95")
     row: dict[str, Any] = {f"dice_{name}": dice[name].mean() for name in dice}
     row |= {f"cases_{name}": int(dice[name].notna().sum()) for name in dice}
+    row |= {f"false_positive_cases_{name}": wrong[str(name)] for name in dice}
     row["average_dice"] = float(average_dice(dice.to_numpy()))
     row["average_dice_sd"] = _spread_over_seeds(cases)
     difference = None if full is None else change(full, cases)
@@ -90,7 +100,8 @@ def found_columns(
     row["effect_size"] = difference and difference.effect
     for margin in margins:
         row[f"verdict_{100 * margin:g}"] = difference and difference.verdict(margin)
-        row[f"corrected_verdict_{100 * margin:g}"] = difference and difference.verdict(margin, comparisons)
+        row[f"cases_needed_{100 * margin:g}"] = difference and difference.cases_needed(margin)
+    row["provisional"] = difference and difference.provisional
     row |= {f"hd95_{name}": hd95[name].mean() for name in hd95}
     row["hd95_unit"] = cases["hd95_unit"].iloc[0]
     return row
@@ -109,7 +120,7 @@ def trials_table(rows: Sequence[Row]) -> pd.DataFrame:
                     "init": each.init,
                     "train_cases": len(trial.split.train),
                     "validation_cases": len(trial.split.validation),
-                    "average_dice": float(average_dice(_by_class(result.cases, "dice").to_numpy())),
+                    "average_dice": network_dice(result.cases),
                     "dice_change_percent": None if result is full else change(full.cases, result.cases).percent,
                     "trial": trial.key,
                 }
@@ -136,7 +147,7 @@ def _spread_over_seeds(cases: pd.DataFrame) -> float | None:
     parts = [part for _, part in cases.groupby("seed")]
     if len(parts) < 2:
         return None
-    return float(np.std([average_dice(_by_class(part, "dice").to_numpy()) for part in parts], ddof=1))
+    return float(np.std([network_dice(part) for part in parts], ddof=1))
 
 
 def _named(result: Result, table: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from vitrim.data.readers import read_cases
 from vitrim.data.split import Split, counted, study_splits
 from vitrim.errors import DataError, InputError
 from vitrim.files import write_json
-from vitrim.metrics.statistics import MINIMUM_CASES
+from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.progress import Reporter
 from vitrim.studies.folder import begin, check_claim, claim, is_begun_only, sweep
 from vitrim.studies.lock import locked
@@ -76,8 +76,8 @@ def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: 
     for split in splits.values():
         check_batch(study.training, train_slices(cache, split, study))
     reporter.say(f"{counted(splits)}, {_classes(cases)}")
-    if 0 < len(first.tuning) < MINIMUM_CASES:
-        reporter.say(f"  note: `vitrim compress` needs {MINIMUM_CASES} tuning cases or more to choose by accuracy")
+    if 0 < len(first.tuning) < VERDICT_CASES:
+        reporter.say(f"  note: `vitrim compress` needs {VERDICT_CASES} tuning cases or more to choose by accuracy")
     return StudyData(PreparedData(study.data, cases, cache, Preprocessing.from_config(study.data)), splits)
 
 
