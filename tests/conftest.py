@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+# Workers share the cores: more threads than cores wait for one another. Before torch is imported, so that the processes
+# that tests start have as many threads and give the same bits.
+os.environ["OMP_NUM_THREADS"] = str(
+    max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1)))
+)
+
 import pytest
-import torch
 from filelock import FileLock
 from rich.console import Console
 
@@ -13,8 +19,6 @@ import vitrim as package
 from tests.support import tiny_study, write_checkpoint, write_tiny_data
 from vitrim.config.reading import load_study
 from vitrim.progress import Reporter
-
-torch.set_num_threads(min(2, torch.get_num_threads()))
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def tiny_study(path: Path, **changes: object) -> Path:
         "size": "micro",
         "width": 0.25,
         "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3},
-        "attention": {"slices": 2},
+        "attention": {"slices": 2, "forms": ["identity"]},
         **changes,
     }
     path.write_text(yaml.safe_dump(content))

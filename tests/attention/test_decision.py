@@ -80,7 +80,7 @@ def test_a_threshold_that_is_perhaps_reached_keeps_all_blocks() -> None:
     decision = decide_depth(profile(around([0.1, 0.66, 0.3], spread=0.05)))
     assert (decision.low, decision.depth, decision.high) == (2, 3, 3)
     assert decision.flags == (NOT_CERTAIN,)
-    assert decision.sentence().startswith("Keep all 3 blocks")
+    assert decision.sentence().startswith("The attention rule says all 3 blocks")
 
 
 def test_a_threshold_that_is_never_reached_keeps_all_blocks_and_says_so() -> None:
@@ -183,7 +183,7 @@ def test_the_file_comes_back_and_can_be_edited(tmp_path: Path) -> None:
     path.write_text(json.dumps(content | {"depth": 2}))
     edited = Decision.load(path)
     assert edited.depth == 2
-    assert edited.sentence().startswith("Keep 2 of 4 blocks, set by hand; the rule says 3.")
+    assert edited.sentence().startswith("2 of 4 blocks, set by hand; the attention rule says 3.")
 
 
 @pytest.mark.parametrize(

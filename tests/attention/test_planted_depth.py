@@ -33,7 +33,9 @@ def test_all_blocks_are_kept_when_none_is_global() -> None:
     decision = decide_depth(profile_attention(planted(12), noise(10)))
     assert (decision.depth, decision.low, decision.high) == (12, 12, 12)
     assert NOT_REACHED in decision.flags
-    assert decision.sentence().startswith("Keep all 12 blocks: there is no block in which the globality")
+    assert decision.sentence().startswith(
+        "The attention rule says all 12 blocks: there is no block in which the globality"
+    )
 
 
 def test_an_interval_that_straddles_the_threshold_is_said() -> None:

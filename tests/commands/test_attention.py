@@ -41,7 +41,10 @@ def test_a_checkpoint_is_profiled_on_a_data_set(checkpoint, tiny_data_once, tmp_
     for name in (
         "profile.json",
         "profile.csv",
+        "attention_rule.json",
         "decision.json",
+        "exchange.csv",
+        "content.csv",
         "figures/globality.pdf",
         "figures/maps.png",
         "explorer.html",
@@ -51,7 +54,13 @@ def test_a_checkpoint_is_profiled_on_a_data_set(checkpoint, tiny_data_once, tmp_
     profile = pd.read_csv(out / "profile.csv")
     assert set(profile["block"]) == {1, 2, 3, 4}
     assert profile["case"].nunique() == 8
-    assert json.loads((out / "decision.json").read_text())["depth"] in range(1, 5)
+    decision = json.loads((out / "decision.json").read_text())
+    assert decision["verdict"] == "not shown"
+    assert decision["depth"] == max(decision["rules"]["exchange"], 1)
+    assert "no smaller network was trained" in said
+    exchange = pd.read_csv(out / "exchange.csv")
+    assert set(exchange["block"]) == {0, 1, 2, 3, 4}
+    assert set(exchange["against"]) == {"labels"}
 
 
 def test_a_timm_model_is_profiled_on_pictures(pictures, tmp_path):

@@ -12,7 +12,6 @@ import torch
 import vitrim as package
 from tests.support import make_checkpoint, vitrim, write_tiny_data
 from vitrim.compression import candidates
-from vitrim.models.describe import count_parameters
 
 
 @pytest.fixture
@@ -71,21 +70,51 @@ def test_a_decision_about_another_network_is_refused(checkpoint, decision, tmp_p
     assert "12 blocks" in capsys.readouterr().err
 
 
-def test_attention_decides_on_cases_that_were_not_held_out_and_says_so(trained, tiny_data_once, tmp_path, capsys):
-    options = ("--depth", "auto", "--data", tiny_data_once, "--out", tmp_path / "small")
-    assert vitrim("compress", trained, *options) == 0
-    account = json.loads((tmp_path / "small/compression.json").read_text())
-    decision = json.loads((tmp_path / "small/attention/decision.json").read_text())
-    assert package.load_model(tmp_path / "small").depth == decision["depth"] == account["by_attention"]["depth"]
-    assert set(decision["cases"]) == {f"case_{n:03d}" for n in range(6)}
-    small = package.load_model(tmp_path / "small")
-    assert account["after"]["blocks"] == decision["depth"] < account["before"]["blocks"]
-    assert account["after"]["parameters"] == count_parameters(small)
-    saved = 100 * (1 - account["after"]["parameters"] / account["before"]["parameters"])
-    assert account["by_attention"]["parameters_saved_percent"] == pytest.approx(saved)
+def test_the_procedure_decides_and_only_held_out_cases_confirm(tmp_path, capsys, monkeypatch):
+    """It looks at training cases, chooses on tuning cases, and confirms on held-out ones; each group keeps its task."""
+    names = [f"case_{n:03d}" for n in range(24)]
+    split = {"train": names[:8], "validation": names[8:16], "tuning": names[16:]}
+    trained, data = make_checkpoint(tmp_path / "trained", split=split), write_tiny_data(tmp_path / "data", cases=24)
+    monkeypatch.setattr("vitrim.commands.compress.DICE_FLOOR", 0.0)  # the network is untrained
+    monkeypatch.setattr("vitrim.compression.depth_decision.DICE_FLOOR", 0.0)
+    out = tmp_path / "small"
+    assert vitrim("compress", trained, "--depth", "auto", "--data", data, "--out", out, "--steps", 1) == 0
+    rule = json.loads((out / "attention/attention_rule.json").read_text())
+    assert set(rule["cases"]) == set(names[:8])
+    assert set(pd.read_csv(out / "attention/exchange.csv")["case"]) == set(names[16:])
+    decision = json.loads((out / "decision.json").read_text())
+    summary = json.loads((out / "compression.json").read_text())
+    assert package.load_model(out).depth == decision["depth"] == summary["by_procedure"]["depth"]
+    assert decision["tried"]
+    assert [result["cases"] for result in decision["tried"]] == [8] * len(decision["tried"])
     said = capsys.readouterr().out
-    assert "by attention: " in said
-    assert "ms a slice" in said
+    if decision["confirmed"] is None:
+        assert decision["verdict"] == "not shown"
+    else:
+        assert (decision["judged_on"], decision["confirmed"]["cases"]) == ("held-out", 8)
+        assert "on held-out cases" in said
+    assert decision["in_words"] in said
+    copy = tmp_path / "same"
+    assert vitrim("compress", trained, "--decision", out / "decision.json", "--out", copy) == 0
+    assert package.load_model(copy).depth == decision["depth"]
+
+
+def test_a_network_that_segments_nothing_is_not_made_smaller(tmp_path, capsys):
+    names = [f"case_{n:03d}" for n in range(24)]
+    split = {"train": names[:8], "validation": names[8:16], "tuning": names[16:]}
+    trained = make_checkpoint(tmp_path / "trained", split=split)
+    recipe = {name: (trained / name).read_text() for name in ("preparation.json", "trial.json")}
+    network = package.load_model(trained)
+    with torch.no_grad():
+        network.get_parameter("head.bias")[0] += 1000  # everything is background
+    package.save_model(network, trained)
+    for name, text in recipe.items():
+        (trained / name).write_text(text)
+    data = write_tiny_data(tmp_path / "data", cases=24)
+    assert vitrim("compress", trained, "--depth", "auto", "--data", data, "--out", tmp_path / "small") == 0
+    said = capsys.readouterr().out
+    assert "Cannot tell how many blocks TransUNet needs: the average Dice of the full network is 0.000" in said
+    assert package.load_model(tmp_path / "small").depth == 12
 
 
 @pytest.mark.parametrize("recovery", ["finetune", "distil"])
@@ -137,7 +166,7 @@ def test_cases_kept_for_tuning_decide_and_take_no_part_in_recovery(tmp_path, cap
     assert "accuracy is measured on 8 cases kept out of the full network's training" in capsys.readouterr().out
     account = json.loads((tmp_path / "small/compression.json").read_text())
     assert account["by_accuracy"]["cases"] == 8
-    decision = json.loads((tmp_path / "small/attention/decision.json").read_text())
+    decision = json.loads((tmp_path / "small/attention/attention_rule.json").read_text())
     assert set(decision["cases"]) == set(names[:5])
     assert vitrim("evaluate", tmp_path / "small", "--cases", "tuning", "--data", data, "--out", tmp_path / "found") == 0
     cases = pd.read_csv(tmp_path / "found/cases.csv")
@@ -158,7 +187,7 @@ def test_a_network_trained_on_more_machines_is_recovered_on_one(tiny_data_once, 
 
 def test_accuracy_needs_enough_cases_and_says_so_before_anything_is_computed(tmp_path, capsys):
     few = write_tiny_data(tmp_path / "few", cases=5)
-    options = ("--depth", "auto", "--tolerance", "1%", "--data", few, "--out", tmp_path / "small")
+    options = ("--depth", "auto", "--tolerance", "1%", "--data", few, "--out", tmp_path / "small", "--recover", "none")
     assert vitrim("compress", make_checkpoint(tmp_path / "imported"), *options) == 2
     said = capsys.readouterr()
     assert "5 with labels, asked for 8 to validate and at least 1 to train" in said.err

@@ -34,7 +34,7 @@ def test_the_summary_is_the_mean_of_the_case_table(checkpoint, tiny_data_once, t
 
 def test_a_network_is_not_worse_than_itself(checkpoint, tiny_data_once, tmp_path, capsys):
     out = tmp_path / "found"
-    options = ("--data", tiny_data_once, "--out", out, "--against", checkpoint)
+    options = ("--data", tiny_data_once, "--out", out, "--against", checkpoint, "--cases", "all")
     assert vitrim("evaluate", checkpoint, *options) == 0
     said = json.loads((out / "comparison.json").read_text())
     assert said["dice_change_percent"] == 0

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, UNIFORM, BlockValue, Decision
+from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, RULE_FILE, UNIFORM, BlockValue, Decision
+from vitrim.compression.depth_decision import DECISION, DepthDecision, DepthResult
+from vitrim.config.names import NETWORK_TITLES
 
 
 def attention(grid: tuple[int, int], reach: float, rng: np.random.Generator, noise: float = 0.6) -> np.ndarray:
@@ -154,7 +156,7 @@ def write_network(
     folder: Path, grid: tuple[int, int], decided: int, uniform: bool, examples: dict[str, np.ndarray],
     rng: np.random.Generator, cases: int = 12,
 ) -> None:  # fmt: skip
-    """Write profile.csv, untrained/profile.csv, decision.json and maps.npz of one network with 12 blocks."""
+    """Write profile.csv, untrained/profile.csv, decisions and maps.npz of one network with 12 blocks."""
     (folder / "untrained").mkdir(parents=True, exist_ok=True)
     profiles: dict[str, list[dict]] = {"": [], "untrained": []}
     maps = {}
@@ -203,7 +205,7 @@ def write_explorer_file(
 
 
 def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame, depth: int, cases: int) -> None:
-    """Write decision.json in the format of `vitrim.attention.decision`, with the given depth."""
+    """Write attention_rule.json and decision.json, both with the given depth; the second says that it is enough."""
 
     def means(table: pd.DataFrame, measure: str) -> dict[int, float]:
         rows = table[(table["measure"] == measure) & (table["head"] == "mean")]
@@ -222,6 +224,22 @@ def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame,
     ids = tuple(f"train_{k}" for k in range(cases))
     # This threshold gives the wanted depth.
     threshold = 2 / 3 if values[1] > 0.9 else (blocks[depth - 1].low or blocks[depth - 1].value) - 0.01
-    Decision(depth, depth, depth, "globality", "mean", threshold, flags, blocks, ids, 2000, 0).save(
-        folder / "decision.json"
+    Decision(depth, depth, depth, "globality", "mean", threshold, flags, blocks, ids, 2000, 0).save(folder / RULE_FILE)
+    found = DepthResult(
+        depth=depth, percent=-0.2, low=-1.0, high=0.5, cases=8, seeds=1, verdicts={"5": "not worse", "1": "undecided"}
     )
+    DepthDecision(
+        network=NETWORK_TITLES[folder.name],  # type: ignore[index]
+        full=12,
+        depth=depth,
+        verdict="enough" if depth < 12 else "not shown",
+        margin=0.05,
+        proposed=depth,
+        rule="exchange",
+        proposed_on="tuning",
+        rules={"exchange": depth, "globality": depth},
+        untrained={"globality": 1},
+        exchange_percent=-12.0,
+        tried=(found,) if depth < 12 else (),
+        confirmed=found if depth < 12 else None,
+    ).save(folder / DECISION)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.report.conftest import HOSTILE, Opened
-from vitrim.attention.decision import Decision
+from vitrim.attention.decision import stored_rule
 
 GRID = (8, 8)
 EXACT_TO = 0.06
@@ -252,7 +252,7 @@ def test_the_mosaic_shows_the_papers_blocks_or_all(opened: Opened) -> None:
 def test_the_threshold_moves_the_depth_as_the_rule_does(opened: Opened, run: Path) -> None:
     page = opened.page
     for number, network in enumerate(("transunet", "cats2d")):
-        decision = Decision.load(run / "networks" / network / "decision.json")
+        decision = stored_rule(run / "networks" / network)
         panel = page.locator("[data-decision]").nth(number)
         slider, told = panel.locator("input"), panel.locator("output")
         for threshold in (0.05, 0.3, 0.5, 0.66, 0.8, 0.9, 0.99, 1.02):

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, NOT_CERTAIN, NOT_REACHED, BlockValue, Decision
+from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, BlockValue, Decision
 from vitrim.report.formatting import fixed, interval_text, listing, signed, whole
 from vitrim.report.run import NetworkRun
-from vitrim.report.sentences import costs, explain_flags, nearly_uniform, needs, rule, saves, verdicts
+from vitrim.report.sentences import costs, explain_flags, nearly_uniform, no_decision, rule, saves, verdicts
 
 
 def decision(values: tuple[float, ...], entropies: tuple[float, ...], depth: int, **changes: object) -> Decision:
@@ -25,7 +25,7 @@ def decision(values: tuple[float, ...], entropies: tuple[float, ...], depth: int
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-NETWORK = NetworkRun("unetr2d", Path(), None, None, None, None)
+NETWORK = NetworkRun("unetr2d", Path(), None, None, None, None, None)
 LOOKS = decision((0.3, 0.5, 0.7, 0.8), (0.5, 0.7, 0.9, 0.95), 3)
 
 
@@ -59,25 +59,10 @@ def test_lists_read_as_people_say_them() -> None:
     assert whole(105277081) == "105,277,081"
 
 
-def test_a_network_needs_the_blocks_of_its_decision() -> None:
-    assert needs(NETWORK, LOOKS, 4) == "2D UNETR needs 3 of its 4 transformer blocks."
-
-
-def test_an_uncertain_depth_is_given_with_its_ends() -> None:
-    assert "with 95 % confidence, between 2 and 3" in needs(NETWORK, replace(LOOKS, low=2), 4)
-
-
-def test_a_depth_changed_by_hand_is_called_that() -> None:
-    assert needs(NETWORK, replace(LOOKS, depth=2), 4) == (
-        "The depth of 2D UNETR was set by hand to 2 blocks; the rule says 3."
-    )
-
-
-def test_a_network_that_never_looks_far_keeps_all_its_blocks() -> None:
-    near = decision((0.1, 0.2, 0.3, 0.4), (0.3,) * 4, 4, flags=(NOT_REACHED,))
-    assert needs(NETWORK, near, 4) == "2D UNETR keeps all 4 transformer blocks: no block reaches the threshold."
-    certain = replace(near, flags=(NOT_CERTAIN,))
-    assert "no block reaches the threshold with its whole interval" in needs(NETWORK, certain, 4)
+def test_without_a_verdict_the_attention_rule_is_all_that_is_said() -> None:
+    assert no_decision(NETWORK) == "No decision is stored for 2D UNETR."
+    text = no_decision(replace(NETWORK, rule=LOOKS))
+    assert text == "For 2D UNETR the attention rule says 3 blocks; nothing was shown of it."
 
 
 def test_uniform_attention_in_the_deciding_block_takes_the_answers_meaning() -> None:
@@ -93,7 +78,7 @@ def test_uniform_attention_further_up_leaves_the_answer_its_meaning() -> None:
     later = decision((0.3, 0.7, 0.9, 1.0, 1.0), (0.5, 0.8, 0.99, 0.97, 0.99), 2)
     (text,) = explain_flags(NETWORK, later)
     assert text.startswith("In blocks 3 and 5 attention is nearly uniform")
-    assert "decided earlier, in block 2 (entropy 0.800)" in text
+    assert "stops earlier, in block 2 (entropy 0.800)" in text
 
 
 def test_what_a_network_was_before_its_training_is_not_called_learned() -> None:

@@ -20,7 +20,7 @@ from vitrim.errors import InputError
 from vitrim.studies.plan import fixed_depths, left_out, origin_by_content
 from vitrim.studies.trial import Trial
 
-SHORT = {"training": {"steps": 2, "batch_size": 4}, "attention": {"slices": 1, "maps": [1]}}
+SHORT = {"training": {"steps": 2, "batch_size": 4}, "attention": {"slices": 1, "maps": [1], "forms": ["identity"]}}
 
 
 def run(folder: Path, data: Path, *options: object) -> Path:
@@ -55,7 +55,7 @@ def test_every_full_network_has_its_own_decision_on_its_own_training_cases(two_s
     assert not set(folds[0]["validation"]) & set(folds[1]["validation"])
     names = {(0, 0): "unetr2d", (0, 1): "unetr2d-seed0-fold1", (1, 0): "unetr2d-seed1-fold0"}
     for (_, fold), name in names.items():
-        decision = json.loads((two_seeds / "networks" / name / "decision.json").read_text())
+        decision = json.loads((two_seeds / "networks" / name / "attention_rule.json").read_text())
         assert set(decision["cases"]) <= set(folds[fold]["train"])
 
 

@@ -32,8 +32,10 @@ def run(finished_study, tmp_path_factory):
 
 def test_the_table_has_the_full_network_the_decided_depth_and_the_fixed_ones(run):
     table = pd.read_csv(run / "results.csv")
-    decided = json.loads((run / "networks/transunet/decision.json").read_text())["depth"]
-    assert table["blocks"].tolist() == sorted({12, 3, decided}, reverse=True)
+    decision = json.loads((run / "networks/transunet/decision.json").read_text())
+    assert table["blocks"].tolist() == sorted({12, 3, decision["proposed"]}, reverse=True)
+    assert decision["verdict"] == "not shown"  # three held-out cases give no verdict
+    assert decision["depth"] == 12
     assert table["role"].iloc[0] == "full"
     full = table.iloc[0]
     for _, row in table.iloc[1:].iterrows():
@@ -65,8 +67,8 @@ def test_cases_are_split_by_case(run):
     assert len(split["validation"]) == 3
     assert len(split["train"]) == 5
     assert not set(split["train"]) & set(split["validation"])
-    decision = json.loads((run / "networks/transunet/decision.json").read_text())
-    assert set(decision["cases"]) <= set(split["train"])
+    rule = json.loads((run / "networks/transunet/attention_rule.json").read_text())
+    assert set(rule["cases"]) <= set(split["train"])
 
 
 def test_the_report_is_written(run):

@@ -25,7 +25,7 @@ def test_a_study_keeps_tuning_cases_out_of_training_and_says_so(tiny_data_once, 
     prepared = prepare_study(study, tiny_data_once, tmp_path / "out", Reporter())
     said = capsys.readouterr().out
     assert "4 training, 2 tuning and 2 validation cases" in said
-    assert "needs 8 tuning cases or more" in said
+    assert "with fewer than 8 tuning cases no depth can be chosen by accuracy" in said
     prepared.save_split(tmp_path / "split.json")
     split = Split.load(tmp_path / "split.json")
     assert set(prepared.data.cache.ids) == {*split.train, *split.validation}

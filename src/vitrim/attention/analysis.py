@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitrim.attention.decision import Decision
+from vitrim.attention.decision import RULE_FILE, Decision
 from vitrim.attention.forward import CaseImages
 from vitrim.attention.maps import StoredMaps, raw_maps
 from vitrim.attention.profiling import profile_attention
@@ -37,7 +37,7 @@ def analyse_network(
     config: AttentionConfig,
     seed: int,
 ) -> Decision:
-    """Write profile.json, profile.csv, untrained/, maps.npz and decision.json into `folder`, all or none of them.
+    """Write profile.json, profile.csv, untrained/, maps.npz and attention_rule.json into `folder`, all or none of them.
 
     `untrained` is the same network before training; without it there is no untrained/. `images` is called once for
     each network. `vitrim.attention.figures.write_figures` draws the figures from these files.
@@ -59,7 +59,7 @@ def analyse_network(
         profile.save(unfinished)
         if baseline is not None:
             baseline.save(unfinished / "untrained")
-        decision.save(unfinished / "decision.json")
+        decision.save(unfinished / RULE_FILE)
         maps = raw_maps(network, torch.from_numpy(example.image[None]), blocks=None)
         StoredMaps(
             case=example.case,

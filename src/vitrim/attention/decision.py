@@ -1,4 +1,4 @@
-"""A decision about the depth: its values by block, its text, other thresholds, and a JSON file that users can edit."""
+"""The answer of the attention rule: its values by block, its text, other thresholds, and a JSON file."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 from vitrim.attention.measures import MEASURES, checked_measures
 from vitrim.errors import WeightsError
-from vitrim.files import write_json
+from vitrim.files import read_json, write_json
 from vitrim.metrics.statistics import COVERAGE
 
 FORMAT = "vitrim decision 1"
+RULE_FILE = "attention_rule.json"
+"""Name of the file in a folder of attention results. Version 0.1.0 named it decision.json."""
 UNIFORM_ENTROPY = 0.98
 ROUNDING = 1e-6
 """Tolerance for float32 rounding: a value that misses the threshold by less than this still reaches it."""
@@ -85,6 +87,11 @@ class Decision:
     resamples: int
     seed: int
 
+    @property
+    def falls(self) -> bool:
+        """Whether the measure falls when attention becomes global."""
+        return MEASURES[self.measure].falls
+
     def at(self, threshold: float) -> Reached:
         """Return the depth at another threshold, from the same values and intervals."""
         return reached(self.blocks, threshold, MEASURES[self.measure].falls)
@@ -109,11 +116,11 @@ class Decision:
         found = self.at(self.threshold)
         count = f"{len(self.cases)} case{'s' if len(self.cases) != 1 else ''}"
         if self.depth != found.depth:
-            words = [f"Keep {self.depth} of {total} blocks, set by hand; the rule says {found.depth}."]
+            words = [f"{self.depth} of {total} blocks, set by hand; the attention rule says {found.depth}."]
         elif not found.reached:
             what = " with its whole 95 % interval" if NOT_CERTAIN in self.flags else ""
             words = [
-                f"Keep all {total} blocks: there is no block in which the {title} of {whose} {verb} "
+                f"The attention rule says all {total} blocks: there is no block in which the {title} of {whose} {verb} "
                 f"{self.threshold:.3g}{what}."
             ]
         else:
@@ -122,8 +129,8 @@ class Decision:
             if block.low is not None:
                 how = f"with its whole 95 % interval (it is {block.value:.3g}, {block.low:.3g} to {block.high:.3g})"
             words = [
-                f"Keep {self.depth} of {total} blocks: block {self.depth} is the first whose {title} "
-                f"({whose}, {count}) {verb} {self.threshold:.3g} {how}."
+                f"The attention rule says {self.depth} of {total} blocks: block {self.depth} is the first whose "
+                f"{title} ({whose}, {count}) {verb} {self.threshold:.3g} {how}."
             ]
         if self.low != self.high:
             words.append(f"With 95 % confidence the depth is between {self.low} and {self.high}.")
@@ -197,6 +204,17 @@ class Decision:
             raise WeightsError(f"the decision {path} has no {error}") from error
         except (TypeError, ValueError) as error:
             raise WeightsError(f"the decision {path} cannot be read: {error}") from error
+
+
+def stored_rule(folder: Path) -> Decision | None:
+    """Read the decision of the attention rule in a folder of attention results, also one of version 0.1.0.
+
+    None if there is none. Raises WeightsError if the file cannot be used.
+    """
+    if (folder / RULE_FILE).is_file():
+        return Decision.load(folder / RULE_FILE)
+    older = folder / "decision.json"
+    return Decision.load(older) if older.is_file() and read_json(older).get("format") == FORMAT else None
 
 
 def _depth(content: dict[str, Any], path: Path) -> int:

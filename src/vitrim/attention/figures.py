@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from vitrim.attention.decision import Decision
+from vitrim.attention.decision import Decision, stored_rule
 from vitrim.attention.maps import StoredMaps, mosaic, mosaic_top, roll_out
 from vitrim.attention.measures import MEASURES
 from vitrim.attention.profile import AttentionProfile
@@ -245,9 +245,10 @@ def write_figures(folder: Path) -> list[Path]:
 
     Returns the paths; none if `folder` has no profile or no decision.
     """
-    if not (folder / "profile.json").is_file() or not (folder / "decision.json").is_file():
+    decision = stored_rule(folder)
+    if not (folder / "profile.json").is_file() or decision is None:
         return []
-    profile, decision = AttentionProfile.load(folder), Decision.load(folder / "decision.json")
+    profile = AttentionProfile.load(folder)
     before = folder / "untrained"
     untrained = AttentionProfile.load(before) if (before / "profile.json").is_file() else None
     stored = StoredMaps.load(folder / "maps.npz")

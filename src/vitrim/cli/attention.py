@@ -28,12 +28,12 @@ def attention(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the untrained network and of the bootstrap.")] = 0,
     html: Annotated[bool, typer.Option("--html", help="Also write explorer.html.")] = False,
 ) -> None:
-    """Measure where each block of one network attends, and decide its depth by attention."""
+    """Measure where each block of one network attends, and what it loses without exchange between patches."""
     from vitrim.commands.attention import analyse_attention
     from vitrim.progress import Reporter
 
     reporter = Reporter()
-    decision = analyse_attention(
+    result = analyse_attention(
         source,
         data,
         out,
@@ -48,6 +48,7 @@ def attention(
         html=html,
         reporter=reporter,
     )
-    reporter.say(decision.sentence())
+    for line in result.lines():
+        reporter.say(line)
     for path in sorted(path for path in out.rglob("*") if path.is_file()):
         reporter.say(f"wrote {path}")

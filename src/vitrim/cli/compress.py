@@ -24,7 +24,10 @@ def compress(
     tolerance: Annotated[
         str | None, typer.Option(metavar="PERCENT", help="Decide by accuracy: the Dice that may be lost, such as 1%.")
     ] = None,
-    recover: Annotated[Recovery, typer.Option(help="How to train on.")] = "none",
+    recover: Annotated[
+        Recovery | None,
+        typer.Option(help="How to train on; finetune by default where the depth is decided, else none."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of training on; the network's own by default.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of epochs.")] = None,
     blocks: Annotated[Criterion, typer.Option(help="Which blocks are kept.")] = "first",

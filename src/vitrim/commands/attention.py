@@ -16,16 +16,23 @@ from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
 from vitrim.attention.figures import write_figures
 from vitrim.attention.forward import CaseImages
-from vitrim.commands.provenance import cases_for, new_folder, read_provenance
+from vitrim.attention.profile import AttentionProfile
+from vitrim.attention.rule import decide_depth
+from vitrim.commands.provenance import cases_for, new_folder, prepared_data, read_provenance
+from vitrim.compression.depth_decision import DECISION, DepthDecision
+from vitrim.compression.depth_rules import Evidence, answers_of, untrained_answers
+from vitrim.compression.exchange_curve import ExchangeCurve, measure_exchange
 from vitrim.config.names import DecidingMeasure, Head
 from vitrim.config.reading import Study, data_section, explain
 from vitrim.config.schema import AttentionConfig, DataConfig
+from vitrim.data.cases import CaseSet
 from vitrim.data.pictures import find_pictures, read_picture
 from vitrim.data.preprocessing import Preprocessing
 from vitrim.data.sampling import evenly_spaced
 from vitrim.data.split import Split
 from vitrim.data.volumes import load_volume
 from vitrim.errors import ConfigurationError, DataError, WeightsError
+from vitrim.hardware import Hardware
 from vitrim.models.checkpoint import load_model
 from vitrim.models.factory import build
 from vitrim.models.network import Network
@@ -34,6 +41,10 @@ from vitrim.report.html_page import write_explorer_page
 
 TIMM = "timm:"
 """Before the name of a timm model, in place of a checkpoint."""
+MARGIN = 0.05
+"""Non-inferiority margin of the exchange cut-off (5 %, as in the paper)."""
+EXCHANGE_CASES = 20
+"""Largest number of cases on which exchange of tokens is measured."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +57,35 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class AttentionResult:
+    """What `analyse_attention` found; everything is in `folder`."""
+
+    folder: Path
+    rule: Decision
+    """Answer of the attention rule."""
+    decision: DepthDecision
+    """Every rule's answer, and the depth that is proposed. No smaller network was trained."""
+    exchange: ExchangeCurve | None
+    """Change in Dice, or in the labels, without exchange of tokens; None for a model that does not segment."""
+
+    def lines(self) -> list[str]:
+        """Return the result as lines to print."""
+        lines = [self.rule.sentence(), self.decision.in_words()]
+        if self.exchange is not None:
+            lines.append(self.exchange.sentence(self.decision.margin))
+        return lines
+
+
+@dataclass(frozen=True)
 class Gallery:
     """The cases on which attention is measured, and a way to go through their images from the start."""
 
     cases: list[str]
     images: Callable[[Stage], Iterator[CaseImages]]
     example: ExampleSlice
+    config: DataConfig | None = None
+    case_set: CaseSet | None = None
+    """How the cases are prepared, and the data set; None for pictures."""
 
 
 def analyse_attention(
@@ -69,10 +103,12 @@ def analyse_attention(
     seed: int = 0,
     html: bool = False,
     reporter: Reporter | None = None,
-) -> Decision:
-    """Measure where each block of a network attends, decide its depth, and write it all into the new folder `out`.
+) -> AttentionResult:
+    """Measure where each block of a network attends and what it loses without exchange between patches.
 
-    The same as the command `vitrim attention`.
+    The same as the command `vitrim attention`. It writes all of it into the new folder `out`, with the depth that
+    follows as a proposal: whether it is enough only training can show. Cases without labels are compared with the
+    labels of the untouched network.
 
     Args:
         source: folder of a checkpoint of ours, or `timm:NAME`.
@@ -92,8 +128,8 @@ def analyse_attention(
 
     Example:
         >>> import vitrim
-        >>> decision = vitrim.analyse_attention("network", "data", "attention", cases=2, slices=2)
-        >>> print(decision.depth, "of", len(decision.blocks))
+        >>> result = vitrim.analyse_attention("network", "data", "attention", cases=2, slices=2)
+        >>> print(result.rule.depth, "of", len(result.rule.blocks))
         1 of 1
     """
     out, reporter = new_folder(out), reporter or Reporter()
@@ -105,15 +141,58 @@ def analyse_attention(
         network = load_model(source)
         subject = _ours(network, seed)
         gallery = _volumes(Path(source), network, Path(data), data_section(study), config)
+    curve = _exchange(subject, gallery, out, reporter) if isinstance(subject.network, Network) else None
     with reporter.stage(f"attention of {subject.name}", 2 * len(gallery.cases)) as stage:
-        decision = analyse_network(
+        rule = analyse_network(
             subject.network, subject.untrained, lambda: gallery.images(stage), gallery.example, out, config, seed
         )
+    decision = _proposal(subject, rule, curve, out)
+    decision.save(out / DECISION)
+    if curve is not None:
+        curve.save(out)
     with reporter.stage("figures", 1):
         write_figures(out)
     if html:
-        write_explorer_page(out, subject.name, subject.network, len(decision.blocks), *_explorer_images(gallery))
-    return decision
+        write_explorer_page(out, subject.name, subject.network, len(rule.blocks), *_explorer_images(gallery))
+    return AttentionResult(out, rule, decision, curve)
+
+
+def _exchange(subject: Subject, gallery: Gallery, out: Path, reporter: Reporter) -> ExchangeCurve | None:
+    """Measure the exchange curve of a network of ours; None if it has no blocks."""
+    network = subject.network
+    assert isinstance(network, Network)
+    if not network.depth or gallery.case_set is None or gallery.config is None:
+        return None
+    ids = tuple(evenly_spaced(gallery.cases, EXCHANGE_CASES))
+    with (
+        prepared_data(gallery.config, gallery.case_set, ids, out, reporter) as data,
+        reporter.stage(f"exchange of tokens in {subject.name}", 2 * len(ids)) as stage,
+    ):
+        return measure_exchange(network, network.depth, data, ids, Hardware.choose(), stage)
+
+
+def _proposal(subject: Subject, rule: Decision, curve: ExchangeCurve | None, folder: Path) -> DepthDecision:
+    """Every rule's answer, as far as it can be known without training; exchange proposes, else the attention rule."""
+    margin, full = MARGIN, len(rule.blocks)
+    rollout = decide_depth(AttentionProfile.load(folder), measure="rollout_globality")
+    answers = answers_of(Evidence(full, margin, rule, rollout, exchange=curve))
+    by_exchange = answers["exchange"]
+    shallowest = subject.network.shallowest if isinstance(subject.network, Network) else 0
+    proposed = rule.depth if by_exchange is None else max(by_exchange, shallowest)
+    return DepthDecision(
+        network=subject.name,
+        full=full,
+        depth=proposed,
+        verdict="not shown",
+        margin=margin,
+        proposed=proposed,
+        rule="globality" if by_exchange is None else "exchange",
+        proposed_on="training",
+        rules=dict(answers),
+        untrained=untrained_answers(rule),
+        exchange_percent=None if curve is None else curve.without_any,
+        judged=False,
+    )
 
 
 def _config(**options: Any) -> AttentionConfig:
@@ -195,7 +274,7 @@ def _volumes(
 
     first = preprocessing.apply(load_volume(case_set.case(cases[0]), case_set))
     middle = len(first.images) // 2
-    return Gallery(cases, images, ExampleSlice(cases[0], middle, first.images[middle]))
+    return Gallery(cases, images, ExampleSlice(cases[0], middle, first.images[middle]), data, case_set)
 
 
 def _explorer_images(gallery: Gallery, count: int = 4) -> tuple[list[str], np.ndarray]:

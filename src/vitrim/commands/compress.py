@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ import torch
 
 from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
+from vitrim.attention.profile import AttentionProfile
+from vitrim.attention.rule import decide_depth
 from vitrim.commands.provenance import (
     Provenance,
     cases_for,
@@ -20,9 +23,13 @@ from vitrim.commands.provenance import (
     read_provenance,
 )
 from vitrim.compression.candidates import ANALYSIS, CompressionRequest, CompressionRun
+from vitrim.compression.depth_decision import DECISION, DepthDecision, DepthResult, confirm, read_depth
+from vitrim.compression.depth_procedure import DICE_FLOOR, TRIES, chosen_depth, next_depth
+from vitrim.compression.depth_rules import Evidence, answers_of, by_exchange, untrained_answers
 from vitrim.compression.depth_search import DepthSearch, smallest_depth
+from vitrim.compression.exchange_curve import measure_exchange
 from vitrim.compression.summary import cost_of, summarise_compression, summary_lines
-from vitrim.config.names import Criterion, Recovery
+from vitrim.config.names import NETWORK_TITLES, Criterion, Recovery
 from vitrim.config.reading import Study, checked_name, data_section
 from vitrim.config.schema import TrainConfig
 from vitrim.data.recipe import RECIPE
@@ -30,12 +37,15 @@ from vitrim.data.sampling import case_images, evenly_spaced, example_slice
 from vitrim.data.split import divide
 from vitrim.errors import ConfigurationError, InputError, WeightsError
 from vitrim.files import replacing, write_json, write_table, write_text
+from vitrim.metrics.statistics import VERDICT_CASES, change, network_dice
 from vitrim.models.checkpoint import load_model, write_model
 from vitrim.models.factory import build
 from vitrim.progress import Reporter
 from vitrim.report.compression_page import compression_page
 from vitrim.training.loop import history_table
 
+MARGINS = (0.05, 0.01)
+"""Non-inferiority margins of the procedure; the first one decides."""
 COPIED = (RECIPE, "trial.json")
 """Files beside a checkpoint that hold for its truncated form too: how its data were prepared and split."""
 
@@ -60,7 +70,7 @@ def compress(
     decision: str | Path | None = None,
     data: str | Path | None = None,
     tolerance: float | None = None,
-    recover: Recovery = "none",
+    recover: Recovery | None = None,
     epochs: int | None = None,
     steps: int | None = None,
     blocks: Criterion = "first",
@@ -70,17 +80,19 @@ def compress(
 ) -> CompressionResult:
     """Make a smaller network of a trained one, in the new folder `out`.
 
-    The same as the command `vitrim compress`. With cases in `data` the depth can be decided, by attention or by
-    accuracy, and the network trained on. Cases that the checkpoint's study held out never take part. Accuracy is
-    measured on the cases that the study kept for tuning, if `data` holds 8 of these; else on 8 or more that the
-    checkpoint has not seen; else on a fifth of its training cases, which then take no part in recovery.
+    The same as the command `vitrim compress`. With cases in `data` the depth can be decided, and the network trained
+    on. By default it is decided by the procedure of docs/depth.md: what happens without exchange of tokens proposes a
+    depth, tuning cases choose it, held-out cases confirm it. Tuning cases are those that the study kept for tuning, if
+    `data` holds 8 of these; else 8 or more that the checkpoint has not seen; else a fifth of its training cases, which
+    then take no part in recovery. Held-out cases of the checkpoint's study only confirm.
 
     Args:
         checkpoint: folder of a network.
         depth: transformer blocks to keep, or `auto` to have the depth decided.
         decision: a decision.json that says how many, in place of `depth`.
-        tolerance: with `auto`, decide by accuracy: the share of Dice that may be lost, 0.01 for 1 %.
-        recover: train the small network on (`finetune`), or with the full network as its teacher (`distil`).
+        tolerance: with `auto`, decide by accuracy alone: the share of Dice that may be lost, 0.01 for 1 %.
+        recover: train the small network on (`finetune`), with the full network as its teacher (`distil`), or not
+            (`none`); by default `finetune` where the depth is decided, and `none` where it is given.
         epochs: of recovery; by default as long as the checkpoint's own training.
         steps: optimiser steps of recovery, in place of `epochs`.
         blocks: the pruning criterion (`vitrim.choose_blocks`).
@@ -107,11 +119,17 @@ def compress(
         unfinished.mkdir()
         if data is not None:
             config, cases = cases_for(checkpoint, network, provenance, Path(data), section)
-            by_accuracy = request.tolerance is not None or request.criterion == "effect"
+            decides = request.depth is None and request.decision is None
+            by_accuracy = decides or request.criterion == "effect"
             run.train, run.tuning = divide(cases, provenance.split, by_accuracy, request.seed, reporter)
-            ids = (*run.train, *run.tuning)
+            if decides and request.tolerance is None and provenance.split is not None:
+                known = {case.id for case in cases.labelled}
+                run.held_out = tuple(id for id in provenance.split.validation if id in known)
+            ids = (*run.train, *run.tuning, *run.held_out)
             run.data = stack.enter_context(prepared_data(config, cases, ids, out, reporter))
         chosen, decided, search = _depth(run, checkpoint, unfinished)
+        if isinstance(decided, DepthDecision):
+            decided.save(unfinished / DECISION)
         small, choice, training = run.smaller(chosen)
         write_model(small, unfinished)
         for name in COPIED:
@@ -139,7 +157,7 @@ def _request(
     depth: int | str | None,
     decision: str | Path | None,
     tolerance: float | None,
-    recover: Recovery,
+    recover: Recovery | None,
     epochs: int | None,
     steps: int | None,
     blocks: Criterion,
@@ -156,6 +174,8 @@ def _request(
         raise ConfigurationError(f"--tolerance {tolerance} is not a share of the Dice, such as 1% or 0.01")
     if epochs is not None and steps is not None:
         raise ConfigurationError("give either --epochs or --steps")
+    if recover is None:
+        recover = "finetune" if depth == "auto" else "none"
     checked_name(recover, Recovery, "--recover")
     checked_name(blocks, Criterion, "--blocks")
     if recover == "none" and (epochs or steps):
@@ -186,34 +206,37 @@ def _training(provenance: Provenance, request: CompressionRequest) -> TrainConfi
     raise InputError("it is not known how this network was trained: say how long to train on, with --epochs")
 
 
-def _depth(run: CompressionRun, checkpoint: Path, folder: Path) -> tuple[int, Decision | None, DepthSearch | None]:
-    """The number of blocks to keep, and the choices by attention and by accuracy as far as they were made."""
+def _depth(
+    run: CompressionRun, checkpoint: Path, folder: Path
+) -> tuple[int, Decision | DepthDecision | None, DepthSearch | None]:
+    """The number of blocks to keep, and how it was decided."""
     request, network = run.request, run.network
     if request.decision is not None:
-        decided = Decision.load(request.decision)
-        if len(decided.blocks) != network.depth:
+        depth, full = read_depth(request.decision)
+        if full != network.depth:
             raise WeightsError(
-                f"{request.decision} decides on a network of {len(decided.blocks)} blocks, "
-                f"{checkpoint} has {network.depth}"
+                f"{request.decision} decides on a network of {full} blocks, {checkpoint} has {network.depth}"
             )
-        return decided.depth, decided, None
+        return depth, None, None
     if request.depth is not None:
         return request.depth, None, None
-    decided = _by_attention(run, folder / "attention")
+    rule = _look(run, folder / "attention")
     if request.tolerance is None:
+        decided = _by_procedure(run, rule, folder / "attention")
         return decided.depth, decided, None
-    full = run.cases(network, f"the full network, {network.depth} blocks")
+    full_cases = run.cases(network, f"the full network, {network.depth} blocks")
     search = smallest_depth(
-        full,
+        full_cases,
         lambda depth: run.cases(run.smaller(depth)[0], f"{depth} blocks"),
         network.shallowest,
         network.depth,
         request.tolerance,
     )
-    return search.depth, decided, search
+    return search.depth, rule, search
 
 
-def _by_attention(run: CompressionRun, folder: Path) -> Decision:
+def _look(run: CompressionRun, folder: Path) -> Decision:
+    """Measure the attention of the network, and let the attention rule decide."""
     assert run.data is not None
     cache, seed = run.data.cache, run.request.seed
     cases = evenly_spaced(run.train, ANALYSIS.cases)
@@ -229,3 +252,56 @@ def _by_attention(run: CompressionRun, folder: Path) -> Decision:
             ANALYSIS,
             seed,
         )
+
+
+def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDecision:
+    """Propose a depth by the exchange curve, choose it on tuning cases, confirm it on held-out cases."""
+    assert run.data is not None
+    network, full, margin = run.network, run.network.depth, MARGINS[0]
+    with run.reporter.stage("exchange of tokens", 2 * len(run.tuning)) as stage:
+        curve = measure_exchange(network, full, run.data, run.tuning, run.hardware, stage, forms=("identity",))
+    curve.save(folder)
+    rollout = decide_depth(AttentionProfile.load(folder), measure="rollout_globality")
+    evidence = Evidence(full, margin, rule, rollout, exchange=curve)
+    cutoff = by_exchange(evidence)
+    proposed = full if cutoff is None else max(cutoff, network.shallowest)
+    whole = run.cases(network, f"the full network, {full} blocks")
+    tables = {full: whole}
+    results: dict[int, DepthResult] = {}
+    reason = ""
+    if network_dice(whole) < DICE_FLOOR:
+        reason = f"the average Dice of the full network is {network_dice(whole):.3f}, so it segments almost nothing"
+    while not reason and (depth := _next(results, proposed, network.shallowest, full)) is not None:
+        tables[depth] = run.cases(run.smaller(depth)[0], f"{depth} blocks")
+        results[depth] = DepthResult.of(depth, change(whole, tables[depth]), MARGINS)
+    decision = DepthDecision(
+        network=NETWORK_TITLES[network.config.name],
+        full=full,
+        depth=full,
+        verdict="not shown",
+        margin=margin,
+        proposed=proposed,
+        rule="exchange",
+        proposed_on="tuning",
+        rules=dict(answers_of(replace(evidence, tables=tables))),
+        untrained=untrained_answers(rule),
+        exchange_percent=curve.without_any,
+        tried=tuple(results[depth] for depth in sorted(results, reverse=True)),
+        reason=reason,
+    )
+    chosen = chosen_depth({depth: result.verdict(margin) for depth, result in results.items()}, proposed, full)
+    if reason or chosen == full:
+        return decision
+    if len(run.held_out) < VERDICT_CASES:
+        return confirm(decision.model_copy(update={"judged_on": "tuning"}), tables, chosen, MARGINS, network.shallowest)
+    wanted = {full, chosen, max((depth for depth in results if depth < chosen), default=chosen)}
+    networks = {depth: network if depth == full else run.smaller(depth)[0] for depth in wanted}
+    held_out = {
+        depth: run.cases(each, f"{depth} blocks on held-out cases", run.held_out) for depth, each in networks.items()
+    }
+    return confirm(decision, held_out, chosen, MARGINS, network.shallowest)
+
+
+def _next(results: Mapping[int, DepthResult], proposed: int, shallowest: int, full: int) -> int | None:
+    verdicts = {depth: result.verdict(MARGINS[0]) for depth, result in results.items()}
+    return next_depth(verdicts, proposed, shallowest, full, TRIES - len(results))

@@ -36,7 +36,7 @@ class CompressionRequest:
     decision: Path | None = None
     """A decision.json with the number of blocks to keep."""
     tolerance: float | None = None
-    """Tolerated loss of Dice, as a share, to decide the depth by accuracy. If None, attention decides."""
+    """Tolerated loss of Dice, as a share, to decide the depth by accuracy alone. If None, the procedure decides."""
     criterion: Criterion = "first"
     """Criterion for the blocks to keep (`vitrim.compression.block_selection`)."""
     recovery: Recovery = "none"
@@ -63,6 +63,8 @@ class CompressionRun:
     data: PreparedData | None = None
     train: tuple[str, ...] = ()
     tuning: tuple[str, ...] = ()
+    held_out: tuple[str, ...] = ()
+    """Labelled cases that the checkpoint's study held out; they only confirm a depth."""
     made: dict[int, tuple[Network, Choice, Training | None]] = field(default_factory=dict)
 
     def smaller(self, depth: int) -> tuple[Network, Choice, Training | None]:
@@ -80,11 +82,12 @@ class CompressionRun:
             self.made[depth] = (small, choice, self._recovered(small, choice))
         return self.made[depth]
 
-    def cases(self, network: nn.Module, title: str) -> pd.DataFrame:
-        """Return the per-case table of a network on the tuning cases."""
+    def cases(self, network: nn.Module, title: str, ids: tuple[str, ...] | None = None) -> pd.DataFrame:
+        """Return the per-case table of a network on the tuning cases, or on `ids`."""
         assert self.data is not None
-        with self.reporter.stage(f"evaluate {title}", len(self.tuning)) as stage:
-            return evaluate_cases(network, self.data, self.tuning, self.hardware, stage)
+        ids = self.tuning if ids is None else ids
+        with self.reporter.stage(f"evaluate {title}", len(ids)) as stage:
+            return evaluate_cases(network, self.data, ids, self.hardware, stage)
 
     def example(self) -> np.ndarray:
         """Return slices (16, C, H, W) for the speed measurement; noise if there are no cases."""

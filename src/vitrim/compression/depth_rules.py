@@ -6,12 +6,15 @@ To add a rule, add a function here, its entry in `RULES`, and its name in `vitri
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
+from vitrim.attention.decision import Decision, reaches
+from vitrim.attention.measures import MEASURES
 from vitrim.compression.depth_search import smallest_depth
+from vitrim.compression.exchange_curve import ExchangeCurve
 from vitrim.config.names import RuleName
 from vitrim.metrics.statistics import VERDICT_CASES, change, in_sequence
 
@@ -23,18 +26,22 @@ SWEEP = 4
 
 @dataclass(frozen=True)
 class Evidence:
-    """Input of the rules: one network of a depth sweep."""
+    """Input of the rules: what was measured on one trained network. A field is None if it was not measured."""
 
-    tables: Mapping[int, pd.DataFrame]
-    """Per-case table (case, class, dice, and seed if there are several) of every trained depth."""
-    tuning: Sequence[str]
-    """Cases that a rule may use; the other cases judge the rules."""
-    attention: int
-    """The depth decided by attention."""
-    influence: np.ndarray | None
-    """Block influence (cases, blocks); None if it was not measured."""
+    blocks: int
+    """Number of blocks of the full network."""
     margin: float
     """Non-inferiority margin, relative to the Dice of the full network (0.05 is 5 %)."""
+    attention: Decision | None = None
+    """Decision by globality (`vitrim.decide_depth`), with the values of every block."""
+    rollout: Decision | None = None
+    """Decision by the globality of the rollout."""
+    influence: np.ndarray | None = None
+    """Block influence (cases, blocks)."""
+    exchange: ExchangeCurve | None = None
+    tables: Mapping[int, pd.DataFrame] = field(default_factory=dict)
+    """Per-case table (case, class, dice, and seed if there are several) of every trained depth, on cases that a rule
+    may use."""
 
 
 @dataclass(frozen=True)
@@ -72,31 +79,85 @@ class RuleResult:
         return "right" if self.depth <= self.enough else f"{self.depth - self.enough} more than needed"
 
 
-def by_attention(evidence: Evidence) -> int:
-    """Return the depth decided by attention (`vitrim.decide_depth`)."""
-    return evidence.attention
+def by_exchange(evidence: Evidence) -> int | None:
+    """Return the exchange cut-off: the smallest depth after which blocks need not exchange anything."""
+    return None if evidence.exchange is None else evidence.exchange.cutoff(evidence.margin)
+
+
+def by_constant(evidence: Evidence) -> int | None:
+    """Return the smallest depth after which attention need not depend on the image (Hassid et al. 2022)."""
+    return None if evidence.exchange is None else evidence.exchange.cutoff(evidence.margin, "constant")
+
+
+def by_globality(evidence: Evidence) -> int | None:
+    """Return the first block whose attention is global (`vitrim.decide_depth`; the paper's idea in numbers)."""
+    return None if evidence.attention is None else evidence.attention.depth
+
+
+def by_lasting(evidence: Evidence) -> int | None:
+    """Return the first block from which on attention is global in all later blocks too; all blocks if there is none."""
+    decision = evidence.attention
+    if decision is None:
+        return None
+    depth = evidence.blocks
+    for block in reversed(decision.blocks):
+        if not reaches(block, decision.threshold, MEASURES[decision.measure].falls, surely=True):
+            break
+        depth = block.block
+    return depth
+
+
+def by_rollout(evidence: Evidence) -> int | None:
+    """Return the first block after which information can have come from everywhere (Abnar & Zuidema 2020)."""
+    return None if evidence.rollout is None else evidence.rollout.depth
 
 
 def by_influence(evidence: Evidence) -> int | None:
-    """Return the smallest depth whose blocks hold nine tenths of the total block influence (Men et al. 2024)."""
+    """Return the smallest depth whose blocks hold nine tenths of the total block influence (Men et al. 2024).
+
+    A criterion of pruning without training. As a rule for the depth it is a straw man.
+    """
     return None if evidence.influence is None else influence_depth(evidence.influence)
 
 
 def by_accuracy(evidence: Evidence) -> int | None:
-    """Bisect the trained depths on the tuning cases, as `vitrim compress --tolerance` does for all depths."""
-    if len(evidence.tuning) < VERDICT_CASES:
-        return None
+    """Bisect the trained depths by their Dice, as `vitrim compress --tolerance` does for all depths."""
     depths = sorted(evidence.tables)
-    tables = [_only(evidence.tables[depth], evidence.tuning) for depth in depths]
+    if len(depths) < 2 or evidence.tables[depths[-1]]["case"].nunique() < VERDICT_CASES:
+        return None
+    tables = [evidence.tables[depth] for depth in depths]
     return depths[smallest_depth(tables[-1], lambda place: tables[place], 0, len(depths) - 1, evidence.margin).depth]
 
 
 RULES: dict[RuleName, Rule] = {
-    "attention": Rule("attention (first global block)", by_attention),
+    "exchange": Rule("exchange (cut-off)", by_exchange),
+    "constant": Rule("constant attention (cut-off)", by_constant),
+    "globality": Rule("globality (first global block)", by_globality),
+    "lasting": Rule("globality (global from there on)", by_lasting),
+    "rollout": Rule("rollout (first global block)", by_rollout),
     "influence": Rule("block influence (nine tenths)", by_influence),
     "accuracy": Rule("accuracy (bisection)", by_accuracy),
 }
 """Every rule by name, in the order of the tables."""
+
+
+def answers_of(evidence: Evidence) -> dict[str, int | None]:
+    """Return the depth that each rule gives; None if it cannot choose."""
+    return {name: rule.choose(evidence) for name, rule in RULES.items()}
+
+
+def untrained_answers(rule: Decision) -> dict[str, int | None]:
+    """Return what the rule `globality` says of the network before training; empty if that was not measured."""
+    falls = rule.falls
+    values = [block.untrained_value for block in rule.blocks]
+    if any(value is None for value in values):
+        return {}
+    reached = [
+        block.block
+        for block, value in zip(rule.blocks, values, strict=True)
+        if value is not None and (value <= rule.threshold if falls else value >= rule.threshold)
+    ]
+    return {"globality": reached[0] if reached else len(rule.blocks)}
 
 
 def influence_depth(influence: np.ndarray) -> int:
@@ -107,20 +168,18 @@ def influence_depth(influence: np.ndarray) -> int:
     return int(np.searchsorted(shares / shares[-1], INFLUENCE_SHARE - 1e-9) + 1)
 
 
-def judge_rules(
-    tables: Mapping[int, pd.DataFrame], attention: int, influence: np.ndarray | None, margin: float
-) -> list[RuleResult]:
-    """Compare the depth that each rule chooses with what the sweep shows: between which depths the needed one lies.
+def judge_rules(tables: Mapping[int, pd.DataFrame], evidence: Evidence) -> list[RuleResult]:
+    """Compare the depth that each rule chooses with what a sweep shows: between which depths the needed one lies.
 
-    `tables` holds the per-case table of every trained depth; the deepest is the full network. The rules use every
-    second held-out case. The other cases judge, so no rule is judged on cases that it used. The needed depth is at
-    least the smallest that was not shown worse, and at most the smallest that was shown not worse (from deep to
+    `tables` holds the per-case table of every trained depth; the deepest is the full network. The rule `accuracy` uses
+    every second held-out case. The other cases judge, so no rule is judged on cases that it used. The needed depth is
+    at least the smallest that was not shown worse, and at most the smallest that was shown not worse (from deep to
     shallow, as a fixed sequence); the full depth if there is none.
     """
-    deepest = max(tables)
+    deepest, margin = max(tables), evidence.margin
     cases = sorted(tables[deepest]["case"].unique())
-    tuning, judging = (tuple(cases[start::2]) for start in (0, 1))
-    evidence = Evidence(tables, tuning, attention, influence, margin)
+    own, judging = (tuple(cases[start::2]) for start in (0, 1))
+    evidence = replace(evidence, tables={depth: _only(table, own) for depth, table in tables.items()})
     full = _only(tables[deepest], judging)
     depths = sorted(tables.keys() - {deepest}, reverse=True)
     changes = {d: change(full, _only(tables[d], judging)) for d in depths}
@@ -129,8 +188,7 @@ def judge_rules(
     enough = min((d for d, verdict in verdicts.items() if verdict == "not worse"), default=deepest)
     shown = any(verdict != "undecided" for verdict in verdicts.values())
     results = []
-    for name, rule in RULES.items():
-        depth = rule.choose(evidence)
+    for name, depth in answers_of(evidence).items():
         percent = 0.0 if depth == deepest else changes[depth].percent if depth in changes else None
         results.append(RuleResult(name, depth, at_least, enough, shown, percent))
     return results

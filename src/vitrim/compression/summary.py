@@ -8,6 +8,7 @@ import numpy as np
 
 from vitrim.attention.decision import Decision
 from vitrim.compression.block_selection import Choice
+from vitrim.compression.depth_decision import DepthDecision
 from vitrim.compression.depth_search import DepthSearch
 from vitrim.evaluation.cost import measure_cost
 from vitrim.hardware import Hardware
@@ -33,7 +34,7 @@ def summarise_compression(
     choice: Choice,
     recovery: str,
     training: Training | None,
-    decided: Decision | None,
+    decided: Decision | DepthDecision | None,
     search: DepthSearch | None,
 ) -> dict[str, Any]:
     """Return all steps and measurements as JSON content. `before` and `after` are `cost_of` the two networks."""
@@ -56,7 +57,8 @@ def summarise_compression(
         "recovery_seconds": None if training is None else round(training.seconds, 2),
         "before": before,
         "after": after,
-        "by_attention": None if decided is None else by(decided.depth, decided.sentence()),
+        "by_attention": by(decided.depth, decided.sentence()) if isinstance(decided, Decision) else None,
+        "by_procedure": by(decided.depth, decided.in_words()) if isinstance(decided, DepthDecision) else None,
         "by_accuracy": None
         if search is None
         else {
@@ -78,6 +80,8 @@ def summary_lines(summary: dict[str, Any]) -> list[str]:
     """Return the summary as lines of text; savings follow equation 5 of the paper."""
     before, after = summary["before"], summary["after"]
     lines = []
+    if summary["by_procedure"]:
+        lines.append(summary["by_procedure"]["sentence"])
     if summary["by_attention"]:
         lines.append(f"by attention: {summary['by_attention']['sentence']}")
     if summary["by_accuracy"]:

@@ -44,7 +44,7 @@ DecidingMeasure = Literal[
 Head = Literal["mean", "max"]
 """The head-averaged attention, or the most global head."""
 
-RuleName = Literal["attention", "influence", "accuracy"]
+RuleName = Literal["exchange", "constant", "globality", "lasting", "rollout", "influence", "accuracy"]
 """Rules for the depth (`vitrim.compression.depth_rules`)."""
 
 ExchangeForm = Literal["identity", "constant", "uniform"]

@@ -12,11 +12,13 @@ from vitrim.config.names import (
     FULL_DEPTH,
     DecidingMeasure,
     Device,
+    ExchangeForm,
     Head,
     LayoutName,
     NetworkName,
     Normalization,
     PhantomName,
+    RuleName,
     Scaling,
     Schedule,
     SliceAxis,
@@ -134,9 +136,10 @@ class DataConfig(Strict):
     """Names of the foreground classes in the order of their label values. They must match those of the data set."""
     validation: int | float = 0.2
     """Held-out cases: a number of cases, or a share of all cases."""
-    tuning: int | float = 0
-    """Tuning cases: a number of cases, or a share of all cases. They are neither trained on nor held out. To choose a
-    depth, `vitrim compress --tolerance` measures accuracy on them."""
+    tuning: int | float | None = None
+    """Tuning cases: a number of cases, or a share of all cases. They are neither trained on nor held out: the depth is
+    chosen on them. By default 10 cases, or a tenth of all if that is more; none if they would be more than a third of
+    the cases that are not held out, or with a `split_file`."""
     train: int | None = Field(default=None, ge=1)
     """Number of training cases; by default all cases that are neither held out nor used for tuning."""
     split_file: Path | None = None
@@ -159,7 +162,8 @@ class DataConfig(Strict):
     def _makes_sense(self) -> DataConfig:
         if not (self.validation >= 1 if isinstance(self.validation, int) else 0 < self.validation < 1):
             raise ValueError(f"validation {self.validation} is neither a number of cases nor a share between 0 and 1")
-        if not (self.tuning >= 0 if isinstance(self.tuning, int) else 0 <= self.tuning < 1):
+        tuning = 0 if self.tuning is None else self.tuning
+        if not (tuning >= 0 if isinstance(tuning, int) else 0 <= tuning < 1):
             raise ValueError(f"tuning {self.tuning} is neither a number of cases nor a share between 0 and 1")
         if self.fold >= (self.folds or 1) and not (self.split_file and self.folds is None):
             raise ValueError(f"there is no fold {self.fold}: the number of folds is {self.folds or 1}, counted from 0")
@@ -225,6 +229,9 @@ class AttentionConfig(Strict):
     """Number of training cases to measure; all by default."""
     slices: int | None = Field(default=None, ge=1)
     """Number of evenly spaced slices per case; all by default."""
+    forms: list[ExchangeForm] = ["identity", "constant", "uniform"]
+    """What takes the place of attention when exchange is measured. `identity` is always measured; with others, each
+    block is also changed alone."""
     maps: list[int] = [1, 2, 3, 6]
     """Blocks, counted from 1, whose raw attention maps are drawn (paper, figures 4 and 5)."""
 
@@ -258,6 +265,13 @@ class StudyConfig(Strict):
     """Number of folds: every network is trained once on each, instead of only on `data.fold`."""
     depths: list[Annotated[int, Field(ge=0, le=FULL_DEPTH)]] | None = None
     """Fixed depths of every network; replaces `networks.NAME.depths`. Depths that a network lacks are left out."""
+    rule: RuleName = "exchange"
+    """Rule that proposes the depth (`vitrim.compression.depth_rules`)."""
+    tries: int = Field(default=4, ge=0)
+    """Largest number of depths that are trained to find the depth of a network, in addition to the fixed ones. With 0
+    only the fixed ones are trained."""
+    noise_floor: bool = False
+    """Whether the full network is also trained with a second seed. No change smaller than theirs is about depth."""
     truncated_from: TruncatedStart = "scratch"
     """Weights from which truncated networks start. `scratch`: the initial weights of the full network, as in the paper.
     `inherit`: its trained weights. `distil`: its trained weights, with the full network as teacher."""

@@ -79,7 +79,7 @@ def split_cases(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
     case that does not exist or has no label, or puts one patient in two parts.
     """
     split = _divide(case_set, config, seed)
-    return split if split.tuning or not config.tuning else _with_tuning(split, case_set, config, seed)
+    return split if split.tuning or config.tuning == 0 else _with_tuning(split, case_set, config, seed)
 
 
 def study_splits(case_set: CaseSet, study: StudyConfig) -> dict[int, Split]:
@@ -140,7 +140,8 @@ def _fold(case_set: CaseSet, folds: int, fold: int, seed: int) -> Split:
 def _draw(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
     groups = _patients(case_set)
     total = sum(len(ids) for ids in groups)
-    held_out, apart = _number(config.validation, total), _number(config.tuning, total)
+    held_out = _number(config.validation, total)
+    apart = _tuning_number(config, total, held_out)
     order = [groups[n] for n in np.random.default_rng(seed).permutation(len(groups))]
     validation = _take(order, held_out)
     tuning = _take(order, apart)
@@ -156,7 +157,9 @@ def _draw(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
 
 def _with_tuning(split: Split, case_set: CaseSet, config: DataConfig, seed: int) -> Split:
     """Move cases from training to tuning, drawn by patient; the other training cases keep their order."""
-    wanted = _number(config.tuning, len(split.ids))
+    wanted = _tuning_number(config, len(split.ids), len(split.validation))
+    if not wanted:
+        return split
     groups = _patients(case_set, split.train)
     tuning = _take([groups[n] for n in np.random.default_rng(seed).permutation(len(groups))], wanted)
     train = tuple(id for id in split.train if id not in tuning)
@@ -166,6 +169,15 @@ def _with_tuning(split: Split, case_set: CaseSet, config: DataConfig, seed: int)
             f" at least 1 to train"
         )
     return Split(train, split.validation, tuple(sorted(tuning)))
+
+
+def _tuning_number(config: DataConfig, total: int, held_out: int) -> int:
+    """Return the number of tuning cases; `DataConfig.tuning` gives the default."""
+    if config.tuning is not None or config.split_file is not None:
+        return _number(config.tuning or 0, total)
+    wanted = max(TUNING_CASES, round(TUNING_SHARE * total))
+    others = total - held_out
+    return wanted if 3 * wanted <= others and wanted <= others - (config.train or 0) else 0
 
 
 def _number(wanted: int | float, total: int) -> int:
@@ -214,6 +226,8 @@ def _refuse(found: Iterable[str], what: str, why: str) -> None:
         raise DataError(f"{what} {first!r} {why}")
 
 
+TUNING_CASES, TUNING_SHARE = 10, 0.1
+"""Default number of tuning cases, or their share if that is more."""
 TUNING = 0.2
 """Share of the available cases (at least 8 cases) that choose a depth by accuracy, if the split gives too few."""
 

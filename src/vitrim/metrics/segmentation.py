@@ -8,7 +8,7 @@ diagonal of the volume. A missed organ therefore counts in the mean and can neve
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,25 +31,45 @@ def case_metrics(
     `spacing` is the voxel size in mm; without it, distances are in voxels. With `regions` (name to the classes of the
     region), there is one row per region instead; regions may overlap. Raises ValueError if the shapes differ.
     """
+    rows = []
+    for row, mine, theirs in _by_class(prediction, reference, classes, regions):
+        distances = surface_distances(mine, theirs, spacing)
+        hd95 = _percentile(distances, mine, theirs, spacing)
+        surface = {"hd95": hd95, "surface_dice": _within(distances, mine, theirs, SURFACE_TOLERANCE)}
+        rows.append({"class": row["class"], "dice": row["dice"], **surface, **row})
+    return rows
+
+
+def class_dice(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    classes: Mapping[int, str],
+    regions: Mapping[str, Sequence[int]] | None = None,
+) -> list[dict[str, Any]]:
+    """Do as `case_metrics`, without the distances: class, dice, reference_voxels, predicted_voxels."""
+    return [row for row, _, _ in _by_class(prediction, reference, classes, regions)]
+
+
+def _by_class(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    classes: Mapping[int, str],
+    regions: Mapping[str, Sequence[int]] | None,
+) -> Iterator[tuple[dict[str, Any], np.ndarray, np.ndarray]]:
+    """Yield the row of `class_dice` of each class, with its mask in the prediction and in the reference."""
     if prediction.shape != reference.shape:
         raise ValueError(f"prediction {prediction.shape} and reference {reference.shape} differ in shape")
     if regions is None:
         regions = {name: (index,) for index, name in classes.items() if index}
-    rows = []
     for name, members in regions.items():
         mine, theirs = np.isin(prediction, list(members)), np.isin(reference, list(members))
-        distances = surface_distances(mine, theirs, spacing)
-        rows.append(
-            {
-                "class": name,
-                "dice": dice(mine, theirs),
-                "hd95": _percentile(distances, mine, theirs, spacing),
-                "surface_dice": _within(distances, mine, theirs, SURFACE_TOLERANCE),
-                "reference_voxels": int(theirs.sum()),
-                "predicted_voxels": int(mine.sum()),
-            }
-        )
-    return rows
+        row = {
+            "class": name,
+            "dice": dice(mine, theirs),
+            "reference_voxels": int(theirs.sum()),
+            "predicted_voxels": int(mine.sum()),
+        }
+        yield row, mine, theirs
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:

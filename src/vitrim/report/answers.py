@@ -1,27 +1,27 @@
-"""The answer for each network: blocks needed, savings, and change in Dice."""
+"""The answer for each network: verdict on the depth, savings, and change in Dice."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from vitrim.attention.decision import Decision
 from vitrim.report.run import NetworkRun, Run
-from vitrim.report.sentences import costs, explain_flags, needs, other_seeds, saves
+from vitrim.report.sentences import costs, explain_flags, no_decision, saves
 
 
 @dataclass(frozen=True)
 class Answer:
     """The answer for one network in words.
 
-    `needs`, `saves` and `costs` are sentences (empty if unknown); `notes` are the decision's flags in words. `full`
-    is the number of blocks of the full network.
+    `headline` is the verdict. `saves` and `costs` are sentences (empty if unknown). `notes` say what the verdict rests
+    on, and explain the flags of the attention rule. `depth` is the number of blocks to keep, `full` that of the full
+    network.
     """
 
     network: NetworkRun
-    decision: Decision | None
+    headline: str
+    depth: int | None
     full: int
-    needs: str
     saves: str
     costs: str
     notes: tuple[str, ...]
@@ -35,20 +35,16 @@ def answers(run: Run) -> list[Answer]:
 def _answer(run: Run, network: NetworkRun) -> Answer:
     full_blocks, seed = run.full_blocks(network.name), run.seeds[0]
     decided = network.decision
+    flags = tuple(explain_flags(network, network.rule)) if network.rule is not None else ()
     if decided is None:
-        return Answer(network, None, full_blocks, f"No decision is stored for {network.title}.", "", "", ())
+        return Answer(network, no_decision(network), None, full_blocks, "", "", flags)
     full, row = run.row(network.name, full_blocks, seed), run.row(network.name, decided.depth, seed)
     saving = price = ""
     if full is not None and row is not None and decided.depth < full_blocks:
         before, after = _cost(run, network.name, full_blocks, seed), _cost(run, network.name, decided.depth, seed)
         saving, price = saves(row, full, after, before), costs(row, full, run.margins)
-        price += other_seeds(run, network.name, decided.depth)
-    elif decided.depth >= full_blocks:
-        saving = "Nothing is saved."
-    return Answer(
-        network, decided, full_blocks, needs(network, decided, full_blocks), saving, price,
-        tuple(explain_flags(network, decided)),
-    )  # fmt: skip
+    notes = (*decided.notes(), *flags)
+    return Answer(network, decided.headline(), decided.depth, full_blocks, saving, price, notes)
 
 
 def _cost(run: Run, network: str, blocks: int, seed: int) -> dict[str, Any]:

@@ -34,7 +34,7 @@ def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list
     for name, text in pages.items():
         write_text(stored.folder / name, text)
         paths.append(stored.folder / name)
-    folders = [path.parent for path in sorted((stored.folder / "networks").glob("*/decision.json"))]
+    folders = [path.parent for path in sorted((stored.folder / "networks").glob("*/profile.json"))]
     missing = [folder for folder in folders if redraw or not (folder / "figures").is_dir()]
     if missing:
         with reporter.stage("figures", len(missing)) as stage:

@@ -31,14 +31,14 @@ def measure_figures(network: NetworkRun) -> list[Figure]:
     if network.profile is None:
         return []
     measures = available(network.profile)
-    if network.decision is not None:
-        deciding = network.decision.measure
+    if network.rule is not None:
+        deciding = network.rule.measure
         measures.sort(key=lambda measure: measure.name != deciding)
     return [figure for measure in measures if (figure := _measure_figure(network, measure)) is not None]
 
 
 def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
-    decision = network.decision
+    decision = network.rule
     trained: Curve | None
     if decision is not None and decision.measure == measure.name:
         trained, untrained = _deciding_curves(decision)
@@ -82,7 +82,7 @@ def slider(run: Run, network: NetworkRun) -> dict[str, Any] | None:
 
     None if the network has no decision or no profile.
     """
-    decision = network.decision
+    decision = network.rule
     if decision is None or network.profile is None:
         return None
     measure = MEASURES[decision.measure]

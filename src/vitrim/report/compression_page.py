@@ -26,7 +26,7 @@ def compression_page(summary: dict[str, Any]) -> str:
     parts.append(markdown_table(["", "before", "after", "saved"], rows))
     kept = ", ".join(map(str, summary["kept"])) or "none"
     parts.append(f"Blocks kept ({summary['method']}): {kept}; {RECOVERY[summary['recovery']]}.")
-    choices = {way: summary[f"by_{way}"] for way in ("attention", "accuracy") if summary[f"by_{way}"]}
+    choices = {way: summary[f"by_{way}"] for way in ("procedure", "attention", "accuracy") if summary[f"by_{way}"]}
     if choices:
         rows = [
             [f"by {way}", str(choice["depth"]), f"{choice['parameters_saved_percent']:.2f} %"]

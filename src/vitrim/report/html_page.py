@@ -46,7 +46,7 @@ def asset(name: str) -> str:
 
 def page(run: Run, answers: list[Answer]) -> str:
     """Return the text of report.html."""
-    decided = {n.name: n.decision.depth for n in run.networks if n.decision is not None}
+    decided = {answer.network.name: answer.depth for answer in answers if answer.depth is not None}
     context = {
         "run": run,
         "setting": setting(run),
@@ -126,7 +126,7 @@ def _network(run: Run, answer: Answer) -> dict[str, Any]:
         "name": network.name,
         "title": network.title,
         "answer": answer,
-        "rule": rule(answer.decision) if answer.decision is not None else "",
+        "rule": rule(network.rule) if network.rule is not None else "",
         "figures": measure_figures(network),
         "slider": slider(run, network),
         "maps": network.maps,

@@ -45,12 +45,11 @@ def page(run: Run, answers: list[Answer]) -> str:
 
 
 def _answer(answer: Answer) -> str:
-    text = (
-        f"**{escape(answer.needs)}** {escape(' '.join(part for part in (answer.saves, answer.costs) if part))}".rstrip()
-    )
+    rest = " ".join(part for part in (answer.saves, answer.costs) if part)
+    text = f"**{escape(answer.headline)}** {escape(rest)}".rstrip()
     lines = [text, *(f"> {escape(note)}" for note in answer.notes)]
-    if answer.decision is not None:
-        lines.append(escape(rule(answer.decision)))
+    if answer.network.rule is not None:
+        lines.append(escape(rule(answer.network.rule)))
     return "\n\n".join(lines)
 
 

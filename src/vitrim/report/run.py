@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vitrim.attention.decision import Decision
+from vitrim.attention.decision import Decision, stored_rule
 from vitrim.attention.maps import StoredMaps
+from vitrim.compression.depth_decision import DECISION, FORMAT, DepthDecision
 from vitrim.config.names import NETWORK_TITLES
 from vitrim.errors import InputError
 from vitrim.files import read_arrays, read_json, read_table
@@ -32,11 +33,14 @@ class Examples:
 
 @dataclass(frozen=True)
 class NetworkRun:
-    """One network of the study: its decision, attention profiles and raw maps. A field is None if it was not stored."""
+    """One network: its decisions, attention profiles and raw maps. A field is None if it was not stored."""
 
     name: str
     folder: Path
-    decision: Decision | None
+    rule: Decision | None
+    """Answer of the attention rule."""
+    decision: DepthDecision | None
+    """The decided depth with its verdict."""
     profile: pd.DataFrame | None
     untrained: pd.DataFrame | None
     maps: StoredMaps | None
@@ -135,11 +139,12 @@ def read_run(folder: Path) -> Run:
 
 
 def _network(folder: Path, name: str) -> NetworkRun:
-    decision = folder / "decision.json"
+    path = folder / DECISION
     return NetworkRun(
         name=name,
         folder=folder,
-        decision=Decision.load(decision) if decision.is_file() else None,
+        rule=stored_rule(folder),
+        decision=DepthDecision.load(path) if path.is_file() and read_json(path).get("format") == FORMAT else None,
         profile=_table(folder / "profile.csv"),
         untrained=_table(folder / "untrained" / "profile.csv"),
         maps=StoredMaps.load(folder / "maps.npz"),

@@ -15,20 +15,12 @@ from vitrim.report.formatting import fixed, interval_text, is_number, listing, p
 from vitrim.report.run import NetworkRun, Run
 
 
-def needs(network: NetworkRun, decision: Decision, full: int) -> str:
-    """Say how many blocks the network needs by the rule."""
-    found = decision.at(decision.threshold)
-    if decision.depth != found.depth:
-        by_hand = plural(decision.depth, "block")
-        return f"The depth of {network.title} was set by hand to {by_hand}; the rule says {found.depth}."
-    if not found.reached:
-        certain = " with its whole interval" if flags.NOT_CERTAIN in decision.flags else ""
-        return f"{network.title} keeps all {full} transformer blocks: no block reaches the threshold{certain}."
-    count = f"all {full}" if decision.depth >= full else f"{decision.depth} of its {full}"
-    between = (
-        f" (with 95 % confidence, between {decision.low} and {decision.high})" if decision.low != decision.high else ""
-    )
-    return f"{network.title} needs {count} transformer blocks{between}."
+def no_decision(network: NetworkRun) -> str:
+    """Say that no depth was decided; with the answer of the attention rule, if there is one."""
+    rule = network.rule
+    if rule is None:
+        return f"No decision is stored for {network.title}."
+    return f"For {network.title} the attention rule says {plural(rule.depth, 'block')}; nothing was shown of it."
 
 
 def saves(row: pd.Series, full: pd.Series, cost: dict[str, Any], full_cost: dict[str, Any]) -> str:
@@ -64,13 +56,6 @@ def costs(row: pd.Series, full: pd.Series, margins: tuple[str, ...]) -> str:
     return f"{text}: {said}." if said else f"{text}."
 
 
-def other_seeds(run: Run, network: str, blocks: int) -> str:
-    """Say how Dice changes with the other seeds; empty if there are none."""
-    rows = [(seed, run.row(network, blocks, seed)) for seed in run.seeds[1:]]
-    known = [f"{signed(row['dice_change_percent'], 2)} % with seed {seed}" for seed, row in rows if row is not None]
-    return f" These values are for seed {run.seeds[0]}. The change is {listing(known)}." if known else ""
-
-
 def verdicts(by_margin: Mapping[str, Any]) -> str:
     """Return the verdicts at all margins (percent) as part of a sentence; empty if there are none."""
     words = {
@@ -103,11 +88,11 @@ def explain_flags(network: NetworkRun, decision: Decision) -> list[str]:
     if uniform and min(uniform) <= decision.depth:
         return [nearly_uniform(network, decision), *lines]
     if uniform:
-        entropy = fixed(decision.blocks[decision.depth - 1].entropy, 3)
+        entropy = fixed(decision.blocks[max(decision.depth, 1) - 1].entropy, 3)
         lines.insert(
             0,
             f"In {_blocks(uniform, len(decision.blocks))} attention is nearly uniform: these blocks may only average "
-            f"over the image. The depth was decided earlier, in block {decision.depth} (entropy {entropy}).",
+            f"over the image. The attention rule stops earlier, in block {decision.depth} (entropy {entropy}).",
         )
     started = untrained_reaches_it(network, decision)
     return [started, *lines] if started else lines
@@ -186,14 +171,13 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def rule(decision: Decision) -> str:
-    """Say how the rule decided the depth."""
+    """Say how the attention rule chooses a depth."""
     measure = MEASURES[decision.measure]
     whose = {"mean": "", "max": " in its most global head"}.get(str(decision.head), f" in head {decision.head}")
     how = "at most" if measure.falls else "at least"
     return (
-        f"The depth is the number of the first block whose {measure.title}{whose} is {how} "
-        f"{fixed(decision.threshold, 2)}. If there is an interval, all of it must reach this threshold. All later "
-        "blocks are discarded."
+        f"The attention rule gives the number of the first block whose {measure.title}{whose} is {how} "
+        f"{fixed(decision.threshold, 2)}. If there is an interval, all of it must reach this threshold."
     )
 
 

@@ -99,13 +99,8 @@ def results_table(run: Run) -> Table:
 
 def role(value: Any) -> str:
     """Say why a network of this depth was trained."""
-    words = {
-        "full": "full network",
-        "decided": "by the rule",
-        "fixed": "fixed",
-        "decided+fixed": "fixed, and by the rule",
-    }
-    return words.get(str(value), str(value)) if isinstance(value, str) else NOTHING
+    words = {"full": "full network", "noise": "full network, another seed", "decided": "chosen"}
+    return ", ".join(words.get(part, part) for part in value.split("+")) if isinstance(value, str) else NOTHING
 
 
 def markdown(table: Table) -> str:

@@ -1,4 +1,4 @@
-"""Analyses the attention of a trained full network on its training cases: the second step of a study."""
+"""Looks at a trained full network: attention on training cases, and what Dice loses without exchange of tokens."""
 
 from __future__ import annotations
 
@@ -8,29 +8,39 @@ import numpy as np
 import pandas as pd
 
 from vitrim.attention.analysis import ExampleSlice, analyse_network
-from vitrim.attention.decision import Decision
+from vitrim.attention.decision import Decision, stored_rule
+from vitrim.attention.profile import AttentionProfile
+from vitrim.attention.rule import decide_depth
 from vitrim.compression.block_selection import block_influence
+from vitrim.compression.depth_rules import Evidence
+from vitrim.compression.exchange_curve import EXCHANGE, ExchangeCurve, measure_exchange
 from vitrim.config.schema import AttentionConfig
 from vitrim.data.cache import PreparedData
 from vitrim.data.sampling import case_images, evenly_spaced, example_slice
+from vitrim.errors import InputError
 from vitrim.files import write_table
+from vitrim.hardware import Hardware
+from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.progress import Reporter
 from vitrim.studies.trial import Result, initial_network, trial_title
 
 INFLUENCE = "influence.csv"
+EXCHANGE_CASES = 20
+"""Number of training cases for the exchange curve if there are too few tuning cases."""
 
 
 def analyse_full_network(
     full: Result, config: AttentionConfig, data: PreparedData, folder: Path, reporter: Reporter
 ) -> Decision:
-    """Measure the attention of `full` and of the untrained network, and decide the depth. Store both in `folder`.
+    """Measure the attention of `full` and of the untrained network, and what its Dice loses without exchange.
 
-    Also writes influence.csv, the block influence of each case (`vitrim.compression.block_selection`). Results that are
-    stored already are not measured again.
+    Stores in `folder` the profiles and the answer of the attention rule, influence.csv (block influence of each case),
+    exchange.csv (the exchange curve) and content.csv (content dependence by block and head). Results that are stored
+    already are not measured again.
     """
     trial = full.trial
     cases = evenly_spaced(trial.split.train, config.cases)
-    if not (folder / "decision.json").is_file():
+    if stored_rule(folder) is None:
         with reporter.stage(f"attention of {trial_title(trial)}", 2 * len(cases)) as stage:
             analyse_network(
                 full.network(),
@@ -47,10 +57,48 @@ def analyse_full_network(
         table = pd.DataFrame(found, columns=[str(block + 1) for block in range(found.shape[1])])
         table.insert(0, "case", cases)
         write_table(folder / INFLUENCE, table)
-    return Decision.load(folder / "decision.json")
+    if not (folder / EXCHANGE).is_file():
+        _measure_exchange(full, config, data, folder, reporter)
+    rule = stored_rule(folder)
+    assert rule is not None
+    return rule
 
 
-def stored_influence(folder: Path) -> np.ndarray | None:
+def _measure_exchange(
+    full: Result, config: AttentionConfig, data: PreparedData, folder: Path, reporter: Reporter
+) -> None:
+    trial, network = full.trial, full.network()
+    cases = exchange_cases(trial.split.train, trial.split.tuning)
+    hardware = Hardware.of(trial.training)
+    with reporter.stage(f"exchange of tokens in {trial_title(trial)}", 2 * len(cases)) as stage:
+        measure_exchange(network, network.depth, data, cases, hardware, stage, config.forms).save(folder)
+
+
+def exchange_cases(train: tuple[str, ...], tuning: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the cases of the exchange curve: the tuning cases, or training cases if there are fewer than 8."""
+    return tuning if len(tuning) >= VERDICT_CASES else tuple(evenly_spaced(train, EXCHANGE_CASES))
+
+
+def stored_evidence(folder: Path, margin: float) -> Evidence | None:
+    """Return what was measured on a full network, from its folder of attention results; None if there is none."""
+    rule = stored_rule(folder)
+    if rule is None:
+        return None
+    try:
+        rollout = decide_depth(AttentionProfile.load(folder), measure="rollout_globality")
+    except InputError:  # a profile without this measure
+        rollout = None
+    return Evidence(
+        blocks=len(rule.blocks),
+        margin=margin,
+        attention=rule,
+        rollout=rollout,
+        influence=_stored_influence(folder),
+        exchange=ExchangeCurve.load(folder),
+    )
+
+
+def _stored_influence(folder: Path) -> np.ndarray | None:
     """Return the stored block influence as an array (cases, blocks); None if there is none."""
     path = folder / INFLUENCE
     return pd.read_csv(path).drop(columns="case").to_numpy(np.float64) if path.is_file() else None

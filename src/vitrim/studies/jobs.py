@@ -14,12 +14,12 @@ from vitrim.progress import Reporter
 from vitrim.studies.attention_step import analyse_full_network
 from vitrim.studies.coordinator import Coordinator
 from vitrim.studies.failures import Failure, forget, record
-from vitrim.studies.trial import Trial, finished, run_trial, trial_title
+from vitrim.studies.trial import Trial, evaluate_tuning, finished, run_trial, trial_title
 
 
 @dataclass(frozen=True)
 class Job:
-    """A job: train and evaluate a trial; with an `attention_folder`, also measure attention and decide the depth."""
+    """A job: train and evaluate a trial; with an `attention_folder`, also measure attention and exchange of tokens."""
 
     trial: Trial
     attention_folder: Path | None = None
@@ -27,10 +27,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """The result of a job: a failure, or the decided depth of a full network with its sentence."""
+    """The result of a job: a failure, or for a full network what the attention rule says."""
 
     failure: Failure | None = None
-    depth: int | None = None
     sentence: str = ""
     seconds: float | None = None
     """Duration of training and evaluation; None if the job failed or its result was stored already."""
@@ -59,11 +58,12 @@ class Worker:
         new = finished(job.trial, self.out) is None
         try:
             result = run_trial(job.trial, self.data, self.out, reporter, self.logger, self.coordinator)
+            evaluate_tuning(result, self.data, reporter)
             seconds = time.monotonic() - begin if new else None
             if job.attention_folder is None:
                 return Outcome(seconds=seconds)
             decision = analyse_full_network(result, self.attention, self.data, job.attention_folder, reporter)
-            return Outcome(depth=decision.depth, sentence=decision.sentence(), seconds=seconds)
+            return Outcome(sentence=decision.sentence(), seconds=seconds)
         except Exception as error:
             failure = Failure.of(key, trial_title(job.trial), error)
             record(self.out, failure)

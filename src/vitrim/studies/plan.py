@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitrim.config.names import FULL_DEPTH, NETWORK_TITLES, NetworkName
@@ -46,14 +46,18 @@ class Plan:
         """Return the trial of the full network of this run key."""
         return self.trial(key, FULL_DEPTH)
 
-    def truncated(self, key: RunKey, decided: int) -> list[Trial]:
-        """Return the trials of the truncated networks, deepest first: the decided depth and the fixed ones."""
-        wanted = {decided, *self.fixed(key.network)} - {FULL_DEPTH}
-        return [self.trial(key, depth) for depth in sorted(wanted, reverse=True)]
+    def noise(self, key: RunKey) -> Trial:
+        """Return the trial of the full network with a seed that the study does not use: the noise floor."""
+        return self.trial(replace(key, seed=max(self.study.all_seeds) + 1), FULL_DEPTH)
+
+    def run_key_of(self, trial: Trial) -> RunKey | None:
+        """Return the run key of a trial; None for the noise floor."""
+        key = RunKey(trial.network.name, trial.seed, trial.fold)
+        return key if key in self.run_keys else None
 
     def fixed(self, network: NetworkName) -> list[int]:
-        """Return the depths of a network that are trained in addition to the decided one; see `fixed_depths`."""
-        return fixed_depths(self.study, network)
+        """Return the fixed depths of a network, deepest first, without the full one; see `fixed_depths`."""
+        return sorted({*fixed_depths(self.study, network)} - {FULL_DEPTH}, reverse=True)
 
     def attention_folder(self, out: Path, key: RunKey) -> Path:
         """Return the folder for the attention of a full network. The first seed and fold has a name without numbers."""

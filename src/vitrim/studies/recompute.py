@@ -9,22 +9,29 @@ from typing import Any
 import pandas as pd
 
 import vitrim
-from vitrim.attention.decision import Decision
-from vitrim.compression.depth_rules import SWEEP, judge_rules, rule_results_table
+from vitrim.attention.decision import RULE_FILE, Decision, stored_rule
+from vitrim.compression.depth_decision import DECISION, FORMAT, DepthDecision, confirm
+from vitrim.compression.depth_rules import SWEEP, answers_of, judge_rules, rule_results_table, untrained_answers
+from vitrim.config.names import NETWORK_TITLES
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import InputError
 from vitrim.files import read_json, read_table, write_table
-from vitrim.studies.attention_step import stored_influence
+from vitrim.models.factory import NETWORKS
+from vitrim.studies.attention_step import stored_evidence
 from vitrim.studies.folder import note
 from vitrim.studies.result_tables import found_columns, sequenced
 
 OLD = "corrected_verdict_"
 """Columns of version 0.1.0 that this version does not write."""
+NOISE = "noise.csv"
+"""Per-case table of the full networks with another seed."""
 KEYS = ["network", "blocks", "seed", "fold"]
 
 
 def recompute(run: Path) -> list[Path]:
-    """Write results.csv of the study in `run` again, from cases.csv; for a depth sweep, also rules.csv.
+    """Write results.csv and every decision.json of the study in `run` again, from cases.csv.
+
+    For a depth sweep, also rules.csv.
 
     Recomputes the columns that depend on the cases. The others (parameters, multiply-adds, roles) stay. Returns the
     written files: none if results.csv or a complete cases.csv is missing. Raises InputError if a table is damaged.
@@ -38,7 +45,7 @@ def recompute(run: Path) -> list[Path]:
         return []
     rows: list[dict[Any, Any]] = []
     for _, row in results.iterrows():
-        own = cases[(cases["network"] == row["network"]) & (cases["blocks"] == row["blocks"])]
+        own = _cases_of(run, row, cases)
         if own.empty:
             raise InputError(f"{run / 'cases.csv'} has no rows for {row['network']} with {row['blocks']} blocks")
         full = None if row["role"] == "full" else _full(cases, results, own)
@@ -47,7 +54,79 @@ def recompute(run: Path) -> list[Path]:
     if [name for name in judged if name not in results]:
         note(run, judged_again=vitrim.__version__)
     write_table(run / "results.csv", judged)
-    return [run / "results.csv", *write_rules(run, margins)]
+    return [run / "results.csv", *write_rules(run, margins), *_write_decisions(run, cases, results, margins)]
+
+
+def _cases_of(run: Path, row: pd.Series, cases: pd.DataFrame) -> pd.DataFrame:
+    """Return the per-case table of a row of results.csv. For the noise floor it has the seed of the full network."""
+    if row["role"] == "noise":
+        other = read_table(run / NOISE)
+        first = cases[cases["network"] == row["network"]]["seed"].iloc[0]
+        return other[other["network"] == row["network"]].assign(seed=first)
+    return cases[(cases["network"] == row["network"]) & (cases["blocks"] == row["blocks"])]
+
+
+def _write_decisions(run: Path, cases: pd.DataFrame, results: pd.DataFrame, margins: Sequence[float]) -> list[Path]:
+    """Judge the chosen depth of each network again, on the stored held-out cases, and write its decision.json.
+
+    A study of version 0.1.0 has no such verdict: its chosen depth is that of the attention rule. Its decision.json then
+    becomes attention_rule.json.
+    """
+    written = []
+    for name in dict.fromkeys(results["network"]):
+        folder = run / "networks" / str(name)
+        rule = stored_rule(folder)
+        if rule is None:
+            continue
+        path = folder / DECISION
+        older = not path.is_file() or read_json(path).get("format") != FORMAT
+        decision = _older_decision(folder, str(name), rule, margins[0]) if older else DepthDecision.load(path)
+        own = cases[cases["network"] == name]
+        full = own[own["blocks"] == decision.full]
+        trainings = full[["seed", "fold"]].drop_duplicates()
+        held_out = {
+            int(str(blocks)): table
+            for blocks, table in own.groupby("blocks")
+            if len(table[["seed", "fold"]].drop_duplicates()) == len(trainings)
+        }
+        if decision.full not in held_out:
+            continue
+        chosen = decision.depth if older else decision.confirmed.depth if decision.confirmed else decision.full
+        judged = (
+            decision
+            if decision.reason
+            else confirm(
+                decision,
+                held_out,
+                chosen,
+                margins,
+                NETWORKS[str(name)].shallowest,
+            )
+        )
+        if not older and decision.set_by_hand:
+            judged = judged.model_copy(update={"depth": decision.depth})
+        if older and path.is_file():
+            path.rename(folder / RULE_FILE)
+        judged.save(path)
+        written.append(path)
+    return written
+
+
+def _older_decision(folder: Path, network: str, rule: Decision, margin: float) -> DepthDecision:
+    """Return the decision of a study of version 0.1.0, not yet judged: the attention rule chose."""
+    evidence = stored_evidence(folder, margin)
+    return DepthDecision(
+        network=NETWORK_TITLES.get(network, network),
+        full=len(rule.blocks),
+        depth=rule.depth,
+        verdict="not shown",
+        margin=margin,
+        proposed=rule.depth,
+        rule="globality",
+        proposed_on="training",
+        rules={} if evidence is None else answers_of(evidence),
+        untrained=untrained_answers(rule),
+    )
 
 
 def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
@@ -64,10 +143,10 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
         folder = other if other.is_dir() else run / "networks" / network
         own = cases[(cases["network"] == network) & (cases["seed"] == seed) & (cases["fold"] == fold)]
         tables = {int(str(blocks)): table for blocks, table in own.groupby("blocks")}
-        if len(tables) < SWEEP or not (folder / "decision.json").is_file():
-            continue
-        decided, influence = Decision.load(folder / "decision.json").depth, stored_influence(folder)
-        judged += [(network, seed, fold, margin, judge_rules(tables, decided, influence, margin)) for margin in margins]
+        for margin in margins:
+            evidence = stored_evidence(folder, margin)
+            if len(tables) >= SWEEP and evidence is not None:
+                judged.append((network, seed, fold, margin, judge_rules(tables, evidence)))
     if not judged:
         return []
     write_table(run / "rules.csv", rule_results_table(judged))

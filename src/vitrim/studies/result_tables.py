@@ -23,7 +23,7 @@ class Row:
     full: Sequence[Result]
     """For each of `results`, the full network with the same seed and fold."""
     role: str
-    """full, decided, fixed, or decided+fixed."""
+    """full, noise (the full network with another seed), or those of decided, tried and fixed that hold, joined by +."""
     init: str
     """Initial weights: scratch, pretrained, file, inherit or distil."""
     train_slices: int
@@ -50,13 +50,15 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
             parameters_full[trial.network.name] = parameters
         before = parameters_full.get(trial.network.name)
         cases, full = concatenated(each.results), concatenated(each.full)
+        if each.role == "noise":  # compared with another seed
+            cases["seed"] = full["seed"].iloc[0]
         seeds = dict.fromkeys(result.trial.seed for result in each.results)
         row: dict[str, Any] = {
             "network": trial.network.name,
             "blocks": trial.blocks,
             "role": each.role,
             "init": each.init,
-            "seed": rows[0].results[0].trial.seed,
+            "seed": rows[0].results[0].trial.seed if each.role != "noise" else trial.seed,
             "seeds": len(seeds),
             "folds": len({result.trial.fold for result in each.results}),
             "train_slices": each.train_slices,
@@ -74,7 +76,7 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
 def sequenced(results: pd.DataFrame) -> pd.DataFrame:
     """Return the table with the verdicts of each network as a fixed sequence of tests, from deep to shallow."""
     results = results.copy()
-    for _, rows in results[results["role"] != "full"].groupby("network"):
+    for _, rows in results[~results["role"].isin(["full", "noise"])].groupby("network"):
         rows = rows.sort_values("blocks", ascending=False)
         for column in (name for name in results if str(name).startswith("verdict_")):
             results.loc[rows.index, column] = in_sequence(rows[column].tolist())
@@ -137,9 +139,13 @@ def gather(results: Sequence[Result]) -> dict[str, pd.DataFrame]:
     }
 
 
-def concatenated(results: Sequence[Result]) -> pd.DataFrame:
-    """Concatenate the per-case tables of several trials, with first columns network, blocks, seed, fold."""
-    return pd.concat([_named(result, result.cases) for result in results], ignore_index=True)
+def concatenated(results: Sequence[Result], tuning: bool = False) -> pd.DataFrame:
+    """Concatenate the per-case tables of several trials, with first columns network, blocks, seed, fold.
+
+    They hold the held-out cases, or the tuning cases with `tuning`.
+    """
+    tables = [(result, result.tuning if tuning else result.cases) for result in results]
+    return pd.concat([_named(result, table) for result, table in tables if table is not None], ignore_index=True)
 
 
 def _spread_over_seeds(cases: pd.DataFrame) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ import torch
 from vitrim.files import write_table
 from vitrim.studies.folder import note, noted, versions
 from vitrim.studies.plan import Plan, RunKey
-from vitrim.studies.recompute import write_rules
+from vitrim.studies.recompute import NOISE, write_rules
 from vitrim.studies.result_tables import Row, gather, results_table, trials_table
 from vitrim.studies.snapshots import Slices, choose_slices, write_examples, write_explorer
 from vitrim.studies.study_data import train_slices
@@ -20,11 +20,12 @@ from vitrim.studies.trial import Result
 
 @dataclass(frozen=True)
 class Done:
-    """A finished trial, its run key, and the depth that was decided for this run key."""
+    """A finished trial, its run key, and why it was trained."""
 
     run_key: RunKey
     result: Result
-    decided: int
+    role: str
+    """As in `vitrim.studies.result_tables.Row`."""
 
     @property
     def blocks(self) -> int:
@@ -33,8 +34,8 @@ class Done:
 
     @property
     def is_full(self) -> bool:
-        """Whether the network is not truncated."""
-        return self.blocks == self.result.trial.network.depth
+        """Whether the network is not truncated, with a seed of the study."""
+        return self.role == "full"
 
 
 def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
@@ -43,11 +44,15 @@ def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
     For a depth sweep, also writes rules.csv. Examples and explorer show slices and networks of the first seed and fold
     with a finished full network.
     """
+    noise = [each for each in done if each.role == "noise"]
     rows = [row for network in plan.study.networks for row in _rows(plan, done, network)]
+    done = [each for each in done if each.role != "noise"]
     write_table(out / "results.csv", results_table(rows, plan.study.margins))
     write_table(out / "trials.csv", trials_table(rows))
     for file, table in gather([each.result for each in done]).items():
         write_table(out / f"{file}.csv", table)
+    if noise:
+        write_table(out / NOISE, gather([each.result for each in noise])["cases"])
     write_rules(out, plan.study.margins)
     first = done[0].run_key
     here = [each for each in done if (each.run_key.seed, each.run_key.fold) == (first.seed, first.fold)]
@@ -61,7 +66,8 @@ def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
 
 def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:
     """Return one row for each depth of a network, deepest first."""
-    own = [each for each in done if each.run_key.network == network]
+    noise = [each for each in done if each.run_key.network == network and each.role == "noise"]
+    own = [each for each in done if each.run_key.network == network and each.role != "noise"]
     full = {each.run_key: each for each in own if each.is_full}
     rows = []
     for blocks in sorted({each.blocks for each in own}, reverse=True):
@@ -71,21 +77,18 @@ def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:
             Row(
                 [each.result for each in same],
                 [full[each.run_key].result for each in same],
-                _role(plan, same),
+                same[0].role,
                 _init(plan, same[0]),
                 train_slices(cache, split, plan.study),
             )
         )
+        if same[0].is_full:
+            rows += [
+                replace(rows[-1], results=[each.result], full=[same[0].result], role=each.role)
+                for each in noise
+                if each.run_key.fold == same[0].run_key.fold
+            ]
     return rows
-
-
-def _role(plan: Plan, same: Sequence[Done]) -> str:
-    """Return why this depth was trained: full, decided (for at least one seed and fold), fixed, or decided+fixed."""
-    if same[0].is_full:
-        return "full"
-    decided = any(each.blocks == each.decided for each in same)
-    fixed = same[0].blocks in plan.fixed(same[0].run_key.network)
-    return "+".join(name for name, holds in (("decided", decided), ("fixed", fixed)) if holds)
 
 
 def _init(plan: Plan, one: Done) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol
 
+from vitrim.compression.depth_decision import DepthDecision
+from vitrim.config.names import NetworkName
 from vitrim.config.schema import StudyConfig, TrainConfig
 from vitrim.errors import ConfigurationError, InputError
 from vitrim.hardware import resolved
@@ -17,6 +19,7 @@ from vitrim.studies.folder import remove_if_empty
 from vitrim.studies.jobs import Job, LocalJobs, Outcome, Worker
 from vitrim.studies.plan import Plan, RunKey, absolute, check_networks, left_out
 from vitrim.studies.results import Done, record_study, write_results
+from vitrim.studies.search import NetworkSearch
 from vitrim.studies.status import Status, duration
 from vitrim.studies.study_data import open_study
 from vitrim.studies.trial import finished, trial_title
@@ -133,63 +136,85 @@ def _pool(
 
 
 def _run(plan: Plan, out: Path, reporter: Reporter, make: Callable[[Callable[[Job], None]], Pool]) -> list[Done]:
-    """Run all trials and return the finished ones, in order of the run keys.
-
-    The decision for a full network determines which truncated networks are trained.
-    """
-    run_keys = {plan.full(run_key).key: run_key for run_key in plan.run_keys}
-    truncated: dict[RunKey, list[Job]] = {}
-    decided: dict[RunKey, int] = {}
-    missing = {
-        run_key: len(plan.fixed(run_key.network)) for run_key in plan.run_keys
-    }  # fixed depths that will follow but are not queued yet
+    """Run all trials and return the finished ones, in order of the run keys. Each network's search adds its trials."""
+    searches = {name: NetworkSearch(plan, name, out) for name in plan.study.networks}
     status = Status(out)
 
     def starting(job: Job) -> None:
         if finished(job.trial, out):
             return
-        number = status.count("finished", "failed") + 1
-        left = status.left(more=sum(missing.values()))
+        number, more = status.count("finished", "failed") + 1, _still_unknown(plan, status)
+        left = status.left(more=more)
         reporter.say(
-            f"trial {number} of {len(status.trials) + sum(missing.values())} known so far"
+            f"trial {number} of {len(status.trials) + more} known so far"
             + (f", about {duration(left)} to go" if left is not None else "")
         )
         status.set(job.trial.key, trial_title(job.trial), "running")
 
+    def add(jobs: list[Job], next: bool = False) -> None:
+        for job in jobs:
+            status.set(job.trial.key, trial_title(job.trial), "waiting")
+        pool.add(jobs, next=next)
+
     pool = make(starting)
     status.at_once = pool.at_once
+    trained: dict[str, Job] = {}
     try:
-        full = [Job(plan.full(run_key), plan.attention_folder(out, run_key)) for run_key in plan.run_keys]
-        for job in full:
-            status.set(job.trial.key, trial_title(job.trial), "waiting")
-        pool.add(full)
+        order = plan.run_keys
+        jobs = [job for search in searches.values() for job in search.start()]
+        add(sorted(jobs, key=lambda job: _place(order, plan.run_key_of(job.trial))))
         while (answer := pool.next()) is not None:
             job, outcome = answer
+            trained[job.trial.key] = job
             status.set(
                 job.trial.key, trial_title(job.trial), "failed" if outcome.failure else "finished", outcome.seconds
             )
             if outcome.failure:
                 reporter.say(f"  failed: {outcome.failure.sentence()}")
-            run_key = run_keys.get(job.trial.key)
-            if run_key is None:
-                continue
-            missing.pop(run_key)
-            if outcome.depth is None:
-                reporter.say(f"  {trial_title(job.trial)}: without this network no depth can be decided; "
-                             "its truncated networks are left out")  # fmt: skip
-                continue
-            reporter.say(f"  {outcome.sentence}")
-            decided[run_key] = outcome.depth
-            truncated[run_key] = [Job(trial) for trial in plan.truncated(run_key, outcome.depth)]
-            for each in truncated[run_key]:
-                status.set(each.trial.key, trial_title(each.trial), "waiting")
-            pool.add(truncated[run_key], next=True)
+                if job.attention_folder is not None:
+                    reporter.say(f"  {trial_title(job.trial)}: without this network no depth can be compared; "
+                                 "its truncated networks are left out")  # fmt: skip
+            elif outcome.sentence:
+                reporter.say(f"  {outcome.sentence}")
+            add(searches[job.trial.network.name].after(job, outcome), next=True)
     finally:
         pool.close()
+    decisions = {name: search.finish() for name, search in searches.items()}
+    for decision in decisions.values():
+        if decision is not None:
+            reporter.say(f"  {decision.in_words()}")
     done = []
-    for run_key, depth in decided.items():
-        for trial in (plan.full(run_key), *(job.trial for job in truncated[run_key])):
-            if (result := finished(trial, out)) is not None:
-                done.append(Done(run_key, result, depth))
-    order = plan.run_keys
-    return sorted(done, key=lambda each: order.index(each.run_key))
+    for job in trained.values():
+        result = finished(job.trial, out)
+        search, run_key = searches[job.trial.network.name], plan.run_key_of(job.trial)
+        if result is None or not search.run_keys or (run_key is not None and run_key not in search.run_keys):
+            continue
+        done.append(Done(run_key or search.run_keys[0], result, _role(plan, job, search, decisions)))
+    return sorted(done, key=lambda each: (order.index(each.run_key), each.role != "full", -each.blocks))
+
+
+def _place(order: list[RunKey], key: RunKey | None) -> int:
+    """The place of a run key in the order of the study; the noise floor comes last."""
+    return len(order) if key is None else order.index(key)
+
+
+def _still_unknown(plan: Plan, status: Status) -> int:
+    """About how many trials will follow that are not in the list yet: fixed depths and one proposed depth each."""
+    expected = sum(1 + len(plan.fixed(key.network)) + min(1, plan.study.tries) for key in plan.run_keys)
+    return max(0, expected - len(status.trials))
+
+
+def _role(plan: Plan, job: Job, search: NetworkSearch, decisions: Mapping[NetworkName, DepthDecision | None]) -> str:
+    """Return why a network was trained, as in `vitrim.studies.result_tables.Row`."""
+    trial = job.trial
+    if trial.blocks == trial.network.depth:
+        return "noise" if plan.run_key_of(trial) is None else "full"
+    decision = decisions[trial.network.name]
+    reasons = {
+        "decided": decision is not None and decision.depth == trial.blocks,
+        "tried": trial.blocks in search.trained,
+        "fixed": trial.blocks in plan.fixed(trial.network.name),
+    }
+    if reasons["decided"]:
+        reasons["tried"] = False
+    return "+".join(name for name, holds in reasons.items() if holds)

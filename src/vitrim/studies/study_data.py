@@ -58,10 +58,9 @@ def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: 
     cases = read_cases(study.data, source)
     splits = study_splits(cases, study)
     ids = tuple(dict.fromkeys(id for split in splits.values() for id in split.ids))
-    used = tuple(dict.fromkeys(id for split in splits.values() for id in (*split.train, *split.validation)))
     with reporter.stage(f"check and prepare {len(ids)} cases", len(ids)) as stage:
         findings, cache = prepare_cases(
-            cases, study.data, ids, used, out / "cache", progress=lambda done, total: stage.advance()
+            cases, study.data, ids, ids, out / "cache", progress=lambda done, total: stage.advance()
         )
     if findings.errors:
         more = len(findings.errors) - 1
@@ -76,8 +75,11 @@ def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: 
     for split in splits.values():
         check_batch(study.training, train_slices(cache, split, study))
     reporter.say(f"{counted(splits)}, {_classes(cases)}")
-    if 0 < len(first.tuning) < VERDICT_CASES:
-        reporter.say(f"  note: `vitrim compress` needs {VERDICT_CASES} tuning cases or more to choose by accuracy")
+    if len(first.tuning) < VERDICT_CASES and study.tries:
+        reporter.say(
+            f"  note: with fewer than {VERDICT_CASES} tuning cases no depth can be chosen by accuracy: of each network "
+            "only the proposed depth is trained (data.tuning sets cases aside)"
+        )
     return StudyData(PreparedData(study.data, cases, cache, Preprocessing.from_config(study.data)), splits)
 
 

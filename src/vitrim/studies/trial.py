@@ -34,6 +34,8 @@ from vitrim.training.distillation import recover
 from vitrim.training.loggers import make_logger
 from vitrim.training.loop import Training, history_table, total_steps, train_network
 
+TUNING = "tuning.csv"
+
 
 class Trial(Strict):
     """The configuration of one trial: everything that decides its outcome."""
@@ -90,6 +92,12 @@ class Result:
     def cases(self) -> pd.DataFrame:
         """Per-case table: case, class, dice, hd95, reference_voxels, predicted_voxels."""
         return read_table(self.folder / "cases.csv")
+
+    @cached_property
+    def tuning(self) -> pd.DataFrame | None:
+        """The same table for the tuning cases; None if the study has none."""
+        path = self.folder / TUNING
+        return read_table(path) if path.is_file() else None
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -164,6 +172,16 @@ def run_trial(
         write_json(part / "cost.json", {"train_seconds": round(training.seconds, 2), **cost})
     shutil.rmtree(state.parent, ignore_errors=True)
     return Result(trial, folder)
+
+
+def evaluate_tuning(result: Result, data: PreparedData, reporter: Reporter) -> None:
+    """Write tuning.csv, the accuracy of a trial on its tuning cases, unless it is there or there are none."""
+    cases = result.trial.split.tuning
+    if not cases or (result.folder / TUNING).is_file():
+        return
+    with reporter.stage(f"evaluate {trial_title(result.trial)} on tuning cases", len(cases)) as stage:
+        found = evaluate_cases(result.network(), data, cases, Hardware.of(result.trial.training), stage)
+    write_table(result.folder / TUNING, found)
 
 
 def state_file(trial: Trial, out: Path) -> Path:

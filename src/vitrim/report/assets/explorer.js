@@ -120,7 +120,7 @@
       const [canvas, words] = button.children;
       const row = state.rows[place];
       painter.look(canvas, grey, row, net.grid, state.patch, top(row), 1.5);
-      const cut = state.decided && blocks() > state.decided && place + 1 > state.decided ? ", removed by the rule" : "";
+      const cut = state.decided && blocks() > state.decided && place + 1 > state.decided ? ", removed" : "";
       words.textContent = `Block ${place + 1}${cut}: 0 to ${percent(top(row))}`;
       button.setAttribute("aria-pressed", String(place + 1 === state.block));
     });

@@ -1,0 +1,293 @@
+"""A decided depth with its verdict: in words, and as the file decision.json, which users can read and edit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+from pydantic import ValidationError
+
+from vitrim.attention.decision import FORMAT as RULE_FORMAT
+from vitrim.attention.decision import Decision
+from vitrim.compression.depth_procedure import DICE_FLOOR
+from vitrim.config.reading import explain
+from vitrim.config.schema import Strict
+from vitrim.errors import WeightsError
+from vitrim.files import write_json
+from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, Change, change, network_dice
+
+FORMAT = "vitrim decision 2"
+DECISION = "decision.json"
+
+Verdict = Literal["needs", "enough", "nothing", "not shown"]
+"""What was shown of the depth. `needs`: it is not worse, and the next smaller form is worse. `enough`: it is not worse;
+whether fewer are was not shown. `nothing`: no block at all is not worse. `not shown`: no smaller depth was shown to be
+as good."""
+
+
+class DepthResult(Strict):
+    """A smaller network compared with the full one on the same cases."""
+
+    depth: int
+    percent: float
+    """Change in Dice, in percent."""
+    low: float | None
+    high: float | None
+    cases: int
+    seeds: int
+    verdicts: dict[str, str]
+    """Verdict by margin in percent, for example {"5": "not worse", "1": "undecided"}."""
+
+    @classmethod
+    def of(cls, depth: int, difference: Change, margins: Sequence[float]) -> DepthResult:
+        """Return the result of a comparison."""
+        verdicts = {f"{100 * margin:g}": difference.verdict(margin) for margin in margins}
+        return cls(
+            depth=depth,
+            percent=difference.percent,
+            low=difference.low,
+            high=difference.high,
+            cases=difference.cases,
+            seeds=difference.seeds,
+            verdicts=verdicts,
+        )
+
+    def verdict(self, margin: float) -> str:
+        """Return the verdict at a margin."""
+        return self.verdicts.get(f"{100 * margin:g}", "undecided")
+
+    def in_words(self) -> str:
+        """Return change and interval: "−6.7 % (−10.7 to −3.2)"."""
+        text = f"{_signed(self.percent)} %"
+        return (
+            text if self.low is None or self.high is None else f"{text} ({_signed(self.low)} to {_signed(self.high)})"
+        )
+
+
+class DepthDecision(Strict):
+    """How many blocks to keep, what was shown of it, and everything that it rests on."""
+
+    network: str
+    """Title of the network."""
+    full: int
+    """Number of blocks of the full network."""
+    depth: int
+    """Number of blocks to keep."""
+    verdict: Verdict
+    margin: float
+    proposed: int
+    """Depth that the rule proposed."""
+    rule: str
+    """Name of the rule that proposed (`vitrim.compression.depth_rules`)."""
+    proposed_on: str
+    """The cases on which the exchange curve was measured: tuning or training."""
+    rules: dict[str, int | None]
+    """Depth that each rule gives; None if it cannot choose."""
+    untrained: dict[str, int | None]
+    """The same for the network before training, as far as that has a meaning."""
+    exchange_percent: float | None = None
+    """Change in Dice without any exchange between patches, in percent."""
+    tried: tuple[DepthResult, ...] = ()
+    """Every smaller network that was trained, on tuning cases, from deep to shallow."""
+    confirmed: DepthResult | None = None
+    """The chosen depth, on held-out cases."""
+    smaller: DepthResult | None = None
+    """The next smaller trained depth, on held-out cases."""
+    noise: DepthResult | None = None
+    """The full network with another seed, on held-out cases."""
+    smallest_form: bool = False
+    """Whether this kind of network has no form with fewer blocks than the confirmed one."""
+    judged_on: str = "held-out"
+    """The cases of the verdict: held-out, or tuning if there are no held-out cases."""
+    judged: bool = True
+    """Whether smaller networks were compared at all; if not, `depth` is only what the rule proposes."""
+    reason: str = ""
+    """Why nothing could be shown, if that has another reason than the comparison."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether attention tells something: exchange is needed, or training changed the answer of the rule."""
+        before, after = self.untrained.get("globality"), self.rules.get("globality")
+        return bool(self.rules.get("exchange")) or (before is not None and before != after)
+
+    @property
+    def judged_depth(self) -> int:
+        """The depth that the verdict is about."""
+        if not self.judged:
+            return self.proposed
+        return self.confirmed.depth if self.verdict != "not shown" and self.confirmed is not None else self.full
+
+    @property
+    def set_by_hand(self) -> bool:
+        """Whether a user changed the depth in the file."""
+        return self.depth != self.judged_depth
+
+    def headline(self) -> str:
+        """Return the verdict as a sentence."""
+        if self.set_by_hand:
+            return f"{self.depth} of {self.full} blocks were set by hand for {self.network}; nothing was shown of them."
+        percent = f"{100 * self.margin:g} %"
+        if not self.judged:
+            return (
+                f"For {self.network} the rule {self.rule!r} proposes {self.depth} of {self.full} blocks. Whether they "
+                "are enough was not shown: no smaller network was trained."
+            )
+        if self.verdict == "needs" and self.confirmed and self.smaller:
+            return (
+                f"{self.network} needs {self.depth} of its {self.full} blocks: with {self.depth} Dice is not worse by "
+                f"{percent} ({self.confirmed.in_words()}), with {self.smaller.depth} it is "
+                f"({self.smaller.in_words()})."
+            )
+        if self.verdict == "enough" and self.confirmed:
+            fewer = "it has no smaller form" if self.smallest_form else "whether fewer are was not shown"
+            return (
+                f"{self.depth} of {self.full} blocks {'is' if self.depth == 1 else 'are'} enough for {self.network}; "
+                f"{fewer}. Dice is not worse by {percent}: {self.confirmed.in_words()}."
+            )
+        if self.verdict == "nothing" and self.confirmed:
+            return (
+                f"On these data the transformer does nothing for Dice in {self.network}: without any of its "
+                f"{self.full} blocks Dice is not worse by {percent} ({self.confirmed.in_words()})."
+            )
+        if self.reason:
+            return f"Cannot tell how many blocks {self.network} needs: {self.reason}."
+        text = f"No smaller depth of {self.network} was shown to be as good."
+        tried = [*([self.confirmed] if self.confirmed else []), *self.tried]
+        if tried:
+            least = min(tried, key=lambda result: result.depth)
+            text += f" The smallest tried, {least.depth}, is at {least.in_words()}."
+        return text
+
+    def notes(self) -> list[str]:
+        """Return what else must be known: whether attention tells something, and on how much the verdict rests."""
+        lines = []
+        if not self.tells and self.rules:
+            before = self.untrained.get("globality")
+            parts = [] if before is None else [f"before any training the rule says {before} as well"]
+            if self.exchange_percent is not None:
+                change = _signed(self.exchange_percent)
+                parts.append(f"without any exchange between patches Dice changes by {change} %")
+            lines.append(f"Attention does not decide here{': ' if parts else ''}{', and '.join(parts)}.")
+        judged = self.confirmed
+        if judged is not None and not self.set_by_hand:
+            trained = "of these two trained networks" if judged.seeds == 1 else f"and {judged.seeds} seeds"
+            words = f"The verdict rests on {judged.cases} {self.judged_on} cases {trained}"
+            provisional = judged.cases < FIRM_CASES or judged.seeds < FIRM_SEEDS
+            lines.append(f"{words}{'; it is provisional' if provisional else ''}.")
+            if self.judged_on == "tuning":
+                lines.append("The same cases chose the depth, so the result is optimistic.")
+        if self.noise is not None:
+            lines.append(
+                f"Noise floor: the full network with another seed is at {self.noise.in_words()}. No smaller change is "
+                "about depth."
+            )
+        return lines
+
+    def in_words(self) -> str:
+        """Return headline and notes as one text."""
+        return " ".join([self.headline(), *self.notes()])
+
+    def save(self, path: Path) -> None:
+        """Write the decision as JSON to `path`."""
+        said = {"format": FORMAT, "attention_tells": self.tells, "in_words": self.in_words()}
+        write_json(Path(path), {**said, **self.model_dump(mode="json")})
+
+    @classmethod
+    def load(cls, path: Path) -> DepthDecision:
+        """Read a decision. A user may have changed its depth. Raises WeightsError if the file cannot be used."""
+        content = dict(_content(Path(path)))
+        if content.get("format") != FORMAT:
+            raise WeightsError(f"{path} is not a decision: its format is not {FORMAT!r}")
+        for key in ("format", "attention_tells", "in_words"):
+            content.pop(key, None)
+        try:
+            decision = cls.model_validate(content)
+        except ValidationError as error:
+            raise WeightsError(f"the decision {path} cannot be read: {explain(error, cls)}") from error
+        if not 0 <= decision.depth <= decision.full:
+            raise WeightsError(
+                f"the decision {path} has depth {decision.depth}: it must be a whole number from 0 to {decision.full}"
+            )
+        return decision
+
+
+def confirm(
+    decision: DepthDecision,
+    held_out: Mapping[int, pd.DataFrame],
+    chosen: int,
+    margins: Sequence[float],
+    shallowest: int,
+) -> DepthDecision:
+    """Return `decision` with its verdict, from the per-case tables of every trained depth on held-out cases.
+
+    The chosen depth is tested once. Then the next smaller trained depth is tested for "worse".
+    """
+    full = held_out[decision.full]
+    if network_dice(full) < DICE_FLOOR:
+        dice = network_dice(full)
+        reason = f"the average Dice of the full network is {dice:.3f}, so it segments almost nothing"
+        return decision.model_copy(update={"reason": reason, "verdict": "not shown", "depth": decision.full})
+
+    def result(depth: int | None) -> DepthResult | None:
+        if depth is None or depth not in held_out or depth == decision.full:
+            return None
+        return DepthResult.of(depth, change(full, held_out[depth]), margins)
+
+    smaller = result(max((depth for depth in held_out if depth < chosen), default=None))
+    return _with_verdict(decision, result(chosen), smaller, range(shallowest, chosen))
+
+
+def _with_verdict(
+    decision: DepthDecision, confirmed: DepthResult | None, smaller: DepthResult | None, shallower_forms: Sequence[int]
+) -> DepthDecision:
+    """Return `decision` with verdict and depth.
+
+    `shallower_forms` are all depths below the chosen one that this kind of network has. `needs` is said only if the
+    largest of these was shown worse.
+    """
+    decision = decision.model_copy(update={"confirmed": confirmed, "smaller": smaller})
+    if confirmed is None or confirmed.verdict(decision.margin) != "not worse":
+        return decision.model_copy(update={"verdict": "not shown", "depth": decision.full})
+    verdict: Verdict = "enough"
+    if confirmed.depth == 0:
+        verdict = "nothing"
+    elif (
+        smaller is not None
+        and smaller.depth == max(shallower_forms, default=None)
+        and smaller.verdict(decision.margin) == "worse"
+    ):
+        verdict = "needs"
+    found = {"verdict": verdict, "depth": confirmed.depth, "smallest_form": not shallower_forms}
+    return decision.model_copy(update=found)
+
+
+def read_depth(path: Path) -> tuple[int, int]:
+    """Return the depth to keep and the number of blocks of the full network, from a decision of any format.
+
+    Raises WeightsError if the file cannot be used.
+    """
+    if _content(Path(path)).get("format") == RULE_FORMAT:
+        rule = Decision.load(Path(path))
+        return rule.depth, len(rule.blocks)
+    decision = DepthDecision.load(Path(path))
+    return decision.depth, decision.full
+
+
+def _content(path: Path) -> Mapping[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"cannot read the decision {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") not in (FORMAT, RULE_FORMAT):
+        raise WeightsError(f"{path} is not a decision: its format is not {FORMAT!r}")
+    return content
+
+
+def _signed(value: float) -> str:
+    """A signed number with one digit, and a true minus sign."""
+    return f"{value:+.1f}".replace("-", "−")

@@ -1,0 +1,251 @@
+"""The exchange curve: what Dice loses if tokens exchange nothing after a block, and what attention does in each block.
+
+docs/depth.md says what follows from it and what does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import nn
+
+from vitrim.attention.mean_maps import mean_maps
+from vitrim.attention.replay import Intervention, run_interventions
+from vitrim.config.names import ExchangeForm
+from vitrim.data.cache import PreparedData
+from vitrim.errors import DataError
+from vitrim.evaluation.segment import BATCH
+from vitrim.files import read_table, write_table
+from vitrim.hardware import Hardware
+from vitrim.metrics.segmentation import class_dice
+from vitrim.metrics.statistics import VERDICT_CASES, Change, change, network_dice
+from vitrim.progress import Stage
+
+EXCHANGE, CONTENT = "exchange.csv", "content.csv"
+FORMS: tuple[ExchangeForm, ...] = ("identity", "constant", "uniform")
+Where = Literal["after", "alone"]
+"""Which blocks are changed: all after a block, or one alone."""
+
+
+@dataclass(frozen=True)
+class ExchangeCurve:
+    """Dice per case of a trained network with its attention changed.
+
+    `table` has the columns form (none: the untouched network), where (after, alone), block, case, class, dice,
+    reference_voxels, predicted_voxels, against (labels; or agreement: the labels of the untouched network) and, where
+    several curves were joined, seed. `after` block k: the blocks k + 1 to L are changed; `alone`: the block itself.
+    """
+
+    table: pd.DataFrame
+    content: tuple[np.ndarray, ...] = ()
+    """Content dependence of the heads of each block, (heads,) each (`vitrim.attention.mean_maps`); empty if unknown."""
+
+    @property
+    def agreement(self) -> bool:
+        """Whether the labels of the untouched network took the place of a reference."""
+        return bool((self.table["against"] == "agreement").any())
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks of the network, L."""
+        return int(self.table["block"].max())
+
+    @property
+    def cases(self) -> int:
+        """Number of cases."""
+        return int(self.table["case"].nunique())
+
+    @property
+    def untouched_dice(self) -> float:
+        """Average Dice of the untouched network."""
+        return network_dice(self._rows("none", "after", self.blocks))
+
+    @property
+    def without_any(self) -> float | None:
+        """Change in Dice in percent without any exchange; None if the untouched network has a Dice of 0."""
+        percent = self.changes()[0].percent
+        return percent if np.isfinite(percent) else None
+
+    def changes(self, form: ExchangeForm = "identity", where: Where = "after") -> dict[int, Change]:
+        """Return the paired change in Dice by block, for `after` from 0 to L − 1, for `alone` from 1 to L."""
+        full = self._rows("none", "after", self.blocks)
+        own = self.table[(self.table["form"] == form) & (self.table["where"] == where)]
+        return {int(str(block)): change(full, rows) for block, rows in own.groupby("block")}
+
+    def cutoff(self, margin: float, form: ExchangeForm = "identity") -> int | None:
+        """Return the exchange cut-off: the smallest k from which on Dice is not worse by `margin` for all larger k too.
+
+        The depths are a fixed sequence of tests from deep to shallow. With fewer than 8 cases the point estimates
+        decide. None if this form was not measured.
+        """
+        found = self.changes(form)
+        if not found:
+            return None
+        end = self.blocks
+        for k, difference in sorted(found.items(), reverse=True):
+            few = self.cases < VERDICT_CASES
+            if not (difference.percent > -100 * margin if few else difference.verdict(margin) == "not worse"):
+                break
+            end = k
+        return end
+
+    def roles(self, margin: float) -> list[str]:
+        """Say of each block what its attention does: "nothing", "pools", "fixed places" or "content".
+
+        From the cut-offs of the three forms: after the one of `identity` blocks exchange nothing that Dice needs; up to
+        there, after the one of `uniform` they only pool; after the one of `constant` they look at fixed places; the
+        others look by content.
+        """
+        ends = {form: self.cutoff(margin, form) for form in FORMS}
+        names = []
+        for block in range(1, self.blocks + 1):
+            role = "content"
+            for form, name in (("identity", "nothing"), ("uniform", "pools"), ("constant", "fixed places")):
+                end = ends[form]  # type: ignore[index]
+                if end is not None and block > end:
+                    role = name
+                    break
+            names.append(role)
+        return names
+
+    def sentence(self, margin: float) -> str:
+        """Return what Dice loses without any exchange, and the cut-off, as text."""
+        none = self.changes()[0]
+        if self.without_any is None:
+            return "The untouched network segments nothing (Dice 0), so a change in Dice has no meaning."
+        interval = "" if none.low is None or none.high is None else f" ({none.low:+.1f} to {none.high:+.1f})"
+        what = "the agreement with the untouched network's labels" if self.agreement else "Dice"
+        return (
+            f"Without any exchange between patches {what} changes by {none.percent:+.1f} %{interval} on {self.cases} "
+            f"cases. From block {self.cutoff(margin)} on, blocks can do without it (exchange cut-off, margin "
+            f"{100 * margin:g} %)."
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write exchange.csv and, if it is known, content.csv (block, head, content_dependence) into `folder`."""
+        write_table(folder / EXCHANGE, self.table)
+        rows = [
+            {"block": block, "head": head, "content_dependence": float(value)}
+            for block, heads in enumerate(self.content, start=1)
+            for head, value in enumerate(heads, start=1)
+        ]
+        if rows:
+            write_table(folder / CONTENT, pd.DataFrame(rows))
+
+    @classmethod
+    def load(cls, folder: Path) -> ExchangeCurve | None:
+        """Read exchange.csv in `folder`; None if it does not exist. Raises InputError if it is damaged."""
+        return cls(read_table(folder / EXCHANGE)) if (folder / EXCHANGE).is_file() else None
+
+    @classmethod
+    def joined(cls, curves: Sequence[tuple[int, int, ExchangeCurve]]) -> ExchangeCurve:
+        """Join the curves of several trainings, given as (seed, fold, curve). A case of each fold counts apart."""
+        several = len({fold for _, fold, _ in curves}) > 1
+        tables = []
+        for seed, fold, curve in curves:
+            table = curve.table.assign(seed=seed, fold=fold)
+            if several:
+                table["case"] = table["case"].astype(str) + f"@{fold}"
+            tables.append(table)
+        return cls(pd.concat(tables, ignore_index=True))
+
+    def _rows(self, form: str, where: str, block: int) -> pd.DataFrame:
+        table = self.table
+        return table[(table["form"] == form) & (table["where"] == where) & (table["block"] == block)]
+
+
+def measure_exchange(
+    network: nn.Module,
+    blocks: int,
+    data: PreparedData,
+    ids: Sequence[str],
+    hardware: Hardware,
+    stage: Stage | None = None,
+    forms: Sequence[ExchangeForm] = FORMS,
+) -> ExchangeCurve:
+    """Measure the exchange curve of a network of `blocks` blocks on the cases `ids`, in 3D on the original grid.
+
+    Each batch runs once untouched and once for each change: the `forms` after every block and, if there are more than
+    `identity`, every block alone; what lies before the first changed block is computed once.
+    Cases without a label are compared with the labels of the untouched network (agreement); then no case is compared
+    with its label. The stage advances twice for each case: once for the mean maps, once for the changes.
+
+    Raises:
+        DataError: if there are no cases.
+        InputError: as `vitrim.without_exchange`.
+    """
+    if not ids:
+        raise DataError("the exchange curve needs cases, and there are none")
+    agreement = any(data.cache.case(id).reference is None for id in ids)
+    device = torch.device(hardware.torch_device)
+    forms = [form for form in FORMS if form == "identity" or form in forms]
+    alone = len(forms) > 1
+    with hardware.running(network):
+        means = mean_maps(network, _batches(data, ids, device, stage))
+        variants: list[tuple[str, Where, int]] = [("none", "after", blocks)]
+        variants += [(form, "after", k) for form in forms for k in range(blocks)]
+        if alone:
+            variants += [("identity", "alone", block) for block in range(1, blocks)]
+        changes = [_intervention(form, where, k, blocks, means.maps) for form, where, k in variants[1:]]
+        rows: list[dict[str, Any]] = []
+        for id in ids:
+            rows += _case_rows(network, data, id, device, variants, changes, agreement)
+            if stage:
+                stage.advance(note=id)
+    table = pd.DataFrame(rows)
+    if alone:  # the last block alone is the same as all after the one before it
+        last = table[(table["form"] == "identity") & (table["where"] == "after") & (table["block"] == blocks - 1)]
+        table = pd.concat([table, last.assign(where="alone", block=blocks)], ignore_index=True)
+    return ExchangeCurve(table.assign(against="agreement" if agreement else "labels"), means.content)
+
+
+def _intervention(form: Any, where: Where, block: int, blocks: int, maps: dict[int, torch.Tensor]) -> Intervention:
+    changed = (block,) if where == "alone" else tuple(range(block + 1, blocks + 1))
+    return Intervention(changed, form, maps if form == "constant" else None)
+
+
+def _case_rows(
+    network: nn.Module,
+    data: PreparedData,
+    id: str,
+    device: torch.device,
+    variants: Sequence[tuple[str, Where, int]],
+    changes: Sequence[Intervention],
+    agreement: bool,
+) -> list[dict[str, Any]]:
+    prepared = data.cache.case(id)
+    labels: list[list[np.ndarray]] = [[] for _ in variants]
+    for batch in _slices(prepared.images, device):
+        outputs = run_interventions(network, lambda batch=batch: network(batch), batch, changes)  # type: ignore[misc]
+        for place, logits in enumerate(outputs):
+            if not torch.isfinite(logits).all():
+                raise DataError(f"case {id}: the network's logits are not finite; check its weights and the images")
+            labels[place].append(logits.argmax(dim=1).to(torch.uint8).cpu().numpy())
+    predictions = [data.preprocessing.restore(np.concatenate(parts), prepared.record) for parts in labels]
+    reference = predictions[0] if agreement or prepared.reference is None else prepared.reference
+    rows = []
+    for (form, where, block), prediction in zip(variants, predictions, strict=True):
+        for row in class_dice(prediction, reference, data.cases.classes, data.cases.regions):
+            rows.append({"form": form, "where": where, "block": block, "case": id, **row})
+    return rows
+
+
+def _batches(
+    data: PreparedData, ids: Sequence[str], device: torch.device, stage: Stage | None
+) -> Iterable[torch.Tensor]:
+    for id in ids:
+        yield from _slices(data.cache.case(id).images, device)
+        if stage:
+            stage.advance(note=id)
+
+
+def _slices(images: np.ndarray, device: torch.device) -> Iterable[torch.Tensor]:
+    for start in range(0, len(images), BATCH):
+        batch = torch.from_numpy(np.array(images[start : start + BATCH], dtype=np.float32))
+        yield batch.to(device).contiguous(memory_format=torch.channels_last)
