@@ -78,7 +78,7 @@ def test_the_curve_holds_every_form_and_every_block(curve: ExchangeCurve, tmp_pa
     curve.save(tmp_path)
     again = ExchangeCurve.load(tmp_path)
     assert again is not None
-    pd.testing.assert_frame_equal(again.table, curve.table, rtol=1e-5)
+    pd.testing.assert_frame_equal(again.table, curve.table, rtol=0, atol=1e-6)
     assert len(pd.read_csv(tmp_path / "content.csv")) == 12
     assert ExchangeCurve.load(tmp_path / "nothing") is None
 

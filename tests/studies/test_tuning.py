@@ -28,7 +28,7 @@ def test_a_study_keeps_tuning_cases_out_of_training_and_says_so(tiny_data_once, 
     assert "with fewer than 8 tuning cases no depth can be chosen by accuracy" in said
     prepared.save_split(tmp_path / "split.json")
     split = Split.load(tmp_path / "split.json")
-    assert set(prepared.data.cache.ids) == {*split.train, *split.validation}
+    assert set(prepared.data.cache.ids) == set(split.ids)
     plan = Plan(study, prepared, {"transunet": "random"})
     stored = json.loads(plan.full(plan.run_keys[0]).model_dump_json())
     assert stored["split"] == json.loads((tmp_path / "split.json").read_text())

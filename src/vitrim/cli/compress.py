@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from vitrim.cli.root import app
-from vitrim.config.names import Criterion, Recovery
+from vitrim.config.names import Criterion, DecoderForm, Recovery
 from vitrim.errors import ConfigurationError
 
 
@@ -31,6 +31,9 @@ def compress(
     epochs: Annotated[int | None, typer.Option(min=1, help="Of training on; the network's own by default.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of epochs.")] = None,
     blocks: Annotated[Criterion, typer.Option(help="Which blocks are kept.")] = "first",
+    decoder: Annotated[
+        DecoderForm | None, typer.Option(help="Decoder of 2D UNETR and 2D CATS: as in the paper, or whole.")
+    ] = None,
     study: Annotated[str | None, typer.Option(help="Study whose data section says how to prepare the data.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choices and of training on.")] = 0,
 ) -> None:
@@ -52,6 +55,7 @@ def compress(
         epochs=epochs,
         steps=steps,
         blocks=blocks,
+        decoder=decoder,
         study=study,
         seed=seed,
         reporter=reporter,

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from vitrim.cli.root import INTERRUPTED, app
+from vitrim.config.names import DecoderForm, RuleName
 from vitrim.errors import InputError
 
 FAILED = 1
@@ -55,6 +56,14 @@ def study(
     nodes: Annotated[
         int | None, typer.Option(min=1, help="Machines that share one training; start the same command on each.")
     ] = None,
+    rule: Annotated[RuleName | None, typer.Option(help="Rule that proposes the depth.")] = None,
+    tries: Annotated[int | None, typer.Option(min=0, help="Most depths to train to find the depth; 4.")] = None,
+    noise_floor: Annotated[
+        bool | None, typer.Option("--noise-floor", help="Also train the full networks with a second seed.")
+    ] = None,
+    decoder: Annotated[
+        DecoderForm | None, typer.Option(help="Decoder of truncated networks: as in the paper, or whole.")
+    ] = None,
     logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
     ray: Annotated[
         str | None,
@@ -75,7 +84,9 @@ def study(
 
     from vitrim.config.reading import study_config, study_folder
 
-    config = study_config(source, seed, seeds, folds, depths, networks, init or [], devices, nodes)
+    config = study_config(
+        source, seed, seeds, folds, depths, networks, init or [], devices, nodes, rule, tries, noise_floor, decoder
+    )
     folder = study_folder(config, out)
     if config.training.nodes > 1:  # read when torch is imported; else torch prints forty lines when a machine is gone
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

@@ -29,7 +29,7 @@ from vitrim.compression.depth_rules import Evidence, answers_of, by_exchange, un
 from vitrim.compression.depth_search import DepthSearch, smallest_depth
 from vitrim.compression.exchange_curve import measure_exchange
 from vitrim.compression.summary import cost_of, summarise_compression, summary_lines
-from vitrim.config.names import NETWORK_TITLES, Criterion, Recovery
+from vitrim.config.names import NETWORK_TITLES, Criterion, DecoderForm, Recovery
 from vitrim.config.reading import Study, checked_name, data_section
 from vitrim.config.schema import TrainConfig
 from vitrim.data.recipe import RECIPE
@@ -74,6 +74,7 @@ def compress(
     epochs: int | None = None,
     steps: int | None = None,
     blocks: Criterion = "first",
+    decoder: DecoderForm | None = None,
     study: Study | None = None,
     seed: int = 0,
     reporter: Reporter | None = None,
@@ -96,6 +97,7 @@ def compress(
         epochs: of recovery; by default as long as the checkpoint's own training.
         steps: optimiser steps of recovery, in place of `epochs`.
         blocks: the pruning criterion (`vitrim.choose_blocks`).
+        decoder: form of the decoder, "paper" or "whole" (`vitrim.truncate`); by default that of the checkpoint.
         study: whose data section says how the data set is prepared; by default as the checkpoint's own study did.
 
     Raises:
@@ -107,7 +109,7 @@ def compress(
         >>> vitrim.load_model("smaller").depth
         1
     """
-    request = _request(depth, decision, tolerance, recover, epochs, steps, blocks, seed)
+    request = _request(depth, decision, tolerance, recover, epochs, steps, blocks, decoder, seed)
     out, checkpoint, reporter = new_folder(out), Path(checkpoint), reporter or Reporter()
     section = data_section(study)
     network = load_model(checkpoint)
@@ -161,6 +163,7 @@ def _request(
     epochs: int | None,
     steps: int | None,
     blocks: Criterion,
+    decoder: DecoderForm | None,
     seed: int,
 ) -> CompressionRequest:
     """The options as a request; ConfigurationError if they contradict each other."""
@@ -187,6 +190,7 @@ def _request(
         decision=None if decision is None else Path(decision),
         tolerance=tolerance,
         criterion=blocks,
+        decoder=None if decoder is None else checked_name(decoder, DecoderForm, "--decoder"),
         recovery=recover,
         epochs=epochs,
         steps=steps,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitrim.config.names import DecoderForm, RuleName
 from vitrim.config.reading import study_config, study_folder
 from vitrim.config.schema import StudyConfig
 from vitrim.progress import Reporter
@@ -39,6 +40,10 @@ def study(
     init: str | Sequence[str] = (),
     devices: int | None = None,
     nodes: int | None = None,
+    rule: RuleName | None = None,
+    tries: int | None = None,
+    noise_floor: bool | None = None,
+    decoder: DecoderForm | None = None,
     logger: str | None = None,
     ray: str | None = None,
     reporter: Reporter | None = None,
@@ -61,6 +66,10 @@ def study(
             start from: "inherit" or "distil". One of each kind at most.
         devices: GPUs that share one training.
         nodes: machines that share one training; the same call runs on each of them.
+        rule: the rule that proposes the depth ("exchange" by default; docs/depth.md).
+        tries: largest number of depths that are trained to find the depth.
+        noise_floor: also train the full network with a second seed.
+        decoder: form of the decoder of truncated networks: "paper", or "whole" to keep all its scales.
         logger: one of Lightning's loggers by its class name, beside the history that is always written.
         ray: do the trainings on a Ray cluster: its address, or "local" for one on this machine.
 
@@ -73,7 +82,9 @@ def study(
         >>> [path.name for path in result.written]
         ['report.md', 'report.tex', 'report.html']
     """
-    config = study_config(source, seed, seeds, folds, depths, networks, init, devices, nodes)
+    config = study_config(
+        source, seed, seeds, folds, depths, networks, init, devices, nodes, rule, tries, noise_floor, decoder
+    )
     folder, reporter = study_folder(config, out), reporter or Reporter()
     here = this_machine(config.training, ray)
     if here is not None and here.node > 0:

@@ -12,7 +12,7 @@ from torch import nn
 
 from vitrim.attention.forward import CaseImages
 from vitrim.compression.block_selection import Choice, choose_blocks
-from vitrim.config.names import Criterion, Recovery
+from vitrim.config.names import Criterion, DecoderForm, Recovery
 from vitrim.config.schema import AttentionConfig, TrainConfig
 from vitrim.data.cache import PreparedData, SliceDataset
 from vitrim.data.sampling import case_images, evenly_spaced
@@ -39,6 +39,8 @@ class CompressionRequest:
     """Tolerated loss of Dice, as a share, to decide the depth by accuracy alone. If None, the procedure decides."""
     criterion: Criterion = "first"
     """Criterion for the blocks to keep (`vitrim.compression.block_selection`)."""
+    decoder: DecoderForm | None = None
+    """Form of the decoder of the smaller network; that of the network if None."""
     recovery: Recovery = "none"
     epochs: int | None = None
     """Epochs of the recovery; by default as many as the checkpoint's training had."""
@@ -78,7 +80,7 @@ class CompressionRun:
                 dice=self._dice,
                 seed=self.request.seed,
             )
-            small = self.network.keep_blocks(choice.kept)
+            small = self.network.keep_blocks(choice.kept, self.request.decoder)
             self.made[depth] = (small, choice, self._recovered(small, choice))
         return self.made[depth]
 

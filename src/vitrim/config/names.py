@@ -24,6 +24,9 @@ Normalization = Literal["zscore", "unit", "none"]
 Scaling = Literal["linear", "zoom"]
 Schedule = Literal["constant", "cosine"]
 
+DecoderForm = Literal["paper", "whole"]
+"""Decoder of truncated 2D UNETR and 2D CATS: `paper` removes the scales whose tap is gone; `whole` keeps all scales."""
+
 TruncatedStart = Literal["scratch", "inherit", "distil"]
 """What truncated networks of a study start from."""
 

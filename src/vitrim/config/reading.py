@@ -12,6 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from vitrim.config.names import DecoderForm, RuleName
 from vitrim.config.schema import DataConfig, StudyConfig
 from vitrim.errors import ConfigurationError
 
@@ -93,6 +94,10 @@ def study_config(
     init: str | Sequence[str] = (),
     devices: int | None = None,
     nodes: int | None = None,
+    rule: RuleName | None = None,
+    tries: int | None = None,
+    noise_floor: bool | None = None,
+    decoder: DecoderForm | None = None,
 ) -> StudyConfig:
     """A study with the options of `study` in place of its own; ConfigurationError if they are not possible."""
     config = source if isinstance(source, StudyConfig) else load_study(source)
@@ -108,6 +113,8 @@ def study_config(
     if networks is not None:
         names = networks.split(",") if isinstance(networks, str) else networks
         changes["networks"] = _chosen(config, [name.strip() for name in names])
+    given = {"rule": rule, "tries": tries, "noise_floor": noise_floor, "decoder": decoder}
+    changes |= {name: value for name, value in given.items() if value is not None}
     if devices is not None:
         changes["training"]["devices"] = devices
     if nodes is not None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from vitrim.config.names import (
     FULL_DEPTH,
     DecidingMeasure,
+    DecoderForm,
     Device,
     ExchangeForm,
     Head,
@@ -71,6 +72,9 @@ class NetworkConfig(Strict):
     taps: tuple[int, int, int, int] = (3, 6, 9, 12)
     """2D UNETR and 2D CATS: blocks, counted from 1, that feed the scales 1/2, 1/4, 1/8 and 1/16. At a smaller depth,
     the first tap at or beyond this depth moves to it, and later taps are removed."""
+    decoder: DecoderForm = "paper"
+    """2D UNETR and 2D CATS: `paper` removes the scales of the decoder whose tap is gone; `whole` keeps all scales, fed
+    by the last block that is kept."""
     pretrained: bool | str = False
     """ImageNet weights: true loads them from timm's hub; a path loads a local file."""
 
@@ -270,6 +274,8 @@ class StudyConfig(Strict):
     tries: int = Field(default=4, ge=0)
     """Largest number of depths that are trained to find the depth of a network, in addition to the fixed ones. With 0
     only the fixed ones are trained."""
+    decoder: DecoderForm = "paper"
+    """Decoder of truncated 2D UNETR and 2D CATS (`NetworkConfig.decoder`)."""
     noise_floor: bool = False
     """Whether the full network is also trained with a second seed. No change smaller than theirs is about depth."""
     truncated_from: TruncatedStart = "scratch"

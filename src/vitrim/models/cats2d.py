@@ -52,7 +52,7 @@ class CATS2D(Network):
         """Block, from 1, that feeds each scale. At depth 7, blocks 3, 6, 7 feed 1/2, 1/4, 1/8; 7 also feeds 1/16."""
         if not self.depth:
             return {}
-        taps = kept_taps(self.config.taps, self.depth)[: len(REDUCTIONS) - 1]
+        taps = kept_taps(self.config.taps, self.depth, self.config.decoder)[: len(REDUCTIONS) - 1]
         return {**dict(zip(REDUCTIONS, taps, strict=False)), PATCH: self.depth}
 
     def segment(self, images: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,8 @@ from timm.layers import make_divisible
 from torch import nn
 from torch.nn import functional as F
 
+from vitrim.config.names import DecoderForm
+
 
 def scaled(channels: int, width: float) -> int:
     """Channels times `width`, rounded to a multiple of 8; unchanged at width 1.
@@ -96,10 +98,14 @@ REDUCTIONS = (2, 4, 8, 16)
 """Scales that the four taps feed, from the first tap to the last. 2 means half the image size."""
 
 
-def kept_taps(taps: tuple[int, ...], depth: int) -> tuple[int, ...]:
+def kept_taps(taps: tuple[int, ...], depth: int, decoder: DecoderForm = "paper") -> tuple[int, ...]:
     """Compute the taps of a network with `depth` blocks from the taps of the full network.
+
+    With a whole decoder every tap stays; those beyond `depth` move to `depth`. As in the paper:
 
     The first tap at or beyond `depth` moves to `depth`. Later taps are removed. At depth 7, (3, 6, 9, 12) becomes
     (3, 6, 7): block 7 takes the place of block 9.
     """
+    if decoder == "whole":
+        return tuple(min(tap, depth) for tap in taps)
     return (*(tap for tap in taps if tap < depth), depth)

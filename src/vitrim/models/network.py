@@ -9,6 +9,8 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import nn
 
+from vitrim.config.names import DecoderForm
+from vitrim.config.reading import checked_name
 from vitrim.config.schema import PATCH, NetworkConfig
 from vitrim.errors import InputError, WeightsError
 from vitrim.models.layers import repeat_gray
@@ -98,20 +100,21 @@ class Network(nn.Module, ABC):
             raise InputError(f"{self.config.name} takes images (batch, {expected}), got {tuple(images.shape)}")
         return self.segment(repeat_gray(images, self.stem_channels))
 
-    def truncated(self: N, depth: int) -> N:
+    def truncated(self: N, depth: int, decoder: DecoderForm | None = None) -> N:
         """Return a copy with the first `depth` blocks. All remaining weights are unchanged.
 
         The copy is a starting point for training (paper, section 3.8): it does not segment as well as this network.
-        At full depth the copy gives the same logits. Raises InputError for a depth that this network cannot have.
+        At full depth the copy gives the same logits. `decoder` is the form of its decoder (`NetworkConfig.decoder`), by
+        default that of this network. Raises InputError for a depth or a decoder that this network cannot have.
         """
         if not self.shallowest <= depth <= self.depth:
             raise InputError(
                 f"cannot truncate {self.config.name} to {depth} blocks: "
                 f"it has {self.depth}, so choose {self.shallowest} to {self.depth}"
             )
-        return self.keep_blocks(range(1, depth + 1))
+        return self.keep_blocks(range(1, depth + 1), decoder)
 
-    def keep_blocks(self: N, kept: Sequence[int]) -> N:
+    def keep_blocks(self: N, kept: Sequence[int], decoder: DecoderForm | None = None) -> N:
         """Return a copy with only the blocks `kept` (counted from 1, in order). All remaining weights are unchanged.
 
         The copy is built like a network truncated to the same number of blocks: taps count the blocks that are kept.
@@ -122,7 +125,12 @@ class Network(nn.Module, ABC):
         for place, block in enumerate(kept):
             for name, tensor in self.blocks[block - 1].state_dict().items():
                 state[f"{BLOCKS}{place}.{name}"] = tensor
-        shorter = rebuilt(type(self), self.config.model_copy(update={"depth": len(kept)}), state)
+        config = self.config.model_copy(update={"depth": len(kept), "decoder": decoder or self.config.decoder})
+        if any(name not in state for name in expected_state(type(self), config)):
+            raise InputError(
+                f"this {config.name} was truncated as in the paper and has no whole decoder: truncate the full network"
+            )
+        shorter = rebuilt(type(self), config, state)
         shorter.initialised_from = self.initialised_from
         return shorter.train(self.training)
 
@@ -177,11 +185,14 @@ def check_tensors(expected: State, found: State, where: str) -> None:
         raise WeightsError(f"{where} does not hold this network; tensors {'; tensors '.join(said)}")
 
 
-def truncate(model: M, depth: int) -> M:
+def truncate(model: M, depth: int, decoder: DecoderForm | None = None) -> M:
     """Return a copy of `model` with its first `depth` transformer blocks (paper, 3.8; figures 6 and 7).
 
     All remaining weights are unchanged, and `model` itself is not changed. At full depth the copy gives the same
     logits. A truncated network is a starting point: it must be trained further before it segments well.
+
+    `decoder` is for 2D UNETR and 2D CATS: "paper" removes the scales of the decoder whose tap is gone, "whole" keeps
+    all, fed by the last block that is kept. By default it is that of the network's configuration.
 
     Raises InputError if the network cannot have this depth, or if it cannot be truncated (see `vitrim.adapt`).
 
@@ -193,4 +204,9 @@ def truncate(model: M, depth: int) -> M:
     """
     if not hasattr(model, "truncated"):
         raise InputError(f"{type(model).__name__} cannot be truncated directly; wrap it with vitrim.adapt(model) first")
-    return model.truncated(depth)  # type: ignore[operator]
+    if decoder is None:
+        return model.truncated(depth)  # type: ignore[operator]
+    if not isinstance(model, Network):
+        raise InputError(f"decoder={decoder!r} is for vitrim's own networks; {type(model).__name__} keeps its decoder")
+    checked_name(decoder, DecoderForm, "decoder")
+    return model.truncated(depth, decoder)

@@ -15,7 +15,7 @@ class UNETR2D(Network):
     """A transformer on raw patches. Four of its blocks feed a decoder. An image branch feeds the decoder's last stage.
 
     After truncation, the decoder starts at the deepest remaining tap. The stages below it are removed, and also the
-    inputs of the next stage's first kernel that came from them.
+    inputs of the next stage's first kernel that came from them. With `decoder: whole` all stages stay.
     """
 
     vit: ViT
@@ -46,8 +46,11 @@ class UNETR2D(Network):
 
     @property
     def tap_of_scale(self) -> dict[int, int]:
-        """Block, from 1, that feeds each scale. At depth 7, blocks 3, 6 and 7 feed 1/2, 1/4 and 1/8."""
-        return dict(zip(REDUCTIONS, kept_taps(self.config.taps, self.depth), strict=False))
+        """Block, from 1, that feeds each scale. At depth 7, blocks 3, 6 and 7 feed 1/2, 1/4 and 1/8.
+
+        With a whole decoder, block 7 also feeds 1/16.
+        """
+        return dict(zip(REDUCTIONS, kept_taps(self.config.taps, self.depth, self.config.decoder), strict=False))
 
     def segment(self, images: torch.Tensor) -> torch.Tensor:
         """Compute logits (B, K, H, W) from images (B, stem_channels, H, W)."""

@@ -18,13 +18,15 @@ from vitrim.config.schema import AttentionConfig
 from vitrim.data.cache import PreparedData
 from vitrim.data.sampling import case_images, evenly_spaced, example_slice
 from vitrim.errors import InputError
-from vitrim.files import write_table
+from vitrim.files import read_json, remove, write_json, write_table
 from vitrim.hardware import Hardware
 from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.progress import Reporter
 from vitrim.studies.trial import Result, initial_network, trial_title
 
 INFLUENCE = "influence.csv"
+TRIAL = "trial.json"
+"""Name of the file that says whose attention it is."""
 EXCHANGE_CASES = 20
 """Number of training cases for the exchange curve if there are too few tuning cases."""
 
@@ -40,6 +42,8 @@ def analyse_full_network(
     """
     trial = full.trial
     cases = evenly_spaced(trial.split.train, config.cases)
+    if read_json(folder / TRIAL).get("trial", trial.key) != trial.key:  # the study has grown, and another one is first
+        remove(folder)
     if stored_rule(folder) is None:
         with reporter.stage(f"attention of {trial_title(trial)}", 2 * len(cases)) as stage:
             analyse_network(
@@ -59,6 +63,8 @@ def analyse_full_network(
         write_table(folder / INFLUENCE, table)
     if not (folder / EXCHANGE).is_file():
         _measure_exchange(full, config, data, folder, reporter)
+    if not (folder / TRIAL).is_file():
+        write_json(folder / TRIAL, {"trial": trial.key})
     rule = stored_rule(folder)
     assert rule is not None
     return rule

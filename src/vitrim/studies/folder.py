@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import re
 import shutil
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -20,11 +21,16 @@ from vitrim.config.schema import StudyConfig
 from vitrim.errors import InputError
 from vitrim.files import UNFINISHED, write_json, write_text
 
+GROWS = re.compile(r"seeds|folds|depths|rule|tries|noise_floor|margins|decoder|networks(\.\w+(\.depths)?)?")
+"""Keys of a study that may change in its folder. Every training that is there and fits is used."""
 LIBRARIES = ("torch", "timm", "monai", "lightning", "nibabel", "numpy", "scipy", "pandas", "pydantic")
 
 
 def check_claim(folder: Path, study: StudyConfig) -> None:
-    """Check that `folder` is missing or empty, or holds this same study. Raises InputError if not."""
+    """Check that `folder` is missing or empty, or holds this study. Raises InputError if not.
+
+    The study may have grown: other seeds, folds, depths, networks or a longer search on the same data (`GROWS`).
+    """
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -38,7 +44,7 @@ def check_claim(folder: Path, study: StudyConfig) -> None:
         other = _read(stored)["study"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{stored} is damaged ({error}); choose another folder with --out") from error
-    differences = _differences(_meaning(study.model_dump(mode="json")), _meaning(other))
+    differences = [name for name in _study_differences(study, other) if not GROWS.fullmatch(name)]
     if differences:
         raise InputError(
             f"{folder} holds another study (it differs in {', '.join(differences)}); choose another folder with --out"
@@ -62,11 +68,15 @@ def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
     Also writes `config.yaml` (the study, with every value resolved) and `versions.json`.
     """
     begin(folder, study)
-    known = _read(folder / "study.json").get("data")
+    stored = _read(folder / "study.json")
+    known, differences = stored.get("data"), _study_differences(study, stored["study"])
     if known is not None:
         if known != fingerprint:
             raise InputError(f"{folder} holds the same study on other data; choose another folder with --out")
-        return
+        if not differences:
+            return
+        grown = {"from": stored["study"], "differs_in": differences}
+        note(folder, study=study.model_dump(mode="json"), grown=[*stored.get("grown", []), grown])
     content = study.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     write_json(folder / "versions.json", versions(study))
@@ -160,6 +170,11 @@ def _meaning(study: dict[str, Any]) -> dict[str, Any]:
         return study
     content["training"].pop("workers")
     return content
+
+
+def _study_differences(study: StudyConfig, other: dict[str, Any]) -> list[str]:
+    """Return the names of the keys in which a study and a stored one differ, as far as they change a result."""
+    return _differences(_meaning(study.model_dump(mode="json")), _meaning(other))
 
 
 def _differences(ours: Any, theirs: Any, where: str = "") -> list[str]:

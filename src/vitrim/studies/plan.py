@@ -140,6 +140,7 @@ def network_config(study: StudyConfig, name: NetworkName, num_classes: int, chan
         backbone=study.networks[name].backbone,
         width=study.width,
         pretrained=study.pretrained,
+        decoder=study.decoder,
     )
 
 

@@ -65,10 +65,11 @@ class Trial(Strict):
     @cached_property
     def key(self) -> str:
         """Trial key, the name of the trial's folder. It changes only with what decides the outcome."""
+        truncated_whole = self.network.decoder == "whole" and self.blocks < self.network.depth
         one = {"nodes"} if self.training.nodes == 1 else set()  # older versions had no `nodes`; their keys stay valid
         without: dict[str, Any] = {
             "fold": True,
-            "network": {"pretrained"},
+            "network": {"pretrained"} if truncated_whole else {"pretrained", "decoder"},
             "training": {"workers", *one},
             "split": {"tuning"},  # tuning cases matter only because `train` lacks them
         }
