@@ -81,7 +81,7 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(checkpoint, pictures, t
         (checkpoint, tmp_path / "nowhere", (), "nowhere"),
         (checkpoint, tiny_data_once, ("--head", "min"), "head"),
         (checkpoint, tiny_data_once, ("--measure", "beauty"), "beauty"),
-        (checkpoint, tiny_data_once, ("--study", "demo"), "128"),
+        (checkpoint, tiny_data_once, ("--study", "demo"), "96"),
     ):
         assert vitrim("attention", source, "--data", data, "--out", out, *options) == 2
         error = capsys.readouterr().err.strip()

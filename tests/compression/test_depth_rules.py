@@ -73,6 +73,7 @@ def curve(kept: dict[str, list[float]], cases: int = 12) -> ExchangeCurve:
         ("lasting", {"attention": rule_decision([0.9, 0.9, 0.9, 0.9, 0.2])}, 5),
         ("rollout", {"rollout": rule_decision([0.1, 0.2, 0.9, 0.9, 0.9])}, 3),
         ("influence", {"influence": np.array([[0.5, 0.3, 0.15, 0.03, 0.02]])}, 3),
+        ("nested", {"nested": sweep({1: 0.5, 2: 0.9, 3: 0.5, 4: 0.9, 5: 0.9})}, 4),
         ("accuracy", {"tables": sweep({0: 0.5, 1: 0.5, 2: 0.9, 3: 0.9, 5: 0.9})}, 2),
     ],
 )

@@ -144,7 +144,7 @@ def test_tuning_cases_are_taken_by_patient_from_those_that_are_not_held_out(
     if given_split and folds is None:
         marked = (replace(case, split="validation" if n < visits else "train") for n, case in enumerate(case_set.cases))
         case_set = replace(case_set, cases=tuple(marked))
-    config = DataConfig(validation=0.2, folds=folds)
+    config = DataConfig(validation=0.2, folds=folds, tuning=0)
     without = split_cases(case_set, config, seed)
     split = split_cases(case_set, config.model_copy(update={"tuning": tuning}), seed)
     assert split.validation == without.validation
@@ -155,6 +155,24 @@ def test_tuning_cases_are_taken_by_patient_from_those_that_are_not_held_out(
     assert split.train
     sides = [{case_set.case(id).patient for id in ids} for ids in (split.train, split.validation, split.tuning)]
     assert sum(map(len, sides)) == patients
+
+
+@pytest.mark.parametrize(
+    ("count", "options", "tuning"),
+    [
+        (40, {"validation": 8}, 10),
+        (200, {"validation": 40}, 20),
+        (30, {"validation": 8}, 0),  # ten would be more than a third of the others
+        (40, {"validation": 8, "train": 25}, 0),
+        (40, {"folds": 5}, 10),
+        (40, {"validation": 8, "tuning": 0}, 0),
+    ],
+)
+def test_by_default_ten_cases_or_a_tenth_are_set_aside_where_enough_are_left(
+    count: int, options: dict[str, object], tuning: int
+) -> None:
+    config = DataConfig.model_validate(options)
+    assert len(split_cases(cases(count), config, seed=0).tuning) == tuning
 
 
 def test_tuning_leaves_enough_to_train_on() -> None:

@@ -79,3 +79,17 @@ def test_another_training_is_refused_by_name(
     assert status == 2
     assert f"it differs in {word}" in capsys.readouterr().err
     assert stamps(out) == stamps(small)
+
+
+def test_the_rule_nested_trains_one_more_network_and_proposes_by_it(
+    small: Path, tiny_data_once: Path, tmp_path: Path
+) -> None:
+    status, out = again(small, tmp_path, tiny_data_once, "--rule", "nested")
+    assert status == 0
+    assert len(stamps(out)) == len(stamps(small)) + 1
+    decision = json.loads((out / "networks/unetr2d/decision.json").read_text())
+    assert decision["rule"] == "nested"
+    assert decision["proposed"] == decision["rules"]["nested"] or decision["reason"]
+    (table,) = [pd.read_csv(path) for path in (out / "trials").glob("*/nested.csv")]
+    assert set(table["depth"]) == set(range(1, 13))
+    assert pd.read_csv(out / "results.csv")["blocks"].tolist() == [12, 1]

@@ -136,3 +136,37 @@ def test_two_processes_train_the_same_network_as_one(tmp_path, name):
     moved = sum((tensor - start[key]).float().norm() for key, tensor in one.state_dict().items())
     apart = sum((tensor - two.state_dict()[key]).float().norm() for key, tensor in one.state_dict().items())
     assert apart < 0.1 * moved
+
+
+def test_nested_training_leaves_after_a_random_block_in_every_second_step_and_resumes_the_same(tmp_path):
+    def run(watch=None, **options):
+        torch.manual_seed(0)
+        trained = create_model("unetr2d", num_classes=2, depth=6, size="micro", width=0.125, image_size=32, in_chans=1)
+        seen = []
+
+        def note(moment):
+            seen.append(trained.vit.leave_after)
+            if watch is not None:
+                watch(moment)
+
+        losses = train_network(trained, Squares(), config(nested=True, steps=60), 3, watch=note, **options).losses
+        return trained, losses, seen
+
+    trained, losses, seen = run()
+    assert set(seen[0::2]) == {None}
+    assert set(seen[1::2]) == {1, 2, 3, 4, 5, 6}
+    assert trained.vit.leave_after is None
+    with pytest.raises(KilledError):
+        run(watch=KilledAt(9), state=tmp_path / "state")
+    again, resumed, _ = run(state=tmp_path / "state")
+    assert resumed == losses
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in trained.state_dict().items())
+
+
+def test_leaving_after_a_block_is_the_network_truncated_with_its_whole_decoder():
+    torch.manual_seed(0)
+    full = create_model("unetr2d", num_classes=2, size="micro", width=0.125, image_size=32, in_chans=1).eval()
+    images, small = torch.randn(2, 1, 32, 32), full.truncated(2, "whole").eval()
+    full.vit.leave_after = 2
+    with torch.no_grad():
+        assert torch.equal(full(images), small(images))

@@ -50,9 +50,14 @@ def data_phantom(
     layout: Annotated[PhantomLayout, typer.Option(help="How it is written.")] = "decathlon",
     cases: Annotated[int, typer.Option(min=2, help="Number of cases.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is drawn.")] = 0,
-    hops: Annotated[int, typer.Option(min=1, help="longrange: marks to follow to an object's class.")] = 1,
-    places: Annotated[int, typer.Option(min=4, help="longrange: places for objects and marks, an even number.")] = 12,
-    balanced: Annotated[bool, typer.Option(help="longrange: as many of one class as of the other in a scene.")] = True,
+    hops: Annotated[int, typer.Option(min=1, help="longrange: marks to follow to a class; chain: links.")] = 1,
+    places: Annotated[
+        int | None,
+        typer.Option(min=4, help="longrange: places for objects and marks (12); chain: patches in use (16)."),
+    ] = None,
+    balanced: Annotated[
+        bool, typer.Option(help="longrange, chain: as many of one class as of the other in a scene.")
+    ] = True,
     noise: Annotated[float, typer.Option(min=0, help="Factor on the noise.")] = 1.0,
     bias_field: Annotated[float, typer.Option(min=0, help="How much brighter one side is; 0.3 is usual in MRI.")] = 0.0,
     spacing: Annotated[tuple[float, float, float] | None, typer.Option(help="Voxel size in mm.")] = None,

@@ -70,7 +70,7 @@ def make_phantom(
     cases: int = 10,
     seed: int = 0,
     hops: int = 1,
-    places: int = 12,
+    places: int | None = None,
     balanced: bool = True,
     noise: float = 1.0,
     bias_field: float = 0.0,
@@ -83,11 +83,11 @@ def make_phantom(
     The same as the command `vitrim data phantom`.
 
     Args:
-        kind: what to imitate: brain, cardiac, abdomen, or longrange (`vitrim.data.phantoms.longrange`).
+        kind: what to imitate: brain, cardiac, abdomen; or a control: longrange, chain (`vitrim.data.phantoms`).
         layout: how it is written; not every kind is written in every layout.
-        hops: longrange: marks to follow to an object's class.
-        places: longrange: places for objects and marks, an even number.
-        balanced: longrange: as many objects of one class as of the other in a scene.
+        hops: longrange: marks to follow to an object's class; chain: links, 1 to 3.
+        places: longrange: places for objects and marks, an even number (12); chain: patches in use (16).
+        balanced: longrange and chain: as many objects of one class as of the other in a scene.
         noise: factor on the noise.
         bias_field: how much brighter one side is; 0.3 is usual in MRI.
         spacing: voxel size in mm.
@@ -108,7 +108,7 @@ def make_phantom(
         "cases": cases,
         "seed": seed,
         "hops": hops,
-        "places": places,
+        **({} if places is None else {"places": places}),
         "balanced": balanced,
     }
     options |= {"noise": noise, "bias_field": bias_field, "spacing": spacing, "orientation": orientation}

@@ -290,4 +290,5 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 def _signed(value: float) -> str:
     """A signed number with one digit, and a true minus sign."""
-    return f"{value:+.1f}".replace("-", "−")
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")

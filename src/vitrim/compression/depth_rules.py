@@ -39,6 +39,8 @@ class Evidence:
     influence: np.ndarray | None = None
     """Block influence (cases, blocks)."""
     exchange: ExchangeCurve | None = None
+    nested: Mapping[int, pd.DataFrame] = field(default_factory=dict)
+    """Per-case table of every depth of one network of nested training."""
     tables: Mapping[int, pd.DataFrame] = field(default_factory=dict)
     """Per-case table (case, class, dice, and seed if there are several) of every trained depth, on cases that a rule
     may use."""
@@ -120,6 +122,24 @@ def by_influence(evidence: Evidence) -> int | None:
     return None if evidence.influence is None else influence_depth(evidence.influence)
 
 
+def by_nested(evidence: Evidence) -> int | None:
+    """Return the smallest depth from which on a nested network is not worse than at its full depth.
+
+    Nested training lets the tokens leave after a random block in every second step (Fan et al. 2020, Elhoushi et al.
+    2024). Depths that share weights can hinder each other, so this too is an upper bound.
+    """
+    full = evidence.nested.get(evidence.blocks)
+    if full is None:
+        return None
+    depth, few = evidence.blocks, full["case"].nunique() < VERDICT_CASES
+    for k in sorted(evidence.nested.keys() - {evidence.blocks}, reverse=True):
+        found = change(full, evidence.nested[k])
+        if not (found.percent > -100 * evidence.margin if few else found.verdict(evidence.margin) == "not worse"):
+            break
+        depth = k
+    return depth
+
+
 def by_accuracy(evidence: Evidence) -> int | None:
     """Bisect the trained depths by their Dice, as `vitrim compress --tolerance` does for all depths."""
     depths = sorted(evidence.tables)
@@ -136,6 +156,7 @@ RULES: dict[RuleName, Rule] = {
     "lasting": Rule("globality (global from there on)", by_lasting),
     "rollout": Rule("rollout (first global block)", by_rollout),
     "influence": Rule("block influence (nine tenths)", by_influence),
+    "nested": Rule("nested training", by_nested),
     "accuracy": Rule("accuracy (bisection)", by_accuracy),
 }
 """Every rule by name, in the order of the tables."""

@@ -16,7 +16,7 @@ ViTSizeName = Literal["micro", "tiny", "small", "base"]
 StemForm = Literal["timm", "release"]
 
 LayoutName = Literal["decathlon", "ibsr18", "emidec", "synapse"]
-PhantomName = Literal["brain", "cardiac", "abdomen", "longrange"]
+PhantomName = Literal["brain", "cardiac", "abdomen", "longrange", "chain"]
 PhantomLayout = Literal["decathlon", "ibsr18", "emidec", "synapse", "synapse-raw"]
 
 SliceAxis = Literal["sagittal", "coronal", "axial", "through-plane", 0, 1, 2]
@@ -47,7 +47,7 @@ DecidingMeasure = Literal[
 Head = Literal["mean", "max"]
 """The head-averaged attention, or the most global head."""
 
-RuleName = Literal["exchange", "constant", "globality", "lasting", "rollout", "influence", "accuracy"]
+RuleName = Literal["exchange", "constant", "globality", "lasting", "rollout", "influence", "nested", "accuracy"]
 """Rules for the depth (`vitrim.compression.depth_rules`)."""
 
 ExchangeForm = Literal["identity", "constant", "uniform"]

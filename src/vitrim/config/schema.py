@@ -99,11 +99,13 @@ class PhantomConfig(Strict):
     """Number of the kind's structures that get a label, in the kind's order; all by default."""
     seed: int = 0
     hops: int = Field(default=1, ge=1)
-    """`longrange` only: number of marks on the way from a disc to its class; 1 means the mark opposite the disc."""
+    """`longrange`: number of marks on the way from a disc to its class; 1 means the mark opposite the disc. `chain`:
+    largest number of links to follow, 1 to 3."""
     places: int = Field(default=12, ge=4)
-    """`longrange` only: number of places for discs and marks; must be even."""
+    """`longrange`: number of places for discs and marks; must be even. `chain`: number of patches in use; 16 by
+    default."""
     balanced: bool = True
-    """`longrange` only: whether each scene has equal numbers of both classes. If not, each class is drawn
+    """`longrange` and `chain`: whether each scene has equal numbers of the classes. If not, each class is drawn
     independently."""
     noise: float = Field(default=1.0, ge=0)
     """Factor on the noise; 0 means no noise."""
@@ -114,6 +116,13 @@ class PhantomConfig(Strict):
     view divided by `shape`."""
     orientation: str = Field(default="RAS", pattern=r"^[RLAPSI]{3}$")
     """Orientation of the array axes on disk, in the letters of nibabel's `aff2axcodes`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _places_of_a_chain(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("kind") == "chain":
+            return {"places": 16, **values}
+        return values
 
 
 class DataConfig(Strict):
@@ -202,6 +211,9 @@ class TrainConfig(Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     schedule: Schedule = "constant"
     """Schedule of the learning rate. `cosine`: a short linear warm-up, then a cosine down to zero."""
+    nested: bool = False
+    """Whether the tokens leave after a random block in every second step, so that one network can be evaluated at every
+    depth (Fan et al. 2020, Elhoushi et al. 2024)."""
     precision: TrainingPrecision = "auto"
     device: Device = "auto"
     workers: int = Field(default=0, ge=0)
@@ -219,6 +231,8 @@ class TrainConfig(Strict):
     def _one_length(self) -> TrainConfig:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError("give either epochs or steps")
+        if self.nested and self.processes > 1:
+            raise ValueError("nested training uses one device: leave devices and nodes out")
         return self
 
 

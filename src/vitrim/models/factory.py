@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from vitrim.config.names import FULL_DEPTH, NetworkName, StemForm, ViTSizeName
+from vitrim.config.names import FULL_DEPTH, DecoderForm, NetworkName, StemForm, ViTSizeName
 from vitrim.config.reading import explain
 from vitrim.config.schema import NetworkConfig
 from vitrim.errors import ConfigurationError
@@ -32,6 +32,7 @@ def create_model(
     width: float = 1.0,
     stem: StemForm = "timm",
     taps: tuple[int, int, int, int] = (3, 6, 9, 12),
+    decoder: DecoderForm = "paper",
 ) -> Network:
     """Build `transunet`, `cats2d` or `unetr2d`: images (B, in_chans, H, W) to logits (B, num_classes, H, W).
 

@@ -72,6 +72,8 @@ class ViT(nn.Module):
             Block(size.dim, size.heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm) for _ in range(depth)
         )
         self.norm = norm(size.dim)
+        self.leave_after: int | None = None
+        """Block, from 1, after which the tokens leave for the norm and the decoder; None: after the last one."""
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -99,7 +101,8 @@ class ViT(nn.Module):
         tokens = tokens + self.pos_embed
         maps = {}
         for number, block in enumerate(self.blocks, start=1):
-            tokens = block(tokens)
+            if self.leave_after is None or number <= self.leave_after:
+                tokens = block(tokens)
             if number in taps:
                 maps[number] = self.to_map(tokens)
         return self.to_map(self.norm(tokens)), maps

@@ -20,15 +20,12 @@ from vitrim.data.sampling import case_images, evenly_spaced, example_slice
 from vitrim.errors import InputError
 from vitrim.files import read_json, remove, write_json, write_table
 from vitrim.hardware import Hardware
-from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.progress import Reporter
-from vitrim.studies.trial import Result, initial_network, trial_title
+from vitrim.studies.trial import Result, exchange_cases, initial_network, trial_title
 
 INFLUENCE = "influence.csv"
 TRIAL = "trial.json"
 """Name of the file that says whose attention it is."""
-EXCHANGE_CASES = 20
-"""Number of training cases for the exchange curve if there are too few tuning cases."""
 
 
 def analyse_full_network(
@@ -80,13 +77,11 @@ def _measure_exchange(
         measure_exchange(network, network.depth, data, cases, hardware, stage, config.forms).save(folder)
 
 
-def exchange_cases(train: tuple[str, ...], tuning: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the cases of the exchange curve: the tuning cases, or training cases if there are fewer than 8."""
-    return tuning if len(tuning) >= VERDICT_CASES else tuple(evenly_spaced(train, EXCHANGE_CASES))
+def stored_evidence(folder: Path, margin: float, nested: dict[int, pd.DataFrame] | None = None) -> Evidence | None:
+    """Return what was measured on a full network, from its folder of attention results; None if there is none.
 
-
-def stored_evidence(folder: Path, margin: float) -> Evidence | None:
-    """Return what was measured on a full network, from its folder of attention results; None if there is none."""
+    `nested` holds the per-case table of each depth of the nested network with the same seed, if one was trained.
+    """
     rule = stored_rule(folder)
     if rule is None:
         return None
@@ -101,6 +96,7 @@ def stored_evidence(folder: Path, margin: float) -> Evidence | None:
         rollout=rollout,
         influence=_stored_influence(folder),
         exchange=ExchangeCurve.load(folder),
+        nested=nested or {},
     )
 
 

@@ -1,4 +1,4 @@
-"""The control `longrange`: checks whether a network without its transformer can see the mark that it needs."""
+"""The controls `longrange` and `chain`: checks whether a network without its transformer can see what it needs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 
 from vitrim.config.names import NetworkName
 from vitrim.config.schema import StudyConfig
+from vitrim.data.phantoms.chain import gap, planted_depth
 from vitrim.data.phantoms.longrange import PLACES, distance
 from vitrim.models.factory import NETWORKS, build
 from vitrim.models.receptive_field import receptive_reach
@@ -13,13 +14,21 @@ from vitrim.studies.plan import network_config
 
 
 def reach_lines(study: StudyConfig) -> list[str]:
-    """Return one line per network: the reach of its CNN and the distance from a disc to its mark, in pixels.
+    """Return one line per network: the reach of its CNN and the distance to what it needs, in pixels.
 
-    Networks that have no form without a transformer get no line. Returns no lines for studies on other data.
+    For `chain`, a line with the number of places and the planted depth comes first. Networks that have no form without
+    a transformer get no line. Returns no lines for studies on other data.
     """
-    if study.data.phantom is None or study.data.phantom.kind != "longrange":
+    phantom = study.data.phantom
+    if phantom is None or phantom.kind not in ("longrange", "chain"):
         return []
-    return [_line(study, network) for network in study.networks if NETWORKS[network].shallowest == 0]
+    lines = []
+    if phantom.kind == "chain":
+        lines.append(
+            f"chain: {phantom.places} patches in use, up to {phantom.hops} links: {planted_depth(phantom.hops)} blocks "
+            "are planted"
+        )
+    return lines + [_line(study, network) for network in study.networks if NETWORKS[network].shallowest == 0]
 
 
 def _line(study: StudyConfig, network: NetworkName) -> str:
@@ -28,8 +37,12 @@ def _line(study: StudyConfig, network: NetworkName) -> str:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         reach = receptive_reach(build(config).truncated(0), size)
-    far = round(distance(size, study.data.phantom.places if study.data.phantom else PLACES))
-    said = f"{network} without its transformer reaches {reach} pixels; a disc's mark is at least {far} away"
+    phantom = study.data.phantom
+    if phantom is not None and phantom.kind == "chain":
+        far, what = gap(), "a linked patch"
+    else:
+        far, what = round(distance(size, phantom.places if phantom else PLACES)), "a disc's mark"
+    said = f"{network} without its transformer reaches {reach} pixels; {what} is at least {far} away"
     if reach < far:
         return f"{said}: only the transformer can connect them"
     return f"{said}: the CNN alone may connect them, so this study is no control of the transformer"

@@ -14,7 +14,7 @@ from vitrim.progress import Reporter
 from vitrim.studies.attention_step import analyse_full_network
 from vitrim.studies.coordinator import Coordinator
 from vitrim.studies.failures import Failure, forget, record
-from vitrim.studies.trial import Trial, evaluate_tuning, finished, run_trial, trial_title
+from vitrim.studies.trial import Trial, evaluate_nested, evaluate_tuning, finished, run_trial, trial_title
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Worker:
         try:
             result = run_trial(job.trial, self.data, self.out, reporter, self.logger, self.coordinator)
             evaluate_tuning(result, self.data, reporter)
+            if job.trial.training.nested:
+                evaluate_nested(result, self.data, reporter)
             seconds = time.monotonic() - begin if new else None
             if job.attention_folder is None:
                 return Outcome(seconds=seconds)

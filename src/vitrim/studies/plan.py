@@ -50,10 +50,15 @@ class Plan:
         """Return the trial of the full network with a seed that the study does not use: the noise floor."""
         return self.trial(replace(key, seed=max(self.study.all_seeds) + 1), FULL_DEPTH)
 
+    def nested(self, key: RunKey) -> Trial:
+        """Return the trial of the full network with nested training, which the rule `nested` uses."""
+        full = self.full(key)
+        return Trial(**{**dict(full), "training": full.training.model_copy(update={"nested": True})})
+
     def run_key_of(self, trial: Trial) -> RunKey | None:
-        """Return the run key of a trial; None for the noise floor."""
+        """Return the run key of a trial; None for the noise floor and for nested training."""
         key = RunKey(trial.network.name, trial.seed, trial.fold)
-        return key if key in self.run_keys else None
+        return key if key in self.run_keys and not trial.training.nested else None
 
     def fixed(self, network: NetworkName) -> list[int]:
         """Return the fixed depths of a network, deepest first, without the full one; see `fixed_depths`."""

@@ -189,7 +189,8 @@ def _run(plan: Plan, out: Path, reporter: Reporter, make: Callable[[Callable[[Jo
         search, run_key = searches[job.trial.network.name], plan.run_key_of(job.trial)
         if result is None or not search.run_keys or (run_key is not None and run_key not in search.run_keys):
             continue
-        done.append(Done(run_key or search.run_keys[0], result, _role(plan, job, search, decisions)))
+        if not job.trial.training.nested:
+            done.append(Done(run_key or search.run_keys[0], result, _role(plan, job, search, decisions)))
     return sorted(done, key=lambda each: (order.index(each.run_key), each.role != "full", -each.blocks))
 
 

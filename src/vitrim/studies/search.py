@@ -44,6 +44,8 @@ class NetworkSearch:
         jobs = [Job(plan.full(key), plan.attention_folder(self.out, key)) for key in own]
         if plan.study.noise_floor:
             jobs.append(Job(plan.noise(own[0])))
+        if plan.study.rule == "nested":
+            jobs += [Job(plan.nested(key)) for key in own]
         self.waiting = {job.trial.key: job for job in jobs}
         return jobs
 
@@ -96,7 +98,7 @@ class NetworkSearch:
         evidence = {
             key: found
             for key in self.run_keys
-            if (found := stored_evidence(self.plan.attention_folder(self.out, key), margin)) is not None
+            if (found := stored_evidence(self.plan.attention_folder(self.out, key), margin, self._nested(key)))
         }
         curves = [(key.seed, key.fold, each.exchange) for key, each in evidence.items() if each.exchange is not None]
         pooled = ExchangeCurve.joined(curves) if curves else None
@@ -128,6 +130,11 @@ class NetworkSearch:
             exchange_percent=None if pooled is None else pooled.without_any,
             reason=reason,
         )
+
+    def _nested(self, key: RunKey) -> dict[int, pd.DataFrame] | None:
+        """Return the tables of the nested network of a run key; None if the rule is another one or it failed."""
+        result = finished(self.plan.nested(key), self.out) if self.plan.study.rule == "nested" else None
+        return None if result is None else result.nested
 
     def _next(self) -> int | None:
         assert self.proposed is not None

@@ -18,11 +18,13 @@ from vitrim.config.names import TruncatedStart
 from vitrim.config.schema import NetworkConfig, Strict, TrainConfig
 from vitrim.data.cache import PreparedData, SliceCache, SliceDataset
 from vitrim.data.recipe import RECIPE, Recipe
+from vitrim.data.sampling import evenly_spaced
 from vitrim.data.split import Split
 from vitrim.evaluation.accuracy import evaluate_cases
 from vitrim.evaluation.cost import measure_cost
 from vitrim.files import read_table, replacing, write_json, write_table
 from vitrim.hardware import Hardware
+from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.models.checkpoint import load_model, write_model
 from vitrim.models.factory import build
 from vitrim.models.network import Network
@@ -34,7 +36,9 @@ from vitrim.training.distillation import recover
 from vitrim.training.loggers import make_logger
 from vitrim.training.loop import Training, history_table, total_steps, train_network
 
-TUNING = "tuning.csv"
+TUNING, NESTED = "tuning.csv", "nested.csv"
+EXCHANGE_CASES = 20
+"""Number of training cases on which a depth is proposed if there are too few tuning cases."""
 
 
 class Trial(Strict):
@@ -70,7 +74,7 @@ class Trial(Strict):
         without: dict[str, Any] = {
             "fold": True,
             "network": {"pretrained"} if truncated_whole else {"pretrained", "decoder"},
-            "training": {"workers", *one},
+            "training": {"workers", *one, *([] if self.training.nested else ["nested"])},
             "split": {"tuning"},  # tuning cases matter only because `train` lacks them
         }
         if self.start == "scratch":
@@ -99,6 +103,14 @@ class Result:
         """The same table for the tuning cases; None if the study has none."""
         path = self.folder / TUNING
         return read_table(path) if path.is_file() else None
+
+    @cached_property
+    def nested(self) -> dict[int, pd.DataFrame] | None:
+        """The same table for every depth of a nested network, on tuning or training cases; None for other networks."""
+        path = self.folder / NESTED
+        if not path.is_file():
+            return None
+        return {int(str(depth)): table for depth, table in read_table(path).groupby("depth")}
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -185,6 +197,30 @@ def evaluate_tuning(result: Result, data: PreparedData, reporter: Reporter) -> N
     write_table(result.folder / TUNING, found)
 
 
+def evaluate_nested(result: Result, data: PreparedData, reporter: Reporter) -> None:
+    """Write nested.csv, the accuracy of a nested network at every depth on its tuning cases, unless it is there.
+
+    With too few tuning cases, training cases take their place.
+    """
+    if (result.folder / NESTED).is_file():
+        return
+    network, trial = result.network(), result.trial
+    cases = exchange_cases(trial.split.train, trial.split.tuning)
+    assert network.vit is not None
+    tables = []
+    with reporter.stage(f"evaluate every depth of {trial_title(trial)}", network.depth * len(cases)) as stage:
+        for depth in range(1, network.depth + 1):
+            network.vit.leave_after = depth
+            found = evaluate_cases(network, data, cases, Hardware.of(trial.training), stage)
+            tables.append(found.assign(depth=depth))
+    write_table(result.folder / NESTED, pd.concat(tables, ignore_index=True))
+
+
+def exchange_cases(train: tuple[str, ...], tuning: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the cases on which a depth is proposed: the tuning cases, or training cases if there are fewer than 8."""
+    return tuning if len(tuning) >= VERDICT_CASES else tuple(evenly_spaced(train, EXCHANGE_CASES))
+
+
 def state_file(trial: Trial, out: Path) -> Path:
     """Return the file that holds the state of a training until the trial is finished."""
     return out / "unfinished" / trial.key / "state.ckpt"
@@ -210,4 +246,5 @@ def announcement(trial: Trial, cache: SliceCache) -> dict[str, Any]:
 def trial_title(trial: Trial) -> str:
     """Return the name of a trial for messages."""
     name = f"{trial.network.name}, {trial.blocks} block{'s' if trial.blocks != 1 else ''}"
+    name += ", nested" if trial.training.nested else ""
     return name + (f", seed {trial.seed}" if trial.seed else "") + (f", fold {trial.fold}" if trial.fold else "")

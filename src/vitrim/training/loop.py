@@ -36,6 +36,10 @@ ExtraLoss = Callable[[Tensor, Tensor], Tensor]
 """Function that returns an additional loss term for images (B, C, H, W) and their logits (B, K, H, W)."""
 
 
+NESTED = 7
+"""Part of the seed from which the blocks of nested training are drawn."""
+
+
 @dataclass(frozen=True)
 class Training:
     """A finished training; `losses` holds one value per step."""
@@ -151,6 +155,8 @@ def _train(
                 if step == steps:
                     break
                 torch.manual_seed(mixed(seed, step, fabric.global_rank))
+                if config.nested:
+                    _leave_early(network, step, mixed(seed, step, NESTED))
                 rate = learning_rate(config, step, steps)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
@@ -182,9 +188,21 @@ def _train(
                 seconds = before + time.perf_counter() - begin
                 scaler = fabric.strategy.precision.state_dict()
                 TrainingState(network.state_dict(), optimizer.state_dict(), scaler, losses, seconds).save(path)
+    if config.nested:
+        _leave_early(network, 0, 0)
     if logger is not None:
         logger.finalize("success")
     return losses, before + time.perf_counter() - begin
+
+
+def _leave_early(network: nn.Module, step: int, seed: int) -> None:
+    """In every second step (1, 3, …), let the tokens leave after a random block; otherwise after the last one."""
+    vit = getattr(network, "vit", None)
+    if vit is None or not len(vit.blocks):
+        raise InputError("nested training needs a network with transformer blocks")
+    draw = torch.Generator().manual_seed(seed)
+    blocks = len(vit.blocks)
+    vit.leave_after = int(torch.randint(1, blocks + 1, (), generator=draw)) if step % 2 else None
 
 
 class SegmentationLoss:

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 
 from vitrim.config.schema import PhantomConfig
-from vitrim.data.phantoms import abdomen, brain, cardiac, longrange
+from vitrim.data.phantoms import abdomen, brain, cardiac, chain, longrange
 from vitrim.data.phantoms.shapes import Drawing, Grid, Triple
 from vitrim.data.phantoms.writers import WRITERS, Writer
 from vitrim.errors import ConfigurationError
 from vitrim.files import replacing
 
-KINDS: dict[str, Any] = {"brain": brain, "cardiac": cardiac, "abdomen": abdomen, "longrange": longrange}
+KINDS: dict[str, Any] = {"brain": brain, "cardiac": cardiac, "abdomen": abdomen, "longrange": longrange, "chain": chain}
 
 LAYOUTS = {
     "brain": ("decathlon", "ibsr18"),
     "cardiac": ("decathlon", "emidec"),
     "abdomen": ("decathlon", "synapse", "synapse-raw"),
     "longrange": ("decathlon",),
+    "chain": ("decathlon",),
 }
 """Layouts in which each kind can be written. `synapse` is the TransUNet release (npz and h5), `synapse-raw` the NIfTI
 files of the challenge with 13 organs. The reader `synapse` reads both."""
@@ -57,7 +58,8 @@ def write_phantom(
     spacing = config.spacing or tuple(mm / n for mm, n in zip(kind.EXTENT, shape, strict=True))
     with replacing(folder) as temporary:
         temporary.mkdir()
-        writer: Writer = WRITERS[layout](temporary, config, kind.CLASSES[: config.classes], kind.MODALITY)
+        classes = 2 * config.hops if config.kind == "chain" and config.classes is None else config.classes
+        writer: Writer = WRITERS[layout](temporary, config, kind.CLASSES[:classes], kind.MODALITY)
         for number in range(config.cases):
             writer.write(number, draw_phantom(config, number, shape, spacing), spacing)
             if progress:
@@ -72,7 +74,7 @@ def draw_phantom(config: PhantomConfig, number: int, shape: tuple[int, int, int]
     grid = Grid.over(shape, spacing)
     rng = np.random.default_rng([config.seed, number])
     control = {"hops": config.hops, "places": config.places, "balanced": config.balanced}
-    options = control if config.kind == "longrange" else {}
+    options = control if config.kind in ("longrange", "chain") else {}
     drawing = kind.draw(rng, grid, **options)
     if config.classes is not None:
         drawing.label[drawing.label > config.classes] = 0
