@@ -15,6 +15,7 @@ import torch
 import vitrim as package
 from tests.support import vitrim, write_tiny_data
 from vitrim.attention.decision import Decision
+from vitrim.compression.depth_decision import DepthDecision, read_depth
 from vitrim.config.schema import TrainConfig
 from vitrim.inference.engine import open_engine
 from vitrim.studies.trial import Trial
@@ -70,10 +71,29 @@ def test_a_study_is_reported_with_the_same_numbers(old: Path, tmp_path: Path) ->
     assert "2D UNETR" in (run / "report.md").read_text(encoding="utf-8")
 
 
+def test_a_study_is_judged_again_and_says_so(old: Path, tmp_path: Path) -> None:
+    """The verdict follows from the stored cases; the old decision stays as the answer of the attention rule."""
+    run = Path(shutil.copytree(old / "study", tmp_path / "study"))
+    folder = run / "networks/unetr2d"
+    before = (folder / "decision.json").read_bytes()
+    for _ in range(2):  # the second time changes nothing
+        assert folder / "decision.json" in package.write_report(run)
+        assert (folder / "attention_rule.json").read_bytes() == before
+        decision = DepthDecision.load(folder / "decision.json")
+        assert decision.verdict == "not shown"  # the study has too few held-out cases
+        assert (decision.rule, decision.depth, decision.full) == ("globality", 12, 12)
+        assert decision.proposed == json.loads(before)["depth"]
+        text = (run / "report.md").read_text(encoding="utf-8")
+        assert "No smaller depth of 2D UNETR was shown to be as good." in text
+        assert "This version computed intervals and verdicts again." in text
+        assert "corrected_verdict_5" not in pd.read_csv(run / "results.csv")
+
+
 def test_a_decision_is_read_and_obeyed(old: Path, tmp_path: Path) -> None:
     path = old / "study/networks/unetr2d/decision.json"
     stored = json.loads(path.read_text())
     assert Decision.load(path).depth == stored["depth"]
+    assert read_depth(path) == (stored["depth"], len(stored["blocks"]))
 
 
 def test_trials_keep_their_names(old: Path) -> None:

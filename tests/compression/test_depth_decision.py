@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from tests.attention.test_decision import around, profile
 from vitrim.attention.rule import decide_depth
-from vitrim.compression.depth_decision import DepthDecision, confirm, read_depth
+from vitrim.compression.depth_decision import DepthDecision, confirm, read_depth, removed_scales, save_decision
 from vitrim.compression.depth_procedure import chosen_depth, next_depth
 from vitrim.errors import WeightsError
+from vitrim.models.transunet import TransUNet
+from vitrim.models.unetr2d import UNETR2D
 
 GOOD, BAD, OPEN = "not worse", "worse", "undecided"
 
@@ -57,6 +59,22 @@ def test_depths_that_are_there_already_are_used() -> None:
     known = {3: GOOD, 2: GOOD}
     assert next_depth(known, 3, 0, 12, tries=4) == 1
     assert chosen_depth({**known, 1: BAD}, 3, 12) == 2
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "proposed", "chosen"),
+    [
+        ({3: GOOD, 1: GOOD}, 12, 1),  # nothing was proposed, but fixed depths were trained
+        ({3: GOOD, 1: BAD}, 5, 3),  # the proposed depth was not trained
+        ({6: GOOD, 1: BAD, 2: BAD, 3: BAD, 4: BAD}, 1, 6),  # the tries ended below a good fixed depth
+        ({3: BAD, 1: GOOD}, 12, 12),  # a row from deep to shallow ends at the first that is not shown as good
+        ({}, 3, 12),
+    ],
+)
+def test_fixed_depths_count_where_the_proposed_row_gives_nothing(
+    verdicts: dict[int, str], proposed: int, chosen: int
+) -> None:
+    assert chosen_depth(verdicts, proposed, 12) == chosen
 
 
 @given(
@@ -148,6 +166,32 @@ def test_a_verdict_says_on_how_much_it_rests() -> None:
     notes = judged({12: 0.9, 3: 0.9, 2: 0.7}, 3).notes()
     assert notes == ["The verdict rests on 12 held-out cases of these two trained networks; it is provisional."]
     assert "optimistic" in judged({12: 0.9, 3: 0.9, 2: 0.7}, 3, judged_on="tuning").notes()[1]
+
+
+def test_without_training_on_needs_is_never_said() -> None:
+    found = judged({12: 0.9, 3: 0.9, 2: 0.7}, 3, trained_on=False)
+    assert found.verdict == "enough"
+    assert "were not trained on" in found.notes()[-1]
+
+
+def test_other_notes_say_what_makes_the_result_optimistic_or_confounded() -> None:
+    assert "With 5 folds" in judged({12: 0.9, 3: 0.9}, 3, folds=5).notes()[1]
+    removed = removed_scales(UNETR2D, "paper")
+    assert judged({12: 0.9, 3: 0.9}, 3, also_removed=removed).notes()[-1] == removed
+    assert removed_scales(UNETR2D, "whole") == removed_scales(TransUNet, "paper") == ""
+
+
+def test_an_old_decision_is_kept_and_a_depth_set_by_hand_stays(tmp_path: Path) -> None:
+    rule = decide_depth(profile(around([0.1, 0.9, 0.9])))
+    rule.save(tmp_path / "decision.json")
+    before = (tmp_path / "decision.json").read_bytes()
+    save_decision(proposal(), tmp_path)
+    assert (tmp_path / "attention_rule.json").read_bytes() == before
+    content = json.loads((tmp_path / "decision.json").read_text())
+    (tmp_path / "decision.json").write_text(json.dumps({**content, "depth": 5}))
+    save_decision(judged({12: 0.9, 3: 0.9}, 3), tmp_path)
+    found = DepthDecision.load(tmp_path / "decision.json")
+    assert (found.depth, found.verdict, found.set_by_hand) == (5, "enough", True)
 
 
 def test_the_file_comes_back_and_a_person_can_change_its_depth(tmp_path: Path) -> None:

@@ -11,9 +11,11 @@ from vitrim.compression.depth_rules import (
     RULES,
     Evidence,
     answers_of,
+    changed_by_training,
     influence_depth,
     judge_rules,
     rule_results_table,
+    untrained_answers,
 )
 from vitrim.compression.exchange_curve import ExchangeCurve
 
@@ -102,11 +104,12 @@ def test_a_block_does_nothing_pools_looks_at_fixed_places_or_by_content() -> Non
     assert curve(forms).roles(0.05) == ["content", "content", "fixed places", "pools", "nothing"]
 
 
-def test_several_seeds_are_joined_and_a_case_of_each_fold_counts_apart() -> None:
+def test_several_seeds_are_joined_and_a_case_of_several_folds_counts_once() -> None:
     one = curve({"identity": [0.2, 0.9, 0.9]})
     joined = ExchangeCurve.joined([(0, 0, one), (1, 0, one)])
     assert (joined.cases, joined.changes()[1].seeds, joined.cutoff(0.05)) == (12, 2, 1)
-    assert ExchangeCurve.joined([(0, 0, one), (0, 1, one)]).cases == 24
+    folds = ExchangeCurve.joined([(0, 0, one), (0, 1, one)])
+    assert (folds.cases, folds.cutoff(0.05)) == (12, 1)
 
 
 def test_each_rule_is_told_whether_it_was_right():
@@ -132,6 +135,20 @@ def test_a_depth_that_was_not_trained_is_judged_by_its_distance_alone():
     found = {one.rule: one for one in judge_rules(sweep({0: 0.9, 3: 0.9, 12: 0.9}), evidence(5))}
     attention = found["globality"]
     assert (attention.change_percent, attention.verdict) == (None, "5 more than needed")
+
+
+def test_a_rule_below_every_trained_depth_is_not_called_wrong_without_evidence() -> None:
+    found = {one.rule: one for one in judge_rules(sweep({3: 0.9, 6: 0.9, 12: 0.9}), evidence(1))}
+    assert found["globality"].verdict == "cannot say"
+    found = {one.rule: one for one in judge_rules(sweep({3: 0.5, 6: 0.9, 12: 0.9}), evidence(1))}
+    assert found["globality"].verdict == "too few blocks"
+
+
+def test_attention_changed_only_if_the_same_rule_says_something_else_before_training() -> None:
+    same = rule_decision([0.9, 0.9, 0.9])
+    assert untrained_answers(same) == {"globality": 1}
+    assert not changed_by_training(same)
+    assert changed_by_training(rule_decision([0.1, 0.9, 0.9]))
 
 
 def test_cases_that_chose_do_not_judge():

@@ -20,7 +20,7 @@ from vitrim.attention.profile import AttentionProfile
 from vitrim.attention.rule import decide_depth
 from vitrim.commands.provenance import cases_for, new_folder, prepared_data, read_provenance
 from vitrim.compression.depth_decision import DECISION, DepthDecision
-from vitrim.compression.depth_rules import Evidence, answers_of, untrained_answers
+from vitrim.compression.depth_rules import Evidence, answers_of, changed_by_training, untrained_answers
 from vitrim.compression.exchange_curve import ExchangeCurve, measure_exchange
 from vitrim.config.names import DecidingMeasure, Head
 from vitrim.config.reading import Study, data_section, explain
@@ -190,6 +190,7 @@ def _proposal(subject: Subject, rule: Decision, curve: ExchangeCurve | None, fol
         proposed_on="training",
         rules=dict(answers),
         untrained=untrained_answers(rule),
+        changed_by_training=changed_by_training(rule),
         exchange_percent=None if curve is None else curve.without_any,
         judged=False,
     )

@@ -23,9 +23,9 @@ from vitrim.commands.provenance import (
     read_provenance,
 )
 from vitrim.compression.candidates import ANALYSIS, CompressionRequest, CompressionRun
-from vitrim.compression.depth_decision import DECISION, DepthDecision, DepthResult, confirm, read_depth
+from vitrim.compression.depth_decision import DECISION, DepthDecision, DepthResult, confirm, read_depth, removed_scales
 from vitrim.compression.depth_procedure import DICE_FLOOR, TRIES, chosen_depth, next_depth
-from vitrim.compression.depth_rules import Evidence, answers_of, by_exchange, untrained_answers
+from vitrim.compression.depth_rules import Evidence, answers_of, by_exchange, changed_by_training, untrained_answers
 from vitrim.compression.depth_search import DepthSearch, smallest_depth
 from vitrim.compression.exchange_curve import measure_exchange
 from vitrim.compression.summary import cost_of, summarise_compression, summary_lines
@@ -289,6 +289,9 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
         proposed_on="tuning",
         rules=dict(answers_of(replace(evidence, tables=tables))),
         untrained=untrained_answers(rule),
+        changed_by_training=changed_by_training(rule),
+        trained_on=run.request.recovery != "none",
+        also_removed=removed_scales(type(network), run.request.decoder or network.config.decoder),
         exchange_percent=curve.without_any,
         tried=tuple(results[depth] for depth in sorted(results, reverse=True)),
         reason=reason,

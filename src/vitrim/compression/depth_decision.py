@@ -11,13 +11,15 @@ import pandas as pd
 from pydantic import ValidationError
 
 from vitrim.attention.decision import FORMAT as RULE_FORMAT
-from vitrim.attention.decision import Decision
+from vitrim.attention.decision import RULE_FILE, Decision
 from vitrim.compression.depth_procedure import DICE_FLOOR
+from vitrim.config.names import DecoderForm
 from vitrim.config.reading import explain
 from vitrim.config.schema import Strict
 from vitrim.errors import WeightsError
 from vitrim.files import write_json
 from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, Change, change, network_dice
+from vitrim.models.network import Network
 
 FORMAT = "vitrim decision 2"
 DECISION = "decision.json"
@@ -88,6 +90,8 @@ class DepthDecision(Strict):
     """Depth that each rule gives; None if it cannot choose."""
     untrained: dict[str, int | None]
     """The same for the network before training, as far as that has a meaning."""
+    changed_by_training: bool = False
+    """Whether training changed the answer of the attention rule."""
     exchange_percent: float | None = None
     """Change in Dice without any exchange between patches, in percent."""
     tried: tuple[DepthResult, ...] = ()
@@ -102,6 +106,11 @@ class DepthDecision(Strict):
     """Whether this kind of network has no form with fewer blocks than the confirmed one."""
     judged_on: str = "held-out"
     """The cases of the verdict: held-out, or tuning if there are no held-out cases."""
+    folds: int = 1
+    trained_on: bool = True
+    """Whether the smaller networks were trained; if not, "needs" is never said."""
+    also_removed: str = ""
+    """What the cut removes beside blocks, in words."""
     judged: bool = True
     """Whether smaller networks were compared at all; if not, `depth` is only what the rule proposes."""
     reason: str = ""
@@ -110,8 +119,7 @@ class DepthDecision(Strict):
     @property
     def tells(self) -> bool:
         """Whether attention tells something: exchange is needed, or training changed the answer of the rule."""
-        before, after = self.untrained.get("globality"), self.rules.get("globality")
-        return bool(self.rules.get("exchange")) or (before is not None and before != after)
+        return bool(self.rules.get("exchange")) or self.changed_by_training
 
     @property
     def judged_depth(self) -> int:
@@ -179,6 +187,17 @@ class DepthDecision(Strict):
             lines.append(f"{words}{'; it is provisional' if provisional else ''}.")
             if self.judged_on == "tuning":
                 lines.append("The same cases chose the depth, so the result is optimistic.")
+            if self.folds > 1:
+                lines.append(
+                    f"With {self.folds} folds, cases that chose the depth in one fold confirm it in another, so the "
+                    "result is optimistic."
+                )
+            if not self.trained_on:
+                lines.append(
+                    "The smaller networks were not trained on. Training may show that fewer blocks are enough."
+                )
+        if self.also_removed and self.depth < self.full:
+            lines.append(self.also_removed)
         if self.noise is not None:
             lines.append(
                 f"Noise floor: the full network with another seed is at {self.noise.in_words()}. No smaller change is "
@@ -255,13 +274,38 @@ def _with_verdict(
     if confirmed.depth == 0:
         verdict = "nothing"
     elif (
-        smaller is not None
+        decision.trained_on
+        and smaller is not None
         and smaller.depth == max(shallower_forms, default=None)
         and smaller.verdict(decision.margin) == "worse"
     ):
         verdict = "needs"
     found = {"verdict": verdict, "depth": confirmed.depth, "smallest_form": not shallower_forms}
     return decision.model_copy(update=found)
+
+
+def removed_scales(kind: type[Network], decoder: DecoderForm) -> str:
+    """Say what a cut removes beside blocks: the decoder's scales whose block is gone; empty if nothing."""
+    if not kind.feeds_scales or decoder == "whole":
+        return ""
+    return "The cut also removes the scales of the decoder whose block is gone (`decoder: whole` keeps them)."
+
+
+def save_decision(decision: DepthDecision, folder: Path) -> Path:
+    """Write decision.json into `folder`, and return its path.
+
+    A depth that a user set by hand in the file stays. A decision.json of version 0.1.0 becomes attention_rule.json.
+    """
+    path = folder / DECISION
+    folder.mkdir(parents=True, exist_ok=True)
+    if path.is_file():
+        if _content(path).get("format") == RULE_FORMAT:
+            if not (folder / RULE_FILE).is_file():
+                path.rename(folder / RULE_FILE)
+        elif (before := DepthDecision.load(path)).set_by_hand:
+            decision = decision.model_copy(update={"depth": before.depth})
+    decision.save(path)
+    return path
 
 
 def read_depth(path: Path) -> tuple[int, int]:

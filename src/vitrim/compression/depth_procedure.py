@@ -39,13 +39,19 @@ def next_depth(
 def chosen_depth(verdicts: Mapping[int, str], proposed: int, full: int) -> int:
     """Return the depth that the search found: the smallest of an unbroken row of depths that are "not worse".
 
-    The row begins at the proposed depth, or above it. Without such a depth, the full one.
+    The row begins at the proposed depth or above it. If there is none, for example because the proposed depth was not
+    trained, the row of all trained depths from deep to shallow counts. Without any such depth, the full one.
     """
     depth = proposed
     while depth in verdicts and verdicts[depth] != "not worse":
         depth += 1
-    if verdicts.get(depth) != "not worse":
-        return full
-    while verdicts.get(depth - 1) == "not worse":
-        depth -= 1
-    return depth
+    if verdicts.get(depth) == "not worse":
+        while verdicts.get(depth - 1) == "not worse":
+            depth -= 1
+        return depth
+    chosen = full
+    for depth in sorted(verdicts, reverse=True):
+        if verdicts[depth] != "not worse":
+            break
+        chosen = depth
+    return chosen

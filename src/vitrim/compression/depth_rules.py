@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from vitrim.attention.decision import Decision, reaches
+from vitrim.attention.decision import ROUNDING, Decision, reaches
 from vitrim.attention.measures import MEASURES
 from vitrim.compression.depth_search import smallest_depth
 from vitrim.compression.exchange_curve import ExchangeCurve
@@ -68,6 +68,8 @@ class RuleResult:
     """The smallest trained depth that was shown not worse by the margin, on the same cases."""
     shown: bool
     """Whether anything was shown: at least one smaller depth is "worse" or "not worse"."""
+    bounded: bool
+    """Whether a depth below `at_least` was shown worse."""
     change_percent: float | None
     """Change in Dice at the rule's depth, on the same cases; None if that depth was not trained."""
 
@@ -77,7 +79,7 @@ class RuleResult:
         if self.depth is None or not self.shown:
             return "cannot say"
         if self.depth < self.at_least:
-            return "too few blocks"
+            return "too few blocks" if self.bounded else "cannot say"
         return "right" if self.depth <= self.enough else f"{self.depth - self.enough} more than needed"
 
 
@@ -169,16 +171,22 @@ def answers_of(evidence: Evidence) -> dict[str, int | None]:
 
 def untrained_answers(rule: Decision) -> dict[str, int | None]:
     """Return what the rule `globality` says of the network before training; empty if that was not measured."""
-    falls = rule.falls
-    values = [block.untrained_value for block in rule.blocks]
-    if any(value is None for value in values):
-        return {}
-    reached = [
-        block.block
-        for block, value in zip(rule.blocks, values, strict=True)
-        if value is not None and (value <= rule.threshold if falls else value >= rule.threshold)
-    ]
-    return {"globality": reached[0] if reached else len(rule.blocks)}
+    before = [block.untrained_value for block in rule.blocks]
+    known = [value for value in before if value is not None]
+    return {"globality": _first(known, rule)} if len(known) == len(before) else {}
+
+
+def changed_by_training(rule: Decision) -> bool:
+    """Whether training changed the answer of the attention rule, both from the means of the blocks."""
+    before = untrained_answers(rule).get("globality")
+    return before is not None and before != _first([block.value for block in rule.blocks], rule)
+
+
+def _first(values: Sequence[float], rule: Decision) -> int:
+    """The first block whose value reaches the threshold; the number of all blocks if none does."""
+    sign = -1 if rule.falls else 1
+    reached = [n for n, value in enumerate(values, 1) if sign * (value - rule.threshold) >= -ROUNDING]
+    return reached[0] if reached else len(values)
 
 
 def influence_depth(influence: np.ndarray) -> int:
@@ -208,10 +216,11 @@ def judge_rules(tables: Mapping[int, pd.DataFrame], evidence: Evidence) -> list[
     at_least = min((d for d, verdict in verdicts.items() if verdict != "worse"), default=deepest)
     enough = min((d for d, verdict in verdicts.items() if verdict == "not worse"), default=deepest)
     shown = any(verdict != "undecided" for verdict in verdicts.values())
+    bounded = "worse" in verdicts.values()
     results = []
     for name, depth in answers_of(evidence).items():
         percent = 0.0 if depth == deepest else changes[depth].percent if depth in changes else None
-        results.append(RuleResult(name, depth, at_least, enough, shown, percent))
+        results.append(RuleResult(name, depth, at_least, enough, shown, bounded, percent))
     return results
 
 

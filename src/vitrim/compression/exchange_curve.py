@@ -145,15 +145,15 @@ class ExchangeCurve:
 
     @classmethod
     def joined(cls, curves: Sequence[tuple[int, int, ExchangeCurve]]) -> ExchangeCurve:
-        """Join the curves of several trainings, given as (seed, fold, curve). A case of each fold counts apart."""
-        several = len({fold for _, fold, _ in curves}) > 1
-        tables = []
-        for seed, fold, curve in curves:
-            table = curve.table.assign(seed=seed, fold=fold)
-            if several:
-                table["case"] = table["case"].astype(str) + f"@{fold}"
-            tables.append(table)
-        return cls(pd.concat(tables, ignore_index=True))
+        """Join the curves of several trainings, given as (seed, fold, curve).
+
+        A case that several folds measured counts once, with its mean over these folds.
+        """
+        table = pd.concat([curve.table.assign(seed=seed) for seed, _, curve in curves], ignore_index=True)
+        if len({fold for _, fold, _ in curves}) > 1:
+            keys = ["form", "where", "block", "seed", "case", "class", "against"]
+            table = table.groupby(keys, sort=False, as_index=False).mean(numeric_only=True)
+        return cls(table)
 
     def _rows(self, form: str, where: str, block: int) -> pd.DataFrame:
         table = self.table

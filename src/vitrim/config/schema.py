@@ -304,6 +304,18 @@ class StudyConfig(Strict):
                 raise ValueError(f"{name} {given} contain a number twice")
         return self
 
+    @model_validator(mode="after")
+    def _rule_can_propose(self) -> StudyConfig:
+        if self.rule == "accuracy":
+            raise ValueError("rule: accuracy compares trained depths and cannot propose one; choose another rule")
+        if self.rule == "constant" and "constant" not in self.attention.forms:
+            raise ValueError("rule: constant needs constant in attention.forms")
+        if self.training.nested:
+            raise ValueError("training.nested is for `vitrim.recover` and `rule: nested`; leave it out of a study")
+        if self.rule == "nested" and self.training.processes > 1:
+            raise ValueError("rule: nested trains on one device: leave devices and nodes out")
+        return self
+
     @property
     def all_seeds(self) -> list[int]:
         """All seeds of the trainings."""

@@ -60,11 +60,11 @@ class Change:
         `margin` is a share of the full network's Dice: 0.05 is a fall of 5 %. The whole interval must lie on one side
         of the margin. Otherwise, or with fewer than 8 cases, the verdict is "undecided".
         """
-        if self.low is None or self.high is None or self.cases < VERDICT_CASES:
+        if self.cases < VERDICT_CASES:
             return "undecided"
-        if self.low > -100 * margin:
+        if self.low is not None and self.low > -100 * margin:
             return "not worse"
-        return "worse" if self.high < -100 * margin else "undecided"
+        return "worse" if self.high is not None and self.high < -100 * margin else "undecided"
 
     @property
     def provisional(self) -> bool:

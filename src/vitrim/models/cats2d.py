@@ -20,6 +20,7 @@ class CATS2D(Network):
     """
 
     pretrained_cnn = "cnn"
+    feeds_scales = True
     float32_parts = ("cnn",)
 
     def __init__(self, config: NetworkConfig) -> None:

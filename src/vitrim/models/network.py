@@ -37,6 +37,8 @@ class Network(nn.Module, ABC):
     """Source of ImageNet weights for the ViT."""
     pretrained_cnn: ClassVar[str | None] = None
     """Name of the part that is a timm CNN with separate ImageNet weights; None if there is none."""
+    feeds_scales: ClassVar[bool] = False
+    """Whether blocks feed several scales of the decoder, so that truncation (`decoder: paper`) removes some of them."""
     float32_parts: ClassVar[tuple[str, ...]] = ()
     """Parts that stay in float32 when the other parts are quantised to int8."""
 

@@ -20,6 +20,7 @@ class UNETR2D(Network):
 
     vit: ViT
     shallowest = 1
+    feeds_scales = True
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)

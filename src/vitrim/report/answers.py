@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from vitrim.report.run import NetworkRun, Run
 from vitrim.report.sentences import costs, explain_flags, no_decision, saves
 
@@ -42,6 +44,10 @@ def _answer(run: Run, network: NetworkRun) -> Answer:
     saving = price = ""
     if full is not None and row is not None and decided.depth < full_blocks:
         before, after = _cost(run, network.name, full_blocks, seed), _cost(run, network.name, decided.depth, seed)
+        judged = decided.confirmed
+        if judged is not None and judged.depth == decided.depth:  # the table's verdicts are those of a sequence
+            row = pd.concat([row, pd.Series({f"verdict_{m}": v for m, v in judged.verdicts.items()})])
+            row = row[~row.index.duplicated(keep="last")]
         saving, price = saves(row, full, after, before), costs(row, full, run.margins)
     notes = (*decided.notes(), *flags)
     return Answer(network, decided.headline(), decided.depth, full_blocks, saving, price, notes)

@@ -52,6 +52,7 @@ def analyse_full_network(
                 config,
                 trial.seed,
             )
+        write_json(folder / TRIAL, {"trial": trial.key})
     if not (folder / INFLUENCE).is_file():
         with reporter.stage(f"block influence of {trial_title(trial)}", len(cases)) as stage:
             found = block_influence(full.network(), case_images(cases, data.cache, config.slices, stage))
@@ -60,8 +61,6 @@ def analyse_full_network(
         write_table(folder / INFLUENCE, table)
     if not (folder / EXCHANGE).is_file():
         _measure_exchange(full, config, data, folder, reporter)
-    if not (folder / TRIAL).is_file():
-        write_json(folder / TRIAL, {"trial": trial.key})
     rule = stored_rule(folder)
     assert rule is not None
     return rule

@@ -80,7 +80,7 @@ def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
     content = study.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
     write_json(folder / "versions.json", versions(study))
-    note(folder, data=fingerprint)
+    note(folder, data=fingerprint, study=content)
 
 
 def note(folder: Path, **facts: Any) -> None:

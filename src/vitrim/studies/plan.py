@@ -94,6 +94,16 @@ class Plan:
         )
 
 
+def balanced(keys: list[RunKey]) -> list[RunKey]:
+    """Return the run keys of one network that can be compared together: the seeds that have every fold.
+
+    If no seed has every fold, those of the first seed. A seed without some folds would hold other cases than the rest.
+    """
+    folds = {key.fold for key in keys}
+    whole = [key for key in keys if {other.fold for other in keys if other.seed == key.seed} == folds]
+    return whole or [key for key in keys if key.seed == keys[0].seed]
+
+
 def fixed_depths(study: StudyConfig, network: NetworkName) -> list[int]:
     """Return the fixed depths of one network: the study's common depths that the network has, or else its own."""
     if study.depths is None:

@@ -9,9 +9,16 @@ from typing import Any
 import pandas as pd
 
 import vitrim
-from vitrim.attention.decision import RULE_FILE, Decision, stored_rule
-from vitrim.compression.depth_decision import DECISION, FORMAT, DepthDecision, confirm
-from vitrim.compression.depth_rules import SWEEP, answers_of, judge_rules, rule_results_table, untrained_answers
+from vitrim.attention.decision import Decision, stored_rule
+from vitrim.compression.depth_decision import DECISION, FORMAT, DepthDecision, confirm, save_decision
+from vitrim.compression.depth_rules import (
+    SWEEP,
+    answers_of,
+    changed_by_training,
+    judge_rules,
+    rule_results_table,
+    untrained_answers,
+)
 from vitrim.config.names import NETWORK_TITLES
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import InputError
@@ -61,8 +68,9 @@ def _cases_of(run: Path, row: pd.Series, cases: pd.DataFrame) -> pd.DataFrame:
     """Return the per-case table of a row of results.csv. For the noise floor it has the seed of the full network."""
     if row["role"] == "noise":
         other = read_table(run / NOISE)
-        first = cases[cases["network"] == row["network"]]["seed"].iloc[0]
-        return other[other["network"] == row["network"]].assign(seed=first)
+        own = other[other["network"] == row["network"]]
+        first = cases[(cases["network"] == row["network"]) & cases["fold"].isin(own["fold"])]["seed"].iloc[0]
+        return own.assign(seed=first)
     return cases[(cases["network"] == row["network"]) & (cases["blocks"] == row["blocks"])]
 
 
@@ -103,12 +111,7 @@ def _write_decisions(run: Path, cases: pd.DataFrame, results: pd.DataFrame, marg
                 NETWORKS[str(name)].shallowest,
             )
         )
-        if not older and decision.set_by_hand:
-            judged = judged.model_copy(update={"depth": decision.depth})
-        if older and path.is_file():
-            path.rename(folder / RULE_FILE)
-        judged.save(path)
-        written.append(path)
+        written.append(save_decision(judged, folder))
     return written
 
 
@@ -126,6 +129,7 @@ def _older_decision(folder: Path, network: str, rule: Decision, margin: float) -
         proposed_on="training",
         rules={} if evidence is None else answers_of(evidence),
         untrained=untrained_answers(rule),
+        changed_by_training=changed_by_training(rule),
     )
 
 
@@ -148,6 +152,7 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
             if len(tables) >= SWEEP and evidence is not None:
                 judged.append((network, seed, fold, margin, judge_rules(tables, evidence)))
     if not judged:
+        (run / "rules.csv").unlink(missing_ok=True)
         return []
     write_table(run / "rules.csv", rule_results_table(judged))
     return [run / "rules.csv"]

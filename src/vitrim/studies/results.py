@@ -10,7 +10,7 @@ import torch
 
 from vitrim.files import write_table
 from vitrim.studies.folder import note, noted, versions
-from vitrim.studies.plan import Plan, RunKey
+from vitrim.studies.plan import Plan, RunKey, balanced
 from vitrim.studies.recompute import NOISE, write_rules
 from vitrim.studies.result_tables import Row, gather, results_table, trials_table
 from vitrim.studies.snapshots import Slices, choose_slices, write_examples, write_explorer
@@ -49,7 +49,8 @@ def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
     done = [each for each in done if each.role != "noise"]
     write_table(out / "results.csv", results_table(rows, plan.study.margins))
     write_table(out / "trials.csv", trials_table(rows))
-    for file, table in gather([each.result for each in done]).items():
+    counted = {result.trial.key for row in rows for result in row.results}
+    for file, table in gather([each.result for each in done if each.result.trial.key in counted]).items():
         write_table(out / f"{file}.csv", table)
     if noise:
         write_table(out / NOISE, gather([each.result for each in noise])["cases"])
@@ -71,7 +72,8 @@ def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:
     full = {each.run_key: each for each in own if each.is_full}
     rows = []
     for blocks in sorted({each.blocks for each in own}, reverse=True):
-        same = [each for each in own if each.blocks == blocks]
+        there = {each.run_key: each for each in own if each.blocks == blocks}
+        same = [there[key] for key in balanced(list(there))]
         cache, split = plan.study_data.data.cache, same[0].result.trial.split
         rows.append(
             Row(
@@ -83,11 +85,11 @@ def _rows(plan: Plan, done: Sequence[Done], network: str) -> list[Row]:
             )
         )
         if same[0].is_full:
-            rows += [
-                replace(rows[-1], results=[each.result], full=[same[0].result], role=each.role)
-                for each in noise
-                if each.run_key.fold == same[0].run_key.fold
-            ]
+            for each in noise:
+                fold = each.result.trial.fold
+                other = next((one.result for one in same if one.run_key.fold == fold), None)
+                if other is not None:
+                    rows.append(replace(rows[-1], results=[each.result], full=[other], role=each.role))
     return rows
 
 

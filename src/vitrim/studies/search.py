@@ -8,16 +8,23 @@ from pathlib import Path
 
 import pandas as pd
 
-from vitrim.compression.depth_decision import DECISION, DepthDecision, DepthResult, confirm
+from vitrim.compression.depth_decision import DepthDecision, DepthResult, confirm, removed_scales, save_decision
 from vitrim.compression.depth_procedure import DICE_FLOOR, chosen_depth, next_depth
-from vitrim.compression.depth_rules import RULES, Evidence, answers_of, by_accuracy, untrained_answers
+from vitrim.compression.depth_rules import (
+    RULES,
+    Evidence,
+    answers_of,
+    by_accuracy,
+    changed_by_training,
+    untrained_answers,
+)
 from vitrim.compression.exchange_curve import ExchangeCurve
 from vitrim.config.names import FULL_DEPTH, NETWORK_TITLES, NetworkName
 from vitrim.metrics.statistics import VERDICT_CASES, Change, change
 from vitrim.models.factory import NETWORKS
 from vitrim.studies.attention_step import stored_evidence
 from vitrim.studies.jobs import Job, Outcome
-from vitrim.studies.plan import Plan, RunKey
+from vitrim.studies.plan import Plan, RunKey, balanced
 from vitrim.studies.result_tables import concatenated
 from vitrim.studies.trial import Result, finished
 
@@ -60,7 +67,7 @@ class NetworkSearch:
         if self.waiting.pop(job.trial.key, None) is None or self.waiting or not self.run_keys:
             return following
         if self.proposed is None:
-            self.run_keys.sort(key=self.plan.run_keys.index)
+            self.run_keys = balanced(sorted(self.run_keys, key=self.plan.run_keys.index))
             self.proposed = self._proposal()
         depth = self._next()
         if depth is None:
@@ -80,7 +87,12 @@ class NetworkSearch:
             chosen = chosen_depth(tried, decision.proposed, FULL_DEPTH)
         else:
             chosen = decision.proposed if decision.proposed in everywhere else FULL_DEPTH
-        results = [DepthResult.of(depth, self._tuning_change(depth), margins) for depth in sorted(tried, reverse=True)]
+        differences = {depth: self._tuning_change(depth) for depth in sorted(tried, reverse=True)}
+        results = [
+            DepthResult.of(depth, difference, margins)
+            for depth, difference in differences.items()
+            if isfinite(difference.percent)
+        ]
         rules = {**decision.rules, "accuracy": self._by_accuracy(everywhere)}
         decision = decision.model_copy(update={"tried": tuple(results), "noise": self._noise(), "rules": rules})
         held_out = {depth: self._table(depth) for depth in everywhere}
@@ -88,9 +100,7 @@ class NetworkSearch:
             decision = confirm(decision, held_out, chosen, margins, NETWORKS[self.network].shallowest)
         first = self.plan.run_keys[0]
         folder = self.plan.attention_folder(self.out, RunKey(self.network, first.seed, first.fold))
-        if folder.is_dir():
-            decision.save(folder / DECISION)
-        return decision
+        return DepthDecision.load(save_decision(decision, folder))
 
     def _proposal(self) -> DepthDecision:
         """Look: every rule for the trained network, and for the one before training. The study's rule proposes."""
@@ -109,8 +119,10 @@ class NetworkSearch:
         }
         if pooled is not None:
             rules |= {"exchange": pooled.cutoff(margin), "constant": pooled.cutoff(margin, "constant")}
-        untrained = [untrained_answers(each.attention) for each in evidence.values() if each.attention is not None]
-        answer = rules[study.rule]
+        attention = [each.attention for each in evidence.values() if each.attention is not None]
+        untrained = [untrained_answers(each) for each in attention]
+        proposes = study.rule if rules[study.rule] is not None else "exchange"
+        answer = rules[proposes]
         shallowest = NETWORKS[self.network].shallowest
         split = self.plan.study_data.splits[self.run_keys[0].fold]
         reason = ""
@@ -123,10 +135,13 @@ class NetworkSearch:
             verdict="not shown",
             margin=margin,
             proposed=FULL_DEPTH if answer is None or reason else max(answer, shallowest),
-            rule=study.rule,
+            rule=proposes,
             proposed_on="tuning" if len(split.tuning) >= VERDICT_CASES else "training",
             rules=rules,
             untrained=dict(untrained[0]) if untrained else {},
+            changed_by_training=any(changed_by_training(each) for each in attention),
+            folds=len({key.fold for key in self.run_keys}),
+            also_removed=removed_scales(NETWORKS[self.network], study.decoder),
             exchange_percent=None if pooled is None else pooled.without_any,
             reason=reason,
         )
@@ -164,7 +179,11 @@ class NetworkSearch:
     def _everywhere(self) -> list[int]:
         """Return the depths that were trained with every seed and fold whose full network was trained."""
         depths = {*self.trained, *self.plan.fixed(self.network), FULL_DEPTH}
-        return sorted(depth for depth in depths if all(self._result(key, depth) for key in self.run_keys))
+        return sorted(depth for depth in depths if all(self._is_there(key, depth) for key in self.run_keys))
+
+    def _is_there(self, key: RunKey, depth: int) -> bool:
+        result = self._result(key, depth)
+        return result is not None and (not self._can_try() or result.tuning is not None)
 
     def _result(self, key: RunKey, depth: int) -> Result | None:
         return finished(self.plan.trial(key, depth), self.out)
@@ -173,8 +192,8 @@ class NetworkSearch:
         """Return the per-case table of a depth over all seeds and folds, on held-out or on tuning cases."""
         results = [result for key in self.run_keys if (result := self._result(key, depth)) is not None]
         table = concatenated(results, tuning=tuning)
-        if tuning and table["fold"].nunique() > 1:
-            table["case"] = table["case"].astype(str) + "@" + table["fold"].astype(str)
+        if tuning and table["fold"].nunique() > 1:  # a case that several folds use counts once
+            table = table.groupby(["seed", "case", "class"], sort=False, as_index=False).mean(numeric_only=True)
         return table
 
     def _by_accuracy(self, depths: list[int]) -> int | None:
