@@ -61,12 +61,13 @@ class DepthResult(Strict):
         """Return the verdict at a margin."""
         return self.verdicts.get(f"{100 * margin:g}", "undecided")
 
-    def in_words(self) -> str:
-        """Return change and interval: "−6.7 % (−10.7 to −3.2)"."""
-        text = f"{_signed(self.percent)} %"
-        return (
-            text if self.low is None or self.high is None else f"{text} ({_signed(self.low)} to {_signed(self.high)})"
-        )
+    def in_words(self, bracketed: bool = False) -> str:
+        """Return change and interval: "−6.7 % (−10.7 to −3.2)", or with `bracketed` "(−6.7 %, −10.7 to −3.2)"."""
+        change = f"{_signed(self.percent)} %"
+        if self.low is None or self.high is None:
+            return f"({change})" if bracketed else change
+        interval = f"{_signed(self.low)} to {_signed(self.high)}"
+        return f"({change}, {interval})" if bracketed else f"{change} ({interval})"
 
 
 class DepthDecision(Strict):
@@ -146,8 +147,8 @@ class DepthDecision(Strict):
         if self.verdict == "needs" and self.confirmed and self.smaller:
             return (
                 f"{self.network} needs {self.depth} of its {self.full} blocks: with {self.depth} Dice is not worse by "
-                f"{percent} ({self.confirmed.in_words()}), with {self.smaller.depth} it is "
-                f"({self.smaller.in_words()})."
+                f"{percent} {self.confirmed.in_words(bracketed=True)}, with {self.smaller.depth} it is "
+                f"{self.smaller.in_words(bracketed=True)}."
             )
         if self.verdict == "enough" and self.confirmed:
             fewer = "it has no smaller form" if self.smallest_form else "whether fewer are was not shown"
@@ -158,7 +159,7 @@ class DepthDecision(Strict):
         if self.verdict == "nothing" and self.confirmed:
             return (
                 f"On these data the transformer does nothing for Dice in {self.network}: without any of its "
-                f"{self.full} blocks Dice is not worse by {percent} ({self.confirmed.in_words()})."
+                f"{self.full} blocks Dice is not worse by {percent} {self.confirmed.in_words(bracketed=True)}."
             )
         if self.reason:
             return f"Cannot tell how many blocks {self.network} needs: {self.reason}."

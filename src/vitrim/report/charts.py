@@ -56,7 +56,7 @@ def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
     ends = nice_range([*values, decision.threshold] if decision else values, measure.low, measure.high)
     frame = framed((0.5, last + 0.5), ends, large=decision is not None)
     if decision is not None:
-        under.append(shade(frame, decision.depth + 0.5, "discarded"))
+        under.append(shade(frame, decision.depth + 0.5, "beyond the rule"))
         over.append(level(frame, decision.threshold, f"threshold {fixed(decision.threshold, 2)}"))
     label = f"{capitalised(measure.title)} of the attention in {network.title} by block, trained and untrained"
     name = f"decision-{network.name}" if decision is not None else ""
@@ -109,10 +109,48 @@ def slider(run: Run, network: NetworkRun) -> dict[str, Any] | None:
     }
 
 
+def exchange_figure(network: NetworkRun) -> Figure | None:
+    """Return the chart of the exchange curve; None if it was not measured.
+
+    The change in Dice if tokens exchange nothing after each block, with its interval; and, where they were measured,
+    with constant and with uniform attention.
+    """
+    curve = network.exchange
+    if curve is None or curve.without_any is None:
+        return None
+    names = {"identity": "no exchange", "constant": "constant attention", "uniform": "uniform attention"}
+    lines, values = [], [0.0]
+    for place, (form, name) in enumerate(names.items()):
+        changes = curve.changes(form)  # type: ignore[arg-type]
+        if not changes:
+            continue
+        points = [(float(k), changes[k].percent) for k in sorted(changes)]
+        points.append((float(curve.blocks), 0.0))
+        ends = [(changes[k].low, changes[k].high) for k in sorted(changes)]
+        known = [(low, high) for low, high in ends if low is not None and high is not None]
+        bands = [*known, (0.0, 0.0)] if form == "identity" and len(known) == len(ends) else []
+        low, high = [end[0] for end in bands] or None, [end[1] for end in bands] or None
+        style = "trained" if form == "identity" else f"series-{place}"
+        lines.append(Line(points, style, name, low, high, markers=form == "identity"))
+        values += [y for _, y in points] + (low or []) + (high or [])
+    margin = -100 * (network.decision.margin if network.decision is not None else 0.05)
+    frame = framed((-0.5, curve.blocks + 0.5), nice_range([*values, margin], None, None))
+    marks = [level(frame, margin, f"{fixed(-margin, 0)} % below")]
+    title = "Agreement" if curve.agreement else "Dice"
+    label = f"Change in {title} of {network.title} with exchange between patches off after each block, in %"
+    svg = chart(frame, lines, label, "exchange off after block", range(curve.blocks + 1), (), marks)
+    reads = (
+        f"Change in {title} of the trained network, in %, if patches exchange nothing after this block"
+        f"{' (other lines: constant or uniform attention there)' if len(lines) > 1 else ''}. Where the line stays near "
+        "0, later blocks need no exchange. The band is the interval over cases."
+    )
+    return Figure("exchange", f"{title} without exchange", reads, svg)
+
+
 def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
     """Return the chart of average Dice by depth, or None if fewer than four depths were trained.
 
-    The discarded blocks are shaded. A vertical line marks the depth of each rule.
+    The removed blocks are shaded. A vertical line marks the depth of each rule.
     """
     rows = run.rows(network.name)
     rows = rows[rows["seed"] == run.seeds[0]].sort_values("blocks")
@@ -136,7 +174,7 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
         level(frame, full * (1 - float(margin) / 100), f"{margin} % below the full network") for margin in run.margins
     ]
     marks += [flag(frame, depth, f"by {rule}: {depth}", place) for place, (rule, depth) in enumerate(chosen.items())]
-    under = [shade(frame, network.decision.depth + 0.5, "discarded")] if network.decision is not None else []
+    under = [shade(frame, network.decision.depth + 0.5, "removed")] if network.decision is not None else []
     line = Line(list(zip(blocks, dice, strict=True)), "trained", "average Dice", low, high, markers=True)
     label = f"Average Dice of {network.title} by number of blocks"
     svg = chart(frame, [line], label, "transformer blocks", blocks, under, marks)

@@ -13,6 +13,7 @@ import pandas as pd
 from vitrim.attention.decision import Decision, stored_rule
 from vitrim.attention.maps import StoredMaps
 from vitrim.compression.depth_decision import DECISION, FORMAT, DepthDecision
+from vitrim.compression.exchange_curve import ExchangeCurve
 from vitrim.config.names import NETWORK_TITLES
 from vitrim.errors import InputError
 from vitrim.files import read_arrays, read_json, read_table
@@ -44,6 +45,7 @@ class NetworkRun:
     profile: pd.DataFrame | None
     untrained: pd.DataFrame | None
     maps: StoredMaps | None
+    exchange: ExchangeCurve | None = None
 
     @property
     def title(self) -> str:
@@ -148,6 +150,7 @@ def _network(folder: Path, name: str) -> NetworkRun:
         profile=_table(folder / "profile.csv"),
         untrained=_table(folder / "untrained" / "profile.csv"),
         maps=StoredMaps.load(folder / "maps.npz"),
+        exchange=ExchangeCurve.load(folder),
     )
 
 

@@ -46,7 +46,7 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
   });
 }
 
-/* The threshold slider: moves the line in the chart, shades the discarded blocks, and states the depth. */
+/* The threshold slider: moves the line in the chart, shades the blocks beyond its depth, and states the depth. */
 for (const panel of document.querySelectorAll("[data-decision]")) {
   const decision = JSON.parse(panel.dataset.decision);
   const slider = panel.querySelector("input");
@@ -87,12 +87,12 @@ for (const panel of document.querySelectorAll("[data-decision]")) {
     box.setAttribute("x", edge);
     box.setAttribute("width", Math.max(0, x(frame.x[1]) - edge));
     word.setAttribute("x", edge + 4);
-    word.textContent = x(frame.x[1]) - edge > 60 ? "discarded" : "";
+    word.textContent = x(frame.x[1]) - edge > 60 ? "beyond the rule" : "";
     const blocks = `${depth} of ${total} blocks`;
     const between = reached && low !== depth ? `, between ${low} and ${depth} with 95 % confidence` : "";
     const trained = decision.trained[depth];
-    shown.textContent = reached ? `Threshold ${threshold.toFixed(2)}: keep ${blocks}${between}.`
-      : `Threshold ${threshold.toFixed(2)}: no block reaches it${low < total ? " with its whole interval" : ""}; keep all ${total} blocks.`;
+    shown.textContent = reached ? `Threshold ${threshold.toFixed(2)}: the attention rule says ${blocks}${between}.`
+      : `Threshold ${threshold.toFixed(2)}: no block reaches it${low < total ? " with its whole interval" : ""}; the attention rule says all ${total} blocks.`;
     if (trained) shown.textContent += ` ${trained}`;
     else if (depth < total) shown.textContent += " A network of this depth was not trained in this study.";
     slider.setAttribute("aria-valuetext", shown.textContent);
