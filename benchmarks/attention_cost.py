@@ -65,7 +65,7 @@ def compare_time(arguments: argparse.Namespace) -> None:
         "plain forward": lambda: run(model),
         "globality": lambda: look(["globality"]),
         "all but proximity correlation": lambda: look(without),
-        "all (32 queries for proximity)": lambda: look(measures),
+        "all (up to 196 queries for proximity)": lambda: look(measures),
         "plain forward, attention unfused": lambda: run(written),
         "AttentionExtract, keeping the maps": lambda: run(extract),
     }

@@ -73,7 +73,7 @@ def test_the_depth_is_the_sure_block_and_the_possible_one_is_said() -> None:
     assert (decision.low, decision.depth, decision.high) == (2, 3, 3)
     assert "block 3 is the first whose globality" in decision.sentence()
     assert "reaches 0.667 with its whole 95 % interval (it is 0.9" in decision.sentence()
-    assert "between 2 and 3" in decision.sentence()
+    assert "allow depths from 2 to 3" in decision.sentence()
 
 
 def test_a_threshold_that_is_perhaps_reached_keeps_all_blocks() -> None:
@@ -245,3 +245,15 @@ def test_the_interval_covers_the_true_depth_as_often_as_it_says() -> None:
         decision = decide_depth(profile(values), seed=seed)
         hits += decision.low <= 3 <= decision.high
     assert hits >= 180
+
+
+def test_one_head_that_looks_somewhere_makes_a_block_not_uniform() -> None:
+    """The average of heads can be uniform although a head is not."""
+    sharp = profile(np.full((12, 2, 2), 0.9))
+    entropies = sharp.values[..., 1]
+    entropies[:, :, 0] = 0.99  # head-averaged
+    entropies[:, :, 1] = 0.99
+    entropies[:, 0, 2], entropies[:, 1, 2] = 0.78, 0.99
+    decision = decide_depth(sharp)
+    assert [block.uniform for block in decision.blocks] == [False, True]
+    assert [block.least_entropy for block in decision.blocks] == pytest.approx([0.78, 0.99])

@@ -50,7 +50,7 @@ def test_values_are_the_measures_of_the_maps(model: PlantedViT, profile: Attenti
     rolled = None
     for block, weights in enumerate(captured.results):
         mean = weights.mean(dim=1, keepdim=True)
-        expected = measure_maps(torch.cat([mean, weights], 1), names, (8, 8), (4.0, 4.0), (1.0, 2.0), queries=32)
+        expected = measure_maps(torch.cat([mean, weights], 1), names, (8, 8), (4.0, 4.0), (1.0, 2.0))
         for place, name in enumerate(names):
             found = profile.values[:, block, :, profile.measures.index(name)]
             np.testing.assert_allclose(found, expected[..., place].numpy(), atol=1e-5, err_msg=name)

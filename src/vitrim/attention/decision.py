@@ -42,11 +42,14 @@ class BlockValue:
     untrained_value: float | None = None
     untrained_entropy: float | None = None
     """Value and entropy of the same network before training; None if they were not measured."""
+    least_entropy: float | None = None
+    """Smallest entropy of a single head, for head-averaged attention: an average can be uniform where a head is not."""
 
     @property
     def uniform(self) -> bool:
-        """True if the attention in this block is indistinguishable from uniform (entropy at least 0.98)."""
-        return self.entropy is not None and self.entropy >= UNIFORM_ENTROPY
+        """True if every head of this block is indistinguishable from uniform (entropy at least 0.98)."""
+        entropy = self.entropy if self.least_entropy is None else self.least_entropy
+        return entropy is not None and entropy >= UNIFORM_ENTROPY
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Decision:
     """Number of blocks to keep. All later blocks are discarded."""
     low: int
     high: int
-    """The depth lies between `low` and `high` with 95 % confidence."""
+    """Depths that the intervals of the single blocks allow. This is not a 95 % interval: it looks at several blocks."""
     measure: str
     head: int | str
     """"mean": head-averaged attention. "max": the most global head of each block. A number: this head, from 1."""
@@ -133,7 +136,7 @@ class Decision:
                 f"{title} ({whose}, {count}) {verb} {self.threshold:.3g} {how}."
             ]
         if self.low != self.high:
-            words.append(f"With 95 % confidence the depth is between {self.low} and {self.high}.")
+            words.append(f"The intervals of the single blocks allow depths from {self.low} to {self.high}.")
         uniform = [block.block for block in self.blocks if block.uniform]
         if UNIFORM in self.flags and uniform:
             words.append(

@@ -33,7 +33,7 @@ def profile_attention(
     measures: Sequence[str] | None = None,
     layers: str | Sequence[str] | None = None,
     batch_size: int = 8,
-    queries: int = 32,
+    queries: int = 196,
     progress: Callable[[int], None] | None = None,
 ) -> AttentionProfile:
     """Measure where each block and head of `model` attends. Memory does not grow with the number of images.
@@ -56,7 +56,7 @@ def profile_attention(
         measures: names from `MEASURES`. By default all.
         layers: names or patterns ("encoder.*.attn") of the attention layers that count as blocks.
         batch_size: maximum number of images in one batch.
-        queries: number of queries that the proximity correlation uses.
+        queries: largest number of queries that the proximity correlation uses.
         progress: called after each batch with the number of images done so far.
 
     Raises:

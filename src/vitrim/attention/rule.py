@@ -69,6 +69,7 @@ def decide_depth(
             raise InputError(f"the untrained network has {untrained.blocks} blocks, the trained one {profile.blocks}")
         before = _most_global(_by_head(untrained, measure, head).mean(axis=0), falls)
     before_entropies = _entropies(untrained, measure, head)
+    least = _least_entropy(profile) if head == "mean" else None
     point = _most_global(values.mean(axis=0), falls)
     ends = mean_interval(values, seed=seed, summary=lambda means: _most_global(means, falls))
     blocks = tuple(
@@ -80,6 +81,7 @@ def decide_depth(
             entropy=_at(entropies, b),
             untrained_value=_at(before, b),
             untrained_entropy=_at(before_entropies, b),
+            least_entropy=_at(least, b),
         )
         for b in range(profile.blocks)
     )
@@ -121,6 +123,14 @@ def _entropies(profile: AttentionProfile | None, measure: str, head: int | str) 
     chosen = np.nanargmin(deciding, axis=-1) if MEASURES[measure].falls else np.nanargmax(deciding, axis=-1)
     entropies = _by_head(profile, "entropy", head).mean(axis=0)
     return np.take_along_axis(entropies, chosen[:, None], axis=-1)[:, 0]
+
+
+def _least_entropy(profile: AttentionProfile) -> np.ndarray | None:
+    """Smallest entropy of a head of each block, as mean over cases; None if entropy was not measured."""
+    if "entropy" not in profile.measures:
+        return None
+    heads = np.stack([profile.of("entropy", h) for h in range(1, max(profile.heads) + 1)], axis=-1)
+    return np.nanmin(heads.mean(axis=0), axis=-1)
 
 
 def _at(values: np.ndarray | None, block: int) -> float | None:

@@ -89,7 +89,7 @@ for (const panel of document.querySelectorAll("[data-decision]")) {
     word.setAttribute("x", edge + 4);
     word.textContent = x(frame.x[1]) - edge > 60 ? "beyond the rule" : "";
     const blocks = `${depth} of ${total} blocks`;
-    const between = reached && low !== depth ? `, between ${low} and ${depth} with 95 % confidence` : "";
+    const between = reached && low !== depth ? ` (the intervals of the single blocks allow ${low} to ${depth})` : "";
     const trained = decision.trained[depth];
     shown.textContent = reached ? `Threshold ${threshold.toFixed(2)}: the attention rule says ${blocks}${between}.`
       : `Threshold ${threshold.toFixed(2)}: no block reaches it${low < total ? " with its whole interval" : ""}; the attention rule says all ${total} blocks.`;
