@@ -46,7 +46,7 @@ def test_an_interval_that_straddles_the_threshold_is_said() -> None:
     assert values[:6].max() < 0.8 < 0.95 < values[6:].min()
     decision = decide_depth(profile, threshold=0.85)
     assert (decision.low, decision.depth, decision.high) == (3, 4, 4)
-    assert "between 3 and 4" in decision.sentence()
+    assert "allow depths from 3 to 4" in decision.sentence()
 
 
 def test_uniform_attention_is_global_by_definition_and_flagged() -> None:
