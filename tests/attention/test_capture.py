@@ -61,7 +61,7 @@ def captured(model: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
     return weights
 
 
-def close(weights: Tensor, expected: Tensor) -> None:
+def assert_close(weights: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(weights.double(), expected, rtol=0, atol=1e-5)
 
 
@@ -70,22 +70,26 @@ def test_weights_are_the_softmax_in_float64_of_what_went_in(dtype: torch.dtype) 
     query, key, value = qkv(dtype=dtype)
     weights = captured(Caller(), query, key, value)
     assert weights.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    close(weights, explicit(query, key))
+    assert_close(weights, explicit(query, key))
 
 
 def test_a_boolean_mask_says_what_takes_part() -> None:
     query, key, value = qkv()
     mask = torch.rand(N, N, generator=torch.Generator().manual_seed(1)) > 0.4
     mask |= torch.eye(N, dtype=torch.bool)
-    close(captured(Caller(), query, key, value, attn_mask=mask), explicit(query, key, torch.where(mask, 0, -math.inf)))
+    assert_close(
+        captured(Caller(), query, key, value, attn_mask=mask), explicit(query, key, torch.where(mask, 0, -math.inf))
+    )
     padding = mask[:1].expand(B, 1, 1, N)
-    close(captured(Caller(), query, key, value, padding), explicit(query, key, torch.where(padding, 0, -math.inf)))
+    assert_close(
+        captured(Caller(), query, key, value, padding), explicit(query, key, torch.where(padding, 0, -math.inf))
+    )
 
 
 def test_a_float_mask_is_added() -> None:
     query, key, value = qkv()
     bias = torch.randn(B, 1, N, N, generator=torch.Generator().manual_seed(1))
-    close(captured(Caller(), query, key, value, attn_mask=bias), explicit(query, key, bias.double()))
+    assert_close(captured(Caller(), query, key, value, attn_mask=bias), explicit(query, key, bias.double()))
 
 
 def test_a_query_without_a_key_attends_to_nothing() -> None:
@@ -100,38 +104,38 @@ def test_a_query_without_a_key_attends_to_nothing() -> None:
 def test_causal_attention_does_not_look_ahead() -> None:
     query, key, value = qkv()
     bias = torch.full((N, N), -math.inf, dtype=torch.float64).triu(1)
-    close(captured(Caller(), query, key, value, is_causal=True), explicit(query, key, bias))
+    assert_close(captured(Caller(), query, key, value, is_causal=True), explicit(query, key, bias))
 
 
 def test_a_scale_of_its_own_is_used() -> None:
     query, key, value = qkv()
-    close(captured(Caller(), query, key, value, scale=0.7), explicit(query, key, scale=0.7))
+    assert_close(captured(Caller(), query, key, value, scale=0.7), explicit(query, key, scale=0.7))
 
 
 @pytest.mark.parametrize("groups", [1, 2])
 def test_grouped_keys_serve_several_heads(groups: int) -> None:
     query, key, value = qkv(groups)
     weights = captured(Caller(), query, key, value, enable_gqa=True)
-    close(weights, explicit(query, key.repeat_interleave(HEADS // groups, dim=1)))
+    assert_close(weights, explicit(query, key.repeat_interleave(HEADS // groups, dim=1)))
 
 
 def test_one_key_head_may_serve_all_by_broadcasting() -> None:
     query, key, value = qkv(1)
-    close(captured(Caller(), query, key, value), explicit(query, key.expand(-1, HEADS, -1, -1)))
+    assert_close(captured(Caller(), query, key, value), explicit(query, key.expand(-1, HEADS, -1, -1)))
 
 
 def test_dropout_in_training_does_not_touch_the_weights() -> None:
     query, key, value = qkv()
-    close(captured(Caller().train(), query, key, value, dropout_p=0.5), explicit(query, key))
+    assert_close(captured(Caller().train(), query, key, value, dropout_p=0.5), explicit(query, key))
 
 
 def test_heads_folded_into_the_batch_are_unfolded() -> None:
     query, key, value = (tensor.flatten(0, 1) for tensor in qkv())
     weights = captured(Caller(), query, key, value)
     assert weights.shape == (B, HEADS, N, N)
-    close(weights.flatten(0, 1), explicit(query, key))
+    assert_close(weights.flatten(0, 1), explicit(query, key))
     bias = torch.randn(B * HEADS, N, N, generator=torch.Generator().manual_seed(1))
-    close(captured(Caller(), query, key, value, bias).flatten(0, 1), explicit(query, key, bias.double()))
+    assert_close(captured(Caller(), query, key, value, bias).flatten(0, 1), explicit(query, key, bias.double()))
 
 
 def test_heads_that_do_not_divide_are_refused() -> None:
@@ -156,7 +160,7 @@ def test_heads_that_do_not_divide_are_refused() -> None:
 def test_a_softmax_that_is_written_out_is_seen(softmax: Callable[[Tensor], Tensor], dtype: torch.dtype) -> None:
     query, key, value = qkv(dtype=dtype)
     logits = query @ key.transpose(-2, -1) / math.sqrt(SIZE)  # in the precision of the module
-    close(captured(Writer(softmax), query, key, value), logits.double().softmax(dim=-1))
+    assert_close(captured(Writer(softmax), query, key, value), logits.double().softmax(dim=-1))
 
 
 def test_a_softmax_module_is_named_after_the_attention_that_it_is_part_of() -> None:
@@ -198,7 +202,7 @@ def test_multi_head_attention_of_torch_gives_the_weights_it_returns(
         with capture_attention(attention) as seen:
             output, _ = attention(x, x, x, key_padding_mask=padding, attn_mask=mask, need_weights=need_weights)
     (weights,) = seen.results
-    close(weights, expected.double())
+    assert_close(weights, expected.double())
     torch.testing.assert_close(output, plain)
 
 
@@ -217,7 +221,7 @@ def test_dropout_of_multi_head_attention_draws_what_it_would_have_drawn(need_wei
         else:
             outputs.append(attention.train()(x, x, x, need_weights=need_weights)[0])
     assert torch.equal(*outputs)
-    close(seen.results[0], expected.detach().double())
+    assert_close(seen.results[0], expected.detach().double())
 
 
 def test_multi_head_attention_to_other_tokens_is_seen() -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tests.attention.test_capture import HEADS, SIZE, B, Caller, N, Writer, close, explicit, qkv
+from tests.attention.test_capture import HEADS, SIZE, B, Caller, N, Writer, assert_close, explicit, qkv
 from vitrim.attention.capture import AttentionCall, capture_attention
 from vitrim.errors import InputError
 
@@ -123,7 +123,7 @@ def test_autocast_keeps_the_weights_in_full_precision() -> None:
             output = model(query, key, value)
     assert torch.equal(output, plain)
     weights = explicit(query, key)
-    close(seen.results[0], weights @ weights)
+    assert_close(seen.results[0], weights @ weights)
 
 
 def test_captures_inside_each_other_both_see() -> None:
@@ -132,7 +132,7 @@ def test_captures_inside_each_other_both_see() -> None:
     for need_weights in (True, False):
         with capture_attention(model) as outer, capture_attention(model) as inner:
             model(x, x, x, need_weights=need_weights)
-        close(inner.results[0], outer.results[0].double())
+        assert_close(inner.results[0], outer.results[0].double())
 
 
 def test_threads_do_not_see_each_other() -> None:
@@ -159,7 +159,7 @@ def test_threads_do_not_see_each_other() -> None:
     for number, results in seen.items():
         assert len(results) == 20
         for weights in results:
-            close(weights, explicit(*inputs[number][:2]))
+            assert_close(weights, explicit(*inputs[number][:2]))
 
 
 def test_a_compiled_model_runs_as_it_was_written_and_is_compiled_again_afterwards() -> None:

@@ -75,8 +75,7 @@ def test_the_procedure_decides_and_only_held_out_cases_confirm(tmp_path, capsys,
     names = [f"case_{n:03d}" for n in range(24)]
     split = {"train": names[:8], "validation": names[8:16], "tuning": names[16:]}
     trained, data = make_checkpoint(tmp_path / "trained", split=split), write_tiny_data(tmp_path / "data", cases=24)
-    monkeypatch.setattr("vitrim.commands.compress.DICE_FLOOR", 0.0)  # the network is untrained
-    monkeypatch.setattr("vitrim.compression.depth_decision.DICE_FLOOR", 0.0)
+    monkeypatch.setattr("vitrim.compression.depth_procedure.DICE_FLOOR", 0.0)  # the network is untrained
     out = tmp_path / "small"
     assert vitrim("compress", trained, "--depth", "auto", "--data", data, "--out", out, "--steps", 1) == 0
     rule = json.loads((out / "attention/attention_rule.json").read_text())

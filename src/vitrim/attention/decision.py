@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -181,14 +182,7 @@ class Decision:
     def load(cls, path: Path) -> Decision:
         """Read a decision. A user may have changed its depth. Raises WeightsError if the file cannot be used."""
         path = Path(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise WeightsError(f"cannot read the decision {path}: {error.strerror or error}") from error
-        except ValueError as error:
-            raise WeightsError(f"{path} is not JSON: {error}") from error
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise WeightsError(f"{path} is not a decision: its format is not {FORMAT!r}")
+        content = decision_content(path, (FORMAT,))
         try:
             return cls(
                 depth=_depth(content, path),
@@ -207,6 +201,19 @@ class Decision:
             raise WeightsError(f"the decision {path} has no {error}") from error
         except (TypeError, ValueError) as error:
             raise WeightsError(f"the decision {path} cannot be read: {error}") from error
+
+
+def decision_content(path: Path, formats: Sequence[str]) -> dict[str, Any]:
+    """Read the JSON of a decision in one of these formats. Raises WeightsError if the file cannot be used."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise WeightsError(f"cannot read the decision {path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise WeightsError(f"{path} is not JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") not in formats:
+        raise WeightsError(f"{path} is not a decision: its format is not {formats[0]!r}")
+    return content
 
 
 def stored_rule(folder: Path) -> Decision | None:

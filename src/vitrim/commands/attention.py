@@ -16,11 +16,9 @@ from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
 from vitrim.attention.figures import write_figures
 from vitrim.attention.forward import CaseImages
-from vitrim.attention.profile import AttentionProfile
-from vitrim.attention.rule import decide_depth
 from vitrim.commands.provenance import cases_for, new_folder, prepared_data, read_provenance
 from vitrim.compression.depth_decision import DECISION, DepthDecision
-from vitrim.compression.depth_rules import Evidence, answers_of, changed_by_training, untrained_answers
+from vitrim.compression.depth_rules import answers_of, changed_by_training, stored_evidence, untrained_answers
 from vitrim.compression.exchange_curve import ExchangeCurve, measure_exchange
 from vitrim.config.names import DecidingMeasure, Head
 from vitrim.config.reading import Study, data_section, explain
@@ -146,10 +144,10 @@ def analyse_attention(
         rule = analyse_network(
             subject.network, subject.untrained, lambda: gallery.images(stage), gallery.example, out, config, seed
         )
-    decision = _proposal(subject, rule, curve, out)
-    decision.save(out / DECISION)
     if curve is not None:
         curve.save(out)
+    decision = _proposal(subject, rule, curve, out)
+    decision.save(out / DECISION)
     with reporter.stage("figures", 1):
         write_figures(out)
     if html:
@@ -174,8 +172,9 @@ def _exchange(subject: Subject, gallery: Gallery, out: Path, reporter: Reporter)
 def _proposal(subject: Subject, rule: Decision, curve: ExchangeCurve | None, folder: Path) -> DepthDecision:
     """Every rule's answer, as far as it can be known without training; exchange proposes, else the attention rule."""
     margin, full = MARGIN, len(rule.blocks)
-    rollout = decide_depth(AttentionProfile.load(folder), measure="rollout_globality")
-    answers = answers_of(Evidence(full, margin, rule, rollout, exchange=curve))
+    evidence = stored_evidence(folder, margin)
+    assert evidence is not None
+    answers = answers_of(evidence)
     by_exchange = answers["exchange"]
     shallowest = subject.network.shallowest if isinstance(subject.network, Network) else 0
     proposed = rule.depth if by_exchange is None else max(by_exchange, shallowest)

@@ -13,8 +13,6 @@ import torch
 
 from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
-from vitrim.attention.profile import AttentionProfile
-from vitrim.attention.rule import decide_depth
 from vitrim.commands.provenance import (
     Provenance,
     cases_for,
@@ -24,8 +22,14 @@ from vitrim.commands.provenance import (
 )
 from vitrim.compression.candidates import ANALYSIS, CompressionRequest, CompressionRun
 from vitrim.compression.depth_decision import DECISION, DepthDecision, DepthResult, confirm, read_depth, removed_scales
-from vitrim.compression.depth_procedure import DICE_FLOOR, TRIES, chosen_depth, next_depth
-from vitrim.compression.depth_rules import Evidence, answers_of, by_exchange, changed_by_training, untrained_answers
+from vitrim.compression.depth_procedure import TRIES, chosen_depth, next_depth, segments_nothing
+from vitrim.compression.depth_rules import (
+    answers_of,
+    by_exchange,
+    changed_by_training,
+    stored_evidence,
+    untrained_answers,
+)
 from vitrim.compression.depth_search import DepthSearch, smallest_depth
 from vitrim.compression.exchange_curve import measure_exchange
 from vitrim.compression.summary import cost_of, summarise_compression, summary_lines
@@ -265,16 +269,14 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
     with run.reporter.stage("exchange of tokens", 2 * len(run.tuning)) as stage:
         curve = measure_exchange(network, full, run.data, run.tuning, run.hardware, stage, forms=("identity",))
     curve.save(folder)
-    rollout = decide_depth(AttentionProfile.load(folder), measure="rollout_globality")
-    evidence = Evidence(full, margin, rule, rollout, exchange=curve)
+    evidence = stored_evidence(folder, margin)
+    assert evidence is not None
     cutoff = by_exchange(evidence)
     proposed = full if cutoff is None else max(cutoff, network.shallowest)
     whole = run.cases(network, f"the full network, {full} blocks")
     tables = {full: whole}
     results: dict[int, DepthResult] = {}
-    reason = ""
-    if network_dice(whole) < DICE_FLOOR:
-        reason = f"the average Dice of the full network is {network_dice(whole):.3f}, so it segments almost nothing"
+    reason = segments_nothing(network_dice(whole))
     while not reason and (depth := _next(results, proposed, network.shallowest, full)) is not None:
         tables[depth] = run.cases(run.smaller(depth)[0], f"{depth} blocks")
         results[depth] = DepthResult.of(depth, change(whole, tables[depth]), MARGINS)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pandas as pd
 from pydantic import ValidationError
 
 from vitrim.attention.decision import FORMAT as RULE_FORMAT
-from vitrim.attention.decision import RULE_FILE, Decision
-from vitrim.compression.depth_procedure import DICE_FLOOR
+from vitrim.attention.decision import RULE_FILE, Decision, decision_content
+from vitrim.compression.depth_procedure import segments_nothing
 from vitrim.config.names import DecoderForm
 from vitrim.config.reading import explain
 from vitrim.config.schema import Strict
@@ -22,6 +21,8 @@ from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, Change, change, ne
 from vitrim.models.network import Network
 
 FORMAT = "vitrim decision 2"
+FORMATS = (FORMAT, RULE_FORMAT)
+"""Formats that can be read: the own one, and that of the attention rule, which version 0.1.0 wrote."""
 DECISION = "decision.json"
 
 Verdict = Literal["needs", "enough", "nothing", "not shown"]
@@ -218,9 +219,7 @@ class DepthDecision(Strict):
     @classmethod
     def load(cls, path: Path) -> DepthDecision:
         """Read a decision. A user may have changed its depth. Raises WeightsError if the file cannot be used."""
-        content = dict(_content(Path(path)))
-        if content.get("format") != FORMAT:
-            raise WeightsError(f"{path} is not a decision: its format is not {FORMAT!r}")
+        content = decision_content(Path(path), (FORMAT,))
         for key in ("format", "attention_tells", "in_words"):
             content.pop(key, None)
         try:
@@ -246,9 +245,7 @@ def confirm(
     The chosen depth is tested once. Then the next smaller trained depth is tested for "worse".
     """
     full = held_out[decision.full]
-    if network_dice(full) < DICE_FLOOR:
-        dice = network_dice(full)
-        reason = f"the average Dice of the full network is {dice:.3f}, so it segments almost nothing"
+    if reason := segments_nothing(network_dice(full)):
         return decision.model_copy(update={"reason": reason, "verdict": "not shown", "depth": decision.full})
 
     def result(depth: int | None) -> DepthResult | None:
@@ -300,7 +297,7 @@ def save_decision(decision: DepthDecision, folder: Path) -> Path:
     path = folder / DECISION
     folder.mkdir(parents=True, exist_ok=True)
     if path.is_file():
-        if _content(path).get("format") == RULE_FORMAT:
+        if decision_content(path, FORMATS)["format"] == RULE_FORMAT:
             if not (folder / RULE_FILE).is_file():
                 path.rename(folder / RULE_FILE)
         elif (before := DepthDecision.load(path)).set_by_hand:
@@ -314,23 +311,11 @@ def read_depth(path: Path) -> tuple[int, int]:
 
     Raises WeightsError if the file cannot be used.
     """
-    if _content(Path(path)).get("format") == RULE_FORMAT:
+    if decision_content(Path(path), FORMATS)["format"] == RULE_FORMAT:
         rule = Decision.load(Path(path))
         return rule.depth, len(rule.blocks)
     decision = DepthDecision.load(Path(path))
     return decision.depth, decision.full
-
-
-def _content(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"cannot read the decision {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") not in (FORMAT, RULE_FORMAT):
-        raise WeightsError(f"{path} is not a decision: its format is not {FORMAT!r}")
-    return content
 
 
 def _signed(value: float) -> str:

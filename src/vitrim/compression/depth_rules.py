@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from vitrim.attention.decision import ROUNDING, Decision, reaches
+from vitrim.attention.decision import ROUNDING, Decision, reaches, stored_rule
 from vitrim.attention.measures import MEASURES
+from vitrim.attention.profile import AttentionProfile
+from vitrim.attention.rule import decide_depth
 from vitrim.compression.depth_search import smallest_depth
-from vitrim.compression.exchange_curve import ExchangeCurve
+from vitrim.compression.exchange_curve import ExchangeCurve, lasting_depth
 from vitrim.config.names import RuleName
+from vitrim.errors import InputError
 from vitrim.metrics.statistics import VERDICT_CASES, change, in_sequence
 
+INFLUENCE = "influence.csv"
+"""Name of the file with the block influence of each case, in a folder of attention results."""
 INFLUENCE_SHARE = 0.9
 """The rule `influence` keeps the first blocks that hold this share of the total block influence."""
 SWEEP = 4
@@ -83,6 +89,35 @@ class RuleResult:
         return "right" if self.depth <= self.enough else f"{self.depth - self.enough} more than needed"
 
 
+def stored_evidence(folder: Path, margin: float, nested: dict[int, pd.DataFrame] | None = None) -> Evidence | None:
+    """Return what was measured on a full network, from its folder of attention results; None if there is none.
+
+    `nested` holds the per-case table of each depth of the nested network with the same seed, if one was trained.
+    """
+    rule = stored_rule(folder)
+    if rule is None:
+        return None
+    try:
+        rollout = decide_depth(AttentionProfile.load(folder), measure="rollout_globality")
+    except InputError:  # a profile without this measure
+        rollout = None
+    return Evidence(
+        blocks=len(rule.blocks),
+        margin=margin,
+        attention=rule,
+        rollout=rollout,
+        influence=_stored_influence(folder),
+        exchange=ExchangeCurve.load(folder),
+        nested=nested or {},
+    )
+
+
+def _stored_influence(folder: Path) -> np.ndarray | None:
+    """Return the stored block influence as an array (cases, blocks); None if there is none."""
+    path = folder / INFLUENCE
+    return pd.read_csv(path).drop(columns="case").to_numpy(np.float64) if path.is_file() else None
+
+
 def by_exchange(evidence: Evidence) -> int | None:
     """Return the exchange cut-off: the smallest depth after which blocks need not exchange anything."""
     return None if evidence.exchange is None else evidence.exchange.cutoff(evidence.margin)
@@ -133,13 +168,8 @@ def by_nested(evidence: Evidence) -> int | None:
     full = evidence.nested.get(evidence.blocks)
     if full is None:
         return None
-    depth, few = evidence.blocks, full["case"].nunique() < VERDICT_CASES
-    for k in sorted(evidence.nested.keys() - {evidence.blocks}, reverse=True):
-        found = change(full, evidence.nested[k])
-        if not (found.percent > -100 * evidence.margin if few else found.verdict(evidence.margin) == "not worse"):
-            break
-        depth = k
-    return depth
+    changes = {k: change(full, table) for k, table in evidence.nested.items() if k != evidence.blocks}
+    return lasting_depth(changes, evidence.blocks, evidence.margin, few=full["case"].nunique() < VERDICT_CASES)
 
 
 def by_accuracy(evidence: Evidence) -> int | None:

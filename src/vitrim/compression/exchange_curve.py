@@ -5,7 +5,7 @@ docs/depth.md says what follows from it and what does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -87,13 +87,7 @@ class ExchangeCurve:
         found = self.changes(form)
         if not found:
             return None
-        end = self.blocks
-        for k, difference in sorted(found.items(), reverse=True):
-            few = self.cases < VERDICT_CASES
-            if not (difference.percent > -100 * margin if few else difference.verdict(margin) == "not worse"):
-                break
-            end = k
-        return end
+        return lasting_depth(found, self.blocks, margin, few=self.cases < VERDICT_CASES)
 
     def roles(self, margin: float) -> list[str]:
         """Say of each block what its attention does: "nothing", "pools", "fixed places" or "content".
@@ -158,6 +152,19 @@ class ExchangeCurve:
     def _rows(self, form: str, where: str, block: int) -> pd.DataFrame:
         table = self.table
         return table[(table["form"] == form) & (table["where"] == where) & (table["block"] == block)]
+
+
+def lasting_depth(changes: Mapping[int, Change], full: int, margin: float, *, few: bool) -> int:
+    """Return the smallest depth from which on all larger ones are "not worse" too; `full` if there is none.
+
+    With `few` cases there is no verdict, and the point estimates decide.
+    """
+    end = full
+    for depth, difference in sorted(changes.items(), reverse=True):
+        if not (difference.percent > -100 * margin if few else difference.verdict(margin) == "not worse"):
+            break
+        end = depth
+    return end
 
 
 def measure_exchange(

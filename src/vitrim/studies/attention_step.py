@@ -4,26 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision, stored_rule
-from vitrim.attention.profile import AttentionProfile
-from vitrim.attention.rule import decide_depth
 from vitrim.compression.block_selection import block_influence
-from vitrim.compression.depth_rules import Evidence
-from vitrim.compression.exchange_curve import EXCHANGE, ExchangeCurve, measure_exchange
+from vitrim.compression.depth_rules import INFLUENCE
+from vitrim.compression.exchange_curve import EXCHANGE, measure_exchange
 from vitrim.config.schema import AttentionConfig
 from vitrim.data.cache import PreparedData
 from vitrim.data.sampling import case_images, evenly_spaced, example_slice
-from vitrim.errors import InputError
 from vitrim.files import read_json, remove, write_json, write_table
 from vitrim.hardware import Hardware
 from vitrim.progress import Reporter
 from vitrim.studies.trial import Result, exchange_cases, initial_network, trial_title
 
-INFLUENCE = "influence.csv"
 TRIAL = "trial.json"
 """Name of the file that says whose attention it is."""
 
@@ -74,32 +69,3 @@ def _measure_exchange(
     hardware = Hardware.of(trial.training)
     with reporter.stage(f"exchange of tokens in {trial_title(trial)}", 2 * len(cases)) as stage:
         measure_exchange(network, network.depth, data, cases, hardware, stage, config.forms).save(folder)
-
-
-def stored_evidence(folder: Path, margin: float, nested: dict[int, pd.DataFrame] | None = None) -> Evidence | None:
-    """Return what was measured on a full network, from its folder of attention results; None if there is none.
-
-    `nested` holds the per-case table of each depth of the nested network with the same seed, if one was trained.
-    """
-    rule = stored_rule(folder)
-    if rule is None:
-        return None
-    try:
-        rollout = decide_depth(AttentionProfile.load(folder), measure="rollout_globality")
-    except InputError:  # a profile without this measure
-        rollout = None
-    return Evidence(
-        blocks=len(rule.blocks),
-        margin=margin,
-        attention=rule,
-        rollout=rollout,
-        influence=_stored_influence(folder),
-        exchange=ExchangeCurve.load(folder),
-        nested=nested or {},
-    )
-
-
-def _stored_influence(folder: Path) -> np.ndarray | None:
-    """Return the stored block influence as an array (cases, blocks); None if there is none."""
-    path = folder / INFLUENCE
-    return pd.read_csv(path).drop(columns="case").to_numpy(np.float64) if path.is_file() else None

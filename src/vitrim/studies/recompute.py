@@ -17,6 +17,7 @@ from vitrim.compression.depth_rules import (
     changed_by_training,
     judge_rules,
     rule_results_table,
+    stored_evidence,
     untrained_answers,
 )
 from vitrim.config.names import NETWORK_TITLES
@@ -24,7 +25,6 @@ from vitrim.config.schema import StudyConfig
 from vitrim.errors import InputError
 from vitrim.files import read_json, read_table, write_table
 from vitrim.models.factory import NETWORKS
-from vitrim.studies.attention_step import stored_evidence
 from vitrim.studies.folder import note
 from vitrim.studies.result_tables import found_columns, sequenced
 
@@ -100,18 +100,9 @@ def _write_decisions(run: Path, cases: pd.DataFrame, results: pd.DataFrame, marg
         if decision.full not in held_out:
             continue
         chosen = decision.depth if older else decision.confirmed.depth if decision.confirmed else decision.full
-        judged = (
-            decision
-            if decision.reason
-            else confirm(
-                decision,
-                held_out,
-                chosen,
-                margins,
-                NETWORKS[str(name)].shallowest,
-            )
-        )
-        written.append(save_decision(judged, folder))
+        if not decision.reason:
+            decision = confirm(decision, held_out, chosen, margins, NETWORKS[str(name)].shallowest)
+        written.append(save_decision(decision, folder))
     return written
 
 

@@ -9,20 +9,20 @@ from pathlib import Path
 import pandas as pd
 
 from vitrim.compression.depth_decision import DepthDecision, DepthResult, confirm, removed_scales, save_decision
-from vitrim.compression.depth_procedure import DICE_FLOOR, chosen_depth, next_depth
+from vitrim.compression.depth_procedure import chosen_depth, next_depth, segments_nothing
 from vitrim.compression.depth_rules import (
     RULES,
     Evidence,
     answers_of,
     by_accuracy,
     changed_by_training,
+    stored_evidence,
     untrained_answers,
 )
 from vitrim.compression.exchange_curve import ExchangeCurve
 from vitrim.config.names import FULL_DEPTH, NETWORK_TITLES, NetworkName
 from vitrim.metrics.statistics import VERDICT_CASES, Change, change
 from vitrim.models.factory import NETWORKS
-from vitrim.studies.attention_step import stored_evidence
 from vitrim.studies.jobs import Job, Outcome
 from vitrim.studies.plan import Plan, RunKey, balanced
 from vitrim.studies.result_tables import concatenated
@@ -125,9 +125,7 @@ class NetworkSearch:
         answer = rules[proposes]
         shallowest = NETWORKS[self.network].shallowest
         split = self.plan.study_data.splits[self.run_keys[0].fold]
-        reason = ""
-        if pooled is not None and (dice := pooled.untouched_dice) < DICE_FLOOR:
-            reason = f"the average Dice of the full network is {dice:.3f}, so it segments almost nothing"
+        reason = "" if pooled is None else segments_nothing(pooled.untouched_dice)
         return DepthDecision(
             network=NETWORK_TITLES[self.network],
             full=FULL_DEPTH,
