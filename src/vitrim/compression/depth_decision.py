@@ -286,7 +286,7 @@ def removed_scales(kind: type[Network], decoder: DecoderForm) -> str:
     """Say what a cut removes beside blocks: the decoder's scales whose block is gone; empty if nothing."""
     if not kind.feeds_scales or decoder == "whole":
         return ""
-    return "The cut also removes the scales of the decoder whose block is gone (`decoder: whole` keeps them)."
+    return "The cut also removes the scales of the decoder whose block is gone (decoder: whole keeps them)."
 
 
 def save_decision(decision: DepthDecision, folder: Path) -> Path:
