@@ -102,9 +102,18 @@ def draw_decision(decision: Decision, axis: Axes) -> Axes:
         axis.plot(blocks, np.array(before, dtype=float), "--", color=ORANGE, linewidth=1, label="untrained")
     axis.axhline(decision.threshold, color=GREEN, linewidth=1, label=f"threshold {decision.threshold:.3g}")
     if decision.depth < len(blocks):
-        axis.axvspan(decision.depth + 0.5, len(blocks) + 0.5, color=GREY, alpha=0.2, linewidth=0, label="beyond the rule")
+        axis.axvspan(
+            decision.depth + 0.5, len(blocks) + 0.5, color=GREY, alpha=0.2, linewidth=0, label="beyond the rule"
+        )
     if decision.low != decision.high:
-        axis.axvspan(decision.low - 0.3, decision.high + 0.3, color=BLUE, alpha=0.12, linewidth=0, label="depths that the intervals allow")
+        axis.axvspan(
+            decision.low - 0.3,
+            decision.high + 0.3,
+            color=BLUE,
+            alpha=0.12,
+            linewidth=0,
+            label="depths that the intervals allow",
+        )
     uniform = [block for block in decision.blocks if block.uniform]
     if uniform:
         numbers, heights = [block.block for block in uniform], [block.value for block in uniform]
