@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from rich.console import Console
 
 import vitrim as package
+from tests.report.synthetic_run import losing
 from vitrim.attention.exchange import without_exchange
 from vitrim.attention.mean_maps import mean_maps
 from vitrim.commands.provenance import prepared_data
@@ -53,7 +55,9 @@ def network() -> Network:
 
 @pytest.fixture(scope="module")
 def curve(network: Network, data: PreparedData) -> ExchangeCurve:
-    return measure_exchange(network, 3, data, data.cache.ids, CPU)
+    torch.manual_seed(1)
+    untrained = package.create_model("unetr2d", num_classes=3, image_size=32, size="micro", width=0.125, depth=3)
+    return measure_exchange(network, 3, data, data.cache.ids, CPU, untrained=untrained)
 
 
 @pytest.mark.parametrize(("where", "block", "off"), [("after", 1, (2, 3)), ("after", 0, (1, 2, 3)), ("alone", 2, (2,))])
@@ -79,7 +83,9 @@ def test_the_curve_holds_every_form_and_every_block(curve: ExchangeCurve, tmp_pa
     again = ExchangeCurve.load(tmp_path)
     assert again is not None
     pd.testing.assert_frame_equal(again.table, curve.table, rtol=0, atol=1e-6)
-    assert len(pd.read_csv(tmp_path / "content.csv")) == 12
+    assert list(pd.read_csv(tmp_path / "content.csv")) == ["block", "head", "content_dependence", "untrained"]
+    for stored, measured in ((again.content, curve.content), (again.untrained_content, curve.untrained_content)):
+        np.testing.assert_allclose(stored, measured, atol=1e-6)
     assert ExchangeCurve.load(tmp_path / "nothing") is None
 
 
@@ -99,6 +105,18 @@ def test_without_labels_the_untouched_labels_are_the_reference(network: Network,
     assert found.untouched_dice == pytest.approx(1)
     assert set(found.table["form"]) == {"none", "identity"}
     assert "agreement with the untouched network's labels changes by" in found.sentence(0.05)
+
+
+def test_attention_of_an_untrained_network_depends_less_on_the_image(curve: ExchangeCurve) -> None:
+    assert len(curve.untrained_content) == 3
+    assert np.mean(curve.untrained_content) < 0.1 * np.mean(curve.content)
+
+
+def test_what_a_block_does_follows_from_the_three_cut_offs() -> None:
+    curve = losing(identity=3, uniform=2, constant=1)
+    assert curve.roles(0.05) == ["content", "fixed places", "pools", "nothing"]
+    assert losing(identity=0, uniform=0, constant=0).roles(0.05) == ["nothing"] * 4
+    assert losing(identity=2).roles(0.05) == ["exchange", "exchange", "nothing", "nothing"]
 
 
 def test_no_cases_are_refused(network: Network, data: PreparedData) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, RULE_FILE, UNIFORM, BlockValue, Decision
 from vitrim.compression.depth_decision import DECISION, DepthDecision, DepthResult
+from vitrim.compression.exchange_curve import ExchangeCurve
 from vitrim.config.names import NETWORK_TITLES
 
 
@@ -180,6 +181,7 @@ def write_network(
     )  # fmt: skip
     trained, untrained = (pd.DataFrame(rows) for rows in profiles.values())
     write_decision(folder, trained, untrained, decided, cases)
+    losing(12, identity=decided, uniform=decided, constant=max(decided - 1, 0)).save(folder)
 
 
 def write_explorer_file(
@@ -202,6 +204,19 @@ def write_explorer_file(
         arrays[f"mean_{depth}"] = maps.mean(axis=2).astype(np.float16)
         arrays |= {f"heads_{depth}_{b + 1}": maps[0, b].astype(np.float16) for b in range(depth)}
     np.savez_compressed(folder / "explorer.npz", **arrays)
+
+
+def losing(blocks: int = 4, **ends: int) -> ExchangeCurve:
+    """Return a curve over ten cases: with a form after fewer blocks than its number, Dice is halved."""
+    rows = [("none", blocks, 0.8)]
+    rows += [(form, k, 0.8 if k >= end else 0.4) for form, end in ends.items() for k in range(blocks)]
+    cases = [
+        {"form": form, "where": "after", "block": k, "case": f"case{n}", "class": "organ", "dice": dice + 0.001 * n,
+         "reference_voxels": 9, "predicted_voxels": 9, "against": "labels"}
+        for form, k, dice in rows for n in range(10)
+    ]  # fmt: skip
+    content = tuple(np.full(4, 0.3 / block) for block in range(1, blocks + 1))
+    return ExchangeCurve(pd.DataFrame(cases), content, tuple(0.01 * heads for heads in content))
 
 
 def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame, depth: int, cases: int) -> None:

@@ -59,6 +59,15 @@ def test_uniform_attention_is_said_to_say_nothing(run: Path) -> None:
         assert "says nothing about what this network learned" in text
 
 
+def test_the_report_says_what_attention_does_in_each_block(run: Path) -> None:
+    text = " ".join(Parsed(html(run)).text.split())
+    assert "What attention does in each block" in text
+    assert (
+        "Blocks 1 to 2 look by content. Block 3 looks at fixed places, the same in every image. "
+        "Blocks 4 to 12 do nothing that Dice needs."
+    ) in text
+
+
 def test_the_table_has_the_papers_columns_in_the_papers_order(run: Path) -> None:
     head = next(line for line in markdown(run).splitlines() if line.startswith("| Model"))
     assert head.startswith(

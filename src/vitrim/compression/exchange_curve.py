@@ -45,6 +45,8 @@ class ExchangeCurve:
     table: pd.DataFrame
     content: tuple[np.ndarray, ...] = ()
     """Content dependence of the heads of each block, (heads,) each (`vitrim.attention.mean_maps`); empty if unknown."""
+    untrained_content: tuple[np.ndarray, ...] = ()
+    """The same for the network before training; empty if unknown."""
 
     @property
     def agreement(self) -> bool:
@@ -94,12 +96,13 @@ class ExchangeCurve:
 
         From the cut-offs of the three forms: after the one of `identity` blocks exchange nothing that Dice needs; up to
         there, after the one of `uniform` they only pool; after the one of `constant` they look at fixed places; the
-        others look by content.
+        others look by content. If a form was not measured, they "exchange": more is not known.
         """
         ends = {form: self.cutoff(margin, form) for form in FORMS}
+        known = all(end is not None for end in ends.values())
         names = []
         for block in range(1, self.blocks + 1):
-            role = "content"
+            role = "content" if known else "exchange"
             for form, name in (("identity", "nothing"), ("uniform", "pools"), ("constant", "fixed places")):
                 end = ends[form]  # type: ignore[index]
                 if end is not None and block > end:
@@ -122,20 +125,38 @@ class ExchangeCurve:
         )
 
     def save(self, folder: Path) -> None:
-        """Write exchange.csv and, if it is known, content.csv (block, head, content_dependence) into `folder`."""
+        """Write exchange.csv and, if it is known, content.csv into `folder`.
+
+        content.csv has the columns block, head, content_dependence and, if it is known, untrained (the content
+        dependence before training).
+        """
         write_table(folder / EXCHANGE, self.table)
+        if not self.content:
+            return
         rows = [
             {"block": block, "head": head, "content_dependence": float(value)}
             for block, heads in enumerate(self.content, start=1)
             for head, value in enumerate(heads, start=1)
         ]
-        if rows:
-            write_table(folder / CONTENT, pd.DataFrame(rows))
+        table = pd.DataFrame(rows)
+        if self.untrained_content:
+            table["untrained"] = np.concatenate(self.untrained_content)
+        write_table(folder / CONTENT, table)
 
     @classmethod
     def load(cls, folder: Path) -> ExchangeCurve | None:
-        """Read exchange.csv in `folder`; None if it does not exist. Raises InputError if it is damaged."""
-        return cls(read_table(folder / EXCHANGE)) if (folder / EXCHANGE).is_file() else None
+        """Read exchange.csv and content.csv in `folder`; None if there is no exchange.csv.
+
+        Raises InputError if a file is damaged.
+        """
+        if not (folder / EXCHANGE).is_file():
+            return None
+        content = read_table(folder / CONTENT) if (folder / CONTENT).is_file() else pd.DataFrame({"block": []})
+        trained, untrained = (
+            tuple(heads[name].to_numpy(float) for _, heads in content.groupby("block")) if name in content else ()
+            for name in ("content_dependence", "untrained")
+        )
+        return cls(read_table(folder / EXCHANGE), trained, untrained)
 
     @classmethod
     def joined(cls, curves: Sequence[tuple[int, int, ExchangeCurve]]) -> ExchangeCurve:
@@ -175,13 +196,15 @@ def measure_exchange(
     hardware: Hardware,
     stage: Stage | None = None,
     forms: Sequence[ExchangeForm] = FORMS,
+    untrained: nn.Module | None = None,
 ) -> ExchangeCurve:
     """Measure the exchange curve of a network of `blocks` blocks on the cases `ids`, in 3D on the original grid.
 
     Each batch runs once untouched and once for each change: the `forms` after every block and, if there are more than
     `identity`, every block alone; what lies before the first changed block is computed once.
     Cases without a label are compared with the labels of the untouched network (agreement); then no case is compared
-    with its label. The stage advances twice for each case: once for the mean maps, once for the changes.
+    with its label. `untrained`: the network before training; its content dependence is measured too. The stage
+    advances for each case once per network for the mean maps, and once for the changes.
 
     Raises:
         DataError: if there are no cases.
@@ -205,11 +228,15 @@ def measure_exchange(
             rows += _case_rows(network, data, id, device, variants, changes, agreement)
             if stage:
                 stage.advance(note=id)
+    before: tuple[np.ndarray, ...] = ()
+    if untrained is not None:
+        with hardware.running(untrained):
+            before = mean_maps(untrained, _batches(data, ids, device, stage)).content
     table = pd.DataFrame(rows)
     if alone:  # the last block alone is the same as all after the one before it
         last = table[(table["form"] == "identity") & (table["where"] == "after") & (table["block"] == blocks - 1)]
         table = pd.concat([table, last.assign(where="alone", block=blocks)], ignore_index=True)
-    return ExchangeCurve(table.assign(against="agreement" if agreement else "labels"), means.content)
+    return ExchangeCurve(table.assign(against="agreement" if agreement else "labels"), means.content, before)
 
 
 def _intervention(form: Any, where: Where, block: int, blocks: int, maps: dict[int, torch.Tensor]) -> Intervention:

@@ -147,6 +147,57 @@ def exchange_figure(network: NetworkRun) -> Figure | None:
     return Figure("exchange", f"{title} without exchange", reads, svg)
 
 
+ROLES = {
+    "nothing": ("does nothing that Dice needs", "do nothing that Dice needs"),
+    "pools": ("pools: it averages over all patches", "pool: they average over all patches"),
+    "fixed places": ("looks at fixed places, the same in every image", "look at fixed places, the same in every image"),
+    "content": ("looks by content", "look by content"),
+    "exchange": ("exchanges between patches", "exchange between patches"),
+}
+"""What one block, and what several blocks do (`ExchangeCurve.roles`), as text."""
+
+
+def block_figure(network: NetworkRun) -> Figure | None:
+    """Return the chart of what attention does in each block; None if that was not measured.
+
+    Content dependence by block, trained and before training; and in words, what each block does for Dice.
+    """
+    curve = network.exchange
+    if curve is None or curve.without_any is None or not curve.content:
+        return None
+    lines, values = [], [0.0]
+    pairs = (("untrained", curve.untrained_content, "before training"), ("trained", curve.content, "trained"))
+    for style, content, name in pairs:
+        points = [(float(block), float(heads.mean())) for block, heads in enumerate(content, start=1)]
+        if points:
+            lines.append(Line(points, style, name, markers=style == "trained"))
+            values += [y for _, y in points]
+    frame = framed((0.5, curve.blocks + 0.5), nice_range(values, 0.0, None))
+    roles = curve.roles(network.decision.margin if network.decision is not None else 0.05)
+    idle = next((block for block, role in enumerate(roles, start=1) if role == "nothing"), None)
+    under = [] if idle is None else [shade(frame, idle - 0.5, "nothing for Dice")]
+    label = f"Content dependence of the attention in {network.title} by block, trained and before training"
+    svg = chart(frame, lines, label, "block", range(1, curve.blocks + 1), under)
+    reads = (
+        f"{_said(roles)} Content dependence is how much attention differs from image to image: 0 if every image is "
+        "looked at alike. The words come from Dice with changed attention, the line from attention alone."
+    )
+    return Figure("blocks", "What attention does in each block", reads, svg)
+
+
+def _said(roles: list[str]) -> str:
+    """Say in sentences what the blocks do: "Blocks 1 to 2 look by content. Blocks 3 to 12 do nothing …"."""
+    sentences, first = [], 1
+    for block, role in enumerate(roles, start=1):
+        if block < len(roles) and roles[block] == role:
+            continue
+        name = f"Blocks {first} to {block}" if block > first else f"Block {block}"
+        words = ROLES[role][block > first]
+        sentences.append(f"{name} {words}.")
+        first = block + 1
+    return " ".join(sentences)
+
+
 def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
     """Return the chart of average Dice by depth, or None if fewer than four depths were trained.
 

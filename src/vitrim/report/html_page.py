@@ -17,7 +17,7 @@ from vitrim.attention.profile import AttentionProfile
 from vitrim.errors import InputError
 from vitrim.files import write_text
 from vitrim.report.answers import Answer
-from vitrim.report.charts import depth_figure, exchange_figure, measure_figures, slider, training_figure
+from vitrim.report.charts import block_figure, depth_figure, exchange_figure, measure_figures, slider, training_figure
 from vitrim.report.explorer import Embedded, embed, read_explorer
 from vitrim.report.formatting import fixed
 from vitrim.report.gallery import mosaics, slices
@@ -121,7 +121,12 @@ def _embedded(
 
 def _network(run: Run, answer: Answer) -> dict[str, Any]:
     network = answer.network
-    figures = [exchange_figure(network), depth_figure(run, network), training_figure(run, network)]
+    figures = [
+        exchange_figure(network),
+        block_figure(network),
+        depth_figure(run, network),
+        training_figure(run, network),
+    ]
     return {
         "name": network.name,
         "title": network.title,

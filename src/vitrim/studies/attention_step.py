@@ -17,10 +17,7 @@ from vitrim.data.sampling import case_images, evenly_spaced, example_slice
 from vitrim.files import read_json, remove, write_json, write_table
 from vitrim.hardware import Hardware
 from vitrim.progress import Reporter
-from vitrim.studies.trial import Result, exchange_cases, initial_network, trial_title
-
-TRIAL = "trial.json"
-"""Name of the file that says whose attention it is."""
+from vitrim.studies.trial import TRIAL, Result, exchange_cases, initial_network, trial_title
 
 
 def analyse_full_network(
@@ -67,5 +64,8 @@ def _measure_exchange(
     trial, network = full.trial, full.network()
     cases = exchange_cases(trial.split.train, trial.split.tuning)
     hardware = Hardware.of(trial.training)
-    with reporter.stage(f"exchange of tokens in {trial_title(trial)}", 2 * len(cases)) as stage:
-        measure_exchange(network, network.depth, data, cases, hardware, stage, config.forms).save(folder)
+    with reporter.stage(f"exchange of tokens in {trial_title(trial)}", 3 * len(cases)) as stage:
+        found = measure_exchange(
+            network, network.depth, data, cases, hardware, stage, config.forms, initial_network(trial)
+        )
+    found.save(folder)

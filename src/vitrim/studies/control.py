@@ -6,7 +6,7 @@ import torch
 
 from vitrim.config.names import NetworkName
 from vitrim.config.schema import StudyConfig
-from vitrim.data.phantoms.chain import gap, planted_depth
+from vitrim.data.phantoms.chain import SHAPE, gap, planted_depth
 from vitrim.data.phantoms.longrange import PLACES, distance
 from vitrim.models.factory import NETWORKS, build
 from vitrim.models.receptive_field import receptive_reach
@@ -39,10 +39,10 @@ def _line(study: StudyConfig, network: NetworkName) -> str:
         reach = receptive_reach(build(config).truncated(0), size)
     phantom = study.data.phantom
     if phantom is not None and phantom.kind == "chain":
-        far, what = gap(), "a linked patch"
+        far, what = gap(phantom.shape or SHAPE), "a linked patch"
+        within = "the CNN alone sees it, so train depth 0 too, to show whether the CNN can follow a link"
     else:
         far, what = round(distance(size, phantom.places if phantom else PLACES)), "a disc's mark"
-    said = f"{network} without its transformer reaches {reach} pixels; {what} is at least {far} away"
-    if reach < far:
-        return f"{said}: only the transformer can connect them"
-    return f"{said}: the CNN alone may connect them, so this study is no control of the transformer"
+        within = "the CNN alone may connect them, so this study is no control of the transformer"
+    end = "only the transformer can connect them" if reach < far else within
+    return f"{network} without its transformer reaches {reach} pixels; {what} is at least {far} away: {end}"

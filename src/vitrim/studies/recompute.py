@@ -27,6 +27,7 @@ from vitrim.files import read_json, read_table, write_table
 from vitrim.models.factory import NETWORKS
 from vitrim.studies.folder import note
 from vitrim.studies.result_tables import found_columns, sequenced
+from vitrim.studies.trial import NESTED, TRIAL
 
 OLD = "corrected_verdict_"
 """Columns of version 0.1.0 that this version does not write."""
@@ -82,6 +83,10 @@ def _write_decisions(run: Path, cases: pd.DataFrame, results: pd.DataFrame, marg
     """
     written = []
     for name in dict.fromkeys(results["network"]):
+        if name not in NETWORKS:
+            raise InputError(
+                f"{run / 'results.csv'} names the network {name!r}, which is none of {', '.join(NETWORKS)}"
+            )
         folder = run / "networks" / str(name)
         rule = stored_rule(folder)
         if rule is None:
@@ -130,7 +135,7 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
     Reads cases.csv and the stored attention of each full network. Returns the written files: none if no network has
     a sweep.
     """
-    cases = read_table(run / "cases.csv")
+    cases, nested = read_table(run / "cases.csv"), _nested_tables(run)
     judged = []
     for network, seed, fold in cases[["network", "seed", "fold"]].drop_duplicates().itertuples(index=False, name=None):
         other = run / "networks" / f"{network}-seed{seed}-fold{fold}"
@@ -139,7 +144,7 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
         own = cases[(cases["network"] == network) & (cases["seed"] == seed) & (cases["fold"] == fold)]
         tables = {int(str(blocks)): table for blocks, table in own.groupby("blocks")}
         for margin in margins:
-            evidence = stored_evidence(folder, margin)
+            evidence = stored_evidence(folder, margin, nested.get((network, seed, fold)))
             if len(tables) >= SWEEP and evidence is not None:
                 judged.append((network, seed, fold, margin, judge_rules(tables, evidence)))
     if not judged:
@@ -147,6 +152,16 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
         return []
     write_table(run / "rules.csv", rule_results_table(judged))
     return [run / "rules.csv"]
+
+
+def _nested_tables(run: Path) -> dict[tuple[str, int, int], dict[int, pd.DataFrame]]:
+    """Return the per-case tables by depth of every nested network of the study, by (network, seed, fold)."""
+    found = {}
+    for path in sorted((run / "trials").glob(f"*/{NESTED}")):
+        trial = read_json(path.parent / TRIAL)
+        key = (trial["network"]["name"], trial["seed"], trial["fold"])
+        found[key] = {int(str(depth)): table for depth, table in read_table(path).groupby("depth")}
+    return found
 
 
 def _full(cases: pd.DataFrame, results: pd.DataFrame, own: pd.DataFrame) -> pd.DataFrame:

@@ -36,7 +36,7 @@ from vitrim.training.distillation import recover
 from vitrim.training.loggers import make_logger
 from vitrim.training.loop import Training, history_table, total_steps, train_network
 
-TUNING, NESTED = "tuning.csv", "nested.csv"
+TRIAL, TUNING, NESTED = "trial.json", "tuning.csv", "nested.csv"
 EXCHANGE_CASES = 20
 """Number of training cases on which a depth is proposed if there are too few tuning cases."""
 
@@ -178,7 +178,7 @@ def run_trial(
         part.mkdir()
         write_model(network, part)
         write_json(part / RECIPE, Recipe(data.config, data.cases.classes).dump())
-        write_json(part / "trial.json", trial.model_dump(mode="json"))
+        write_json(part / TRIAL, trial.model_dump(mode="json"))
         write_table(part / "cases.csv", cases)
         write_table(part / "history.csv", history_table(training))
         cost = measure_cost(network, data.cache.case(trial.split.validation[0]).images, hardware)

@@ -29,12 +29,14 @@ NOISE = 3.0
 PATCH = 16
 PLACES = 16
 APART = 3.0
-"""Smallest distance between two linked patches, in patches."""
+"""Smallest distance between two linked patches, in patches; in grids of fewer than 6 × 6 patches, half a side."""
 FRAME = 3
 """Thickest frame in pixels, for three links; what lies inside shows the two symbols."""
-DARK, BRIGHT = 40.0, 160.0
-"""Intensities of the textures."""
-BITS = (0.0, 200.0)
+DARK, BRIGHT = 0.0, 200.0
+"""Intensities of the textures. They are stronger than the frame, so that a network learns to compare symbols soon."""
+CELLS = 5
+"""Rows and columns of cells in a symbol; each cell is dark or bright."""
+BITS = (50.0, 150.0)
 """Intensity of the frame for bit 0 and bit 1."""
 BACKGROUND = 100.0
 
@@ -44,17 +46,28 @@ def planted_depth(links: int) -> int:
     return ceil(log2(links + 1))
 
 
-def gap() -> int:
-    """Return the smallest distance in pixels between the edges of two linked patches along their longer axis."""
-    return int(PATCH * (APART / np.sqrt(2) - 1))
+def apart(rows: int, columns: int) -> float:
+    """Return the smallest distance between two linked patches, in patches, in a grid of this size."""
+    return min(APART, min(rows, columns) / 2)
+
+
+def gap(shape: tuple[int, ...]) -> int:
+    """Return the smallest distance in pixels between the edges of two linked patches along their longer axis.
+
+    `shape` begins with the rows and columns of a slice.
+    """
+    return int(PATCH * (apart(shape[0] // PATCH, shape[1] // PATCH) / np.sqrt(2) - 1))
 
 
 def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLACES, balanced: bool = True) -> Drawing:
     """Draw one stack of scenes with 1 to `hops` links.
 
-    With `balanced`, half of the bits of a scene are 1, and each number of links occurs equally often; otherwise both
-    are drawn independently. Raises ConfigurationError if the slices are not made of whole patches, or if `hops` or
-    `places` is not possible.
+    With `balanced`, half of the bits of a scene are 1, and each number of links occurs equally often. Then a patch's
+    own bit tells something about its class: of 16 bits, 8 of the 15 others differ from it. Networks learn this at once,
+    and what they need much later or not at all. Without `balanced`, bits and links are drawn independently. Counting
+    all bits of a scene then tells something, and a network that counts goes on to look.
+
+    Raises ConfigurationError if the slices are not made of whole patches, or if `hops` or `places` is not possible.
     """
     rows, columns = (n // PATCH for n in grid.shape[:2])
     if grid.shape[0] % PATCH or grid.shape[1] % PATCH:
@@ -71,7 +84,8 @@ def draw(rng: np.random.Generator, grid: Grid, hops: int = 1, places: int = PLAC
         cycle = _cycle(rng, rows, columns, places)
         bits, links = _bits(rng, places, balanced), _links(rng, places, hops, balanced)
         side = PATCH - 2 * FRAME
-        symbols = rng.integers(0, 2, size=(places, side // 2, side))
+        cells = rng.integers(0, 2, size=(places, CELLS, CELLS))
+        symbols = cells.repeat(side // 2 // CELLS, axis=1).repeat(side // CELLS, axis=2)
         for place, patch in enumerate(cycle):
             x, y = (PATCH * int(n) for n in divmod(patch, columns))
             inside = np.concatenate([symbols[place], symbols[(place + 1) % places]])
@@ -99,23 +113,24 @@ def _links(rng: np.random.Generator, places: int, hops: int, balanced: bool) -> 
 
 
 def _cycle(rng: np.random.Generator, rows: int, columns: int, places: int) -> list[int]:
-    """Return `places` patches in the order of the cycle; linked ones are at least `APART` patches apart."""
+    """Return `places` patches in the order of the cycle; linked ones are at least `apart` patches apart."""
+    least = apart(rows, columns)
     for _ in range(1000):
         free = [int(n) for n in rng.permutation(rows * columns)[:places]]
         cycle = [free.pop()]
         while free:
-            far = [n for n in free if _apart(cycle[-1], n, columns)]
+            far = [n for n in free if _far(cycle[-1], n, columns, least)]
             if not far:
                 break
             cycle.append(far[int(rng.integers(len(far)))])
             free.remove(cycle[-1])
-        if not free and _apart(cycle[-1], cycle[0], columns):
+        if not free and _far(cycle[-1], cycle[0], columns, least):
             return cycle
     raise ConfigurationError(
-        f"chain: no cycle through {places} of {rows * columns} patches has links of {APART:g} patches or more"
+        f"chain: no cycle through {places} of {rows * columns} patches has links of {least:g} patches or more"
     )
 
 
-def _apart(one: int, other: int, columns: int) -> bool:
+def _far(one: int, other: int, columns: int, least: float) -> bool:
     (a, b), (c, d) = divmod(one, columns), divmod(other, columns)
-    return float(np.hypot(a - c, b - d)) >= APART
+    return float(np.hypot(a - c, b - d)) >= least
