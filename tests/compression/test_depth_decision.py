@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from tests.attention.test_decision import around, profile
 from vitrim.attention.rule import decide_depth
-from vitrim.compression.depth_decision import DepthDecision, confirm, read_depth, removed_scales, save_decision
+from vitrim.compression.depth_decision import (
+    DepthDecision,
+    DepthResult,
+    confirm,
+    read_depth,
+    removed_scales,
+    save_decision,
+)
 from vitrim.compression.depth_procedure import chosen_depth, next_depth
 from vitrim.errors import WeightsError
 from vitrim.models.transunet import TransUNet
@@ -30,7 +37,7 @@ def search(
     seen: dict[int, str] = {}
     while (depth := next_depth(seen, proposed, shallowest, full, tries - len(seen))) is not None:
         seen[depth] = truth.get(depth, GOOD)
-    return list(seen), chosen_depth(seen, proposed, full)
+    return list(seen), chosen_depth(seen, full)
 
 
 @pytest.mark.parametrize(
@@ -58,23 +65,24 @@ def test_no_form_below_the_smallest_is_tried() -> None:
 def test_depths_that_are_there_already_are_used() -> None:
     known = {3: GOOD, 2: GOOD}
     assert next_depth(known, 3, 0, 12, tries=4) == 1
-    assert chosen_depth({**known, 1: BAD}, 3, 12) == 2
+    assert chosen_depth({**known, 1: BAD}, 12) == 2
+    assert next_depth({5: GOOD, 4: BAD, 2: GOOD}, 5, 0, 12, tries=4) == 1  # 4 failed, and fewer are enough
+    assert next_depth({3: BAD, 6: GOOD}, 3, 0, 12, tries=4) == 4
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "proposed", "chosen"),
+    ("verdicts", "chosen"),
     [
-        ({3: GOOD, 1: GOOD}, 12, 1),  # nothing was proposed, but fixed depths were trained
-        ({3: GOOD, 1: BAD}, 5, 3),  # the proposed depth was not trained
-        ({6: GOOD, 1: BAD, 2: BAD, 3: BAD, 4: BAD}, 1, 6),  # the tries ended below a good fixed depth
-        ({3: BAD, 1: GOOD}, 12, 12),  # a row from deep to shallow ends at the first that is not shown as good
-        ({}, 3, 12),
+        ({3: GOOD, 1: GOOD}, 1),
+        ({3: GOOD, 1: BAD}, 3),
+        ({6: GOOD, 1: BAD, 2: BAD, 3: BAD, 4: BAD}, 6),
+        ({5: GOOD, 4: BAD, 2: GOOD, 1: BAD}, 2),  # the training of 4 blocks failed
+        ({3: OPEN}, 12),
+        ({}, 12),
     ],
 )
-def test_fixed_depths_count_where_the_proposed_row_gives_nothing(
-    verdicts: dict[int, str], proposed: int, chosen: int
-) -> None:
-    assert chosen_depth(verdicts, proposed, 12) == chosen
+def test_the_smallest_depth_that_is_not_worse_is_chosen(verdicts: dict[int, str], chosen: int) -> None:
+    assert chosen_depth(verdicts, 12) == chosen
 
 
 @given(
@@ -126,6 +134,14 @@ def test_needs_is_said_only_if_the_next_smaller_form_was_shown_worse() -> None:
     assert "with 2 it is (−22." in found.headline()
     assert judged({12: 0.9, 3: 0.9, 1: 0.7}, 3).verdict == "enough"  # 2 blocks were not tried
     assert judged({12: 0.9, 3: 0.9, 2: 0.9}, 3).verdict == "enough"
+    assert judged({12: 0.9, 3: 0.9, 2: 0.7, 1: 0.9}, 3).verdict == "enough"  # 2 failed, and 1 is as good
+
+
+def test_a_deeper_network_that_is_worse_is_said_to_have_failed() -> None:
+    deeper = DepthResult(depth=4, percent=-38.0, low=-40.0, high=-36.0, cases=10, seeds=1, verdicts={"5": "worse"})
+    found = judged({12: 0.9, 4: 0.6, 2: 0.9, 1: 0.7}, 2, tried=(deeper,))
+    assert (found.verdict, found.depth) == ("needs", 2)
+    assert "With 4 blocks, which is more, Dice is worse (−38.0 %, −40.0 to −36.0)" in found.in_words()
 
 
 def test_enough_says_that_fewer_may_do_or_that_there_is_no_smaller_form() -> None:

@@ -298,7 +298,7 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
         tried=tuple(results[depth] for depth in sorted(results, reverse=True)),
         reason=reason,
     )
-    chosen = chosen_depth({depth: result.verdict(margin) for depth, result in results.items()}, proposed, full)
+    chosen = chosen_depth({depth: result.verdict(margin) for depth, result in results.items()}, full)
     if reason or chosen == full:
         return decision
     if len(run.held_out) < VERDICT_CASES:

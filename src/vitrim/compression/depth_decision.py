@@ -198,6 +198,13 @@ class DepthDecision(Strict):
                 lines.append(
                     "The smaller networks were not trained on. Training may show that fewer blocks are enough."
                 )
+        failed = [each for each in self.tried if each.depth > self.depth and each.verdict(self.margin) == "worse"]
+        if failed and self.depth < self.full:
+            one = failed[0]
+            lines.append(
+                f"With {one.depth} blocks, which is more, Dice is worse {one.in_words(bracketed=True)}: that training "
+                "has failed, so success of a training counts here as much as depth. Several seeds tell them apart."
+            )
         if self.also_removed and self.depth < self.full:
             lines.append(self.also_removed)
         if self.noise is not None:
@@ -242,7 +249,8 @@ def confirm(
 ) -> DepthDecision:
     """Return `decision` with its verdict, from the per-case tables of every trained depth on held-out cases.
 
-    The chosen depth is tested once. Then the next smaller trained depth is tested for "worse".
+    The chosen depth is tested once. Then the next smaller trained depth is tested for "worse". If a still smaller one
+    is "not worse", "needs" is not said.
     """
     full = held_out[decision.full]
     if reason := segments_nothing(network_dice(full)):
@@ -253,17 +261,23 @@ def confirm(
             return None
         return DepthResult.of(depth, change(full, held_out[depth]), margins)
 
-    smaller = result(max((depth for depth in held_out if depth < chosen), default=None))
-    return _with_verdict(decision, result(chosen), smaller, range(shallowest, chosen))
+    below = [found for depth in sorted(held_out) if depth < chosen and (found := result(depth)) is not None]
+    fewer_hold = any(found.verdict(decision.margin) == "not worse" for found in below)
+    smaller = below[-1] if below else None
+    return _with_verdict(decision, result(chosen), smaller, range(shallowest, chosen), fewer_hold)
 
 
 def _with_verdict(
-    decision: DepthDecision, confirmed: DepthResult | None, smaller: DepthResult | None, shallower_forms: Sequence[int]
+    decision: DepthDecision,
+    confirmed: DepthResult | None,
+    smaller: DepthResult | None,
+    shallower_forms: Sequence[int],
+    fewer_hold: bool,
 ) -> DepthDecision:
     """Return `decision` with verdict and depth.
 
     `shallower_forms` are all depths below the chosen one that this kind of network has. `needs` is said only if the
-    largest of these was shown worse.
+    largest of these was shown worse and none of them not worse (`fewer_hold`).
     """
     decision = decision.model_copy(update={"confirmed": confirmed, "smaller": smaller})
     if confirmed is None or confirmed.verdict(decision.margin) != "not worse":
@@ -273,6 +287,7 @@ def _with_verdict(
         verdict = "nothing"
     elif (
         decision.trained_on
+        and not fewer_hold
         and smaller is not None
         and smaller.depth == max(shallower_forms, default=None)
         and smaller.verdict(decision.margin) == "worse"

@@ -25,8 +25,9 @@ def next_depth(
 ) -> int | None:
     """Return the next depth to try; None if the search is over.
 
-    The proposed depth comes first. If it is "not worse", the next smaller one follows, until one is not "not worse" or
-    there is none. If it is "worse" or "undecided", the next larger one follows, until one is "not worse".
+    The proposed depth comes first. If it is "worse" or "undecided", the next larger one follows, until one is "not
+    worse". From a depth that is "not worse" on, the next smaller one follows, until one is not "not worse" or there is
+    none.
 
     Args:
         verdicts: verdict of every depth that was tried, on tuning cases.
@@ -37,28 +38,21 @@ def next_depth(
     """
     if proposed >= full or tries < 1:
         return None
-    depth, down = proposed, verdicts.get(proposed) == "not worse"
-    while depth in verdicts and (verdicts[depth] == "not worse") == down:
-        depth += -1 if down else 1
+    good = [depth for depth, verdict in verdicts.items() if verdict == "not worse"]
+    if proposed not in verdicts:
+        return proposed
+    if verdicts[proposed] == "not worse" or min(good, default=full) < proposed:
+        depth = min(good) - 1
+    else:
+        depth = proposed
+        while verdicts.get(depth, "not worse") != "not worse":
+            depth += 1
     return depth if depth not in verdicts and shallowest <= depth < full else None
 
 
-def chosen_depth(verdicts: Mapping[int, str], proposed: int, full: int) -> int:
-    """Return the depth that the search found: the smallest of an unbroken row of depths that are "not worse".
+def chosen_depth(verdicts: Mapping[int, str], full: int) -> int:
+    """Return the depth that the search found: the smallest that is "not worse"; without any such depth, the full one.
 
-    The row begins at the proposed depth or above it. If there is none, for example because the proposed depth was not
-    trained, the row of all trained depths from deep to shallow counts. Without any such depth, the full one.
+    A deeper network that is worse does not count against it: then the training of that one has failed.
     """
-    depth = proposed
-    while depth in verdicts and verdicts[depth] != "not worse":
-        depth += 1
-    if verdicts.get(depth) == "not worse":
-        while verdicts.get(depth - 1) == "not worse":
-            depth -= 1
-        return depth
-    chosen = full
-    for depth in sorted(verdicts, reverse=True):
-        if verdicts[depth] != "not worse":
-            break
-        chosen = depth
-    return chosen
+    return min((depth for depth, verdict in verdicts.items() if verdict == "not worse"), default=full)

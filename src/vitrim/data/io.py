@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+import gzip
+import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
-from vitrim.errors import DataError
+from vitrim.errors import DataError, InputError
 
 DEFLATE_LIMIT = 1032
 """Largest compression factor of deflate. A header that declares more voxels than this allows is damaged."""
 
-UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    MemoryError,
-    RuntimeError,
-    zlib.error,
-    zipfile.BadZipFile,
-    ImageFileError,
-)
-"""Exceptions that nibabel, numpy and h5py raise for damaged files."""
+PADDING = 512
+"""Largest number of bytes after the last voxel. They must be zero: some programs fill a file up."""
 
 
 @dataclass
@@ -48,15 +36,18 @@ class Voxels:
 def read_nifti(path: Path) -> Voxels:
     """Read a NIfTI or Analyze file, compressed or not.
 
-    Axes of length 1 after the third are dropped; a single slice gets a third axis. Raises DataError if the file cannot
-    be read, does not hold a volume of numbers, or has an affine that cannot be inverted.
+    Axes of length 1 after the third are dropped; a single slice gets a third axis. The file is read to its end, so that
+    gzip's checksum is compared. Raises DataError if the file cannot be read, holds more or less than its header
+    declares, does not hold a volume of numbers, or has an affine that cannot be inverted.
     """
     try:
         image: Any = nib.load(path)
         stored = Path(image.file_map["image"].filename)
-        _check_promise(image.shape, image.get_data_dtype(), stored, zipped=stored.suffix == ".gz")
-        array = np.asanyarray(image.dataobj)
-    except UNREADABLE as error:
+        _check_promise(image.shape, image.get_data_dtype(), stored, zipped=_zipped(stored))
+        array = np.asanyarray(_complete(image, stored).dataobj)
+    except InputError:
+        raise
+    except Exception as error:  # nibabel raises many kinds, more with each version
         raise unreadable(path, error) from error
     if array.dtype.fields is not None or array.dtype.kind not in "iufb":
         raise DataError(f"{path} holds voxels of type {image.get_data_dtype()}: expected plain numbers")
@@ -80,7 +71,7 @@ def read_npz_slice(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as content:
             image, label = content["image"], content["label"]
-    except UNREADABLE as error:
+    except Exception as error:
         raise unreadable(path, error) from error
     if image.ndim != 2 or image.shape != label.shape:
         raise DataError(
@@ -102,7 +93,9 @@ def read_h5_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
             for key in ("image", "label"):
                 _check_promise(file[key].shape, file[key].dtype, path, zipped=True)
             image, label = file["image"][()], file["label"][()]
-    except UNREADABLE as error:
+    except InputError:
+        raise
+    except Exception as error:
         raise unreadable(path, error) from error
     if image.ndim != 3 or image.shape != label.shape:
         raise DataError(
@@ -120,6 +113,41 @@ def unreadable(path: Path, error: BaseException) -> DataError:
 def shape_text(shape: tuple[int, ...]) -> str:
     """Return a shape as text, for example 12×10×6."""
     return "×".join(str(n) for n in shape)
+
+
+def _zipped(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
+
+
+def _complete(image: Any, stored: Path) -> Any:
+    """Return `image` with its voxels read from the whole file `stored`.
+
+    Raises DataError if more follows after the last voxel that the header declares. gzip raises an error if the end is
+    missing or the checksum is wrong.
+    """
+    voxels = int(np.prod([int(n) for n in image.shape], dtype=object))
+    declared = int(image.dataobj.offset) + voxels * image.get_data_dtype().itemsize
+    if not _zipped(stored):
+        with stored.open("rb") as stream:
+            stream.seek(declared)
+            _check_end(stream, stored)
+        return image
+    with gzip.open(stored) as stream:
+        content = stream.read(declared)
+        _check_end(stream, stored)
+    files = dict(image.file_map)
+    files["image"] = nib.FileHolder(fileobj=io.BytesIO(content))
+    return type(image).from_file_map(files)
+
+
+def _check_end(stream: IO[bytes] | gzip.GzipFile, stored: Path) -> None:
+    """Read `stream` to its end. Raises DataError if more than a little padding with zeros is left."""
+    rest, length, padding = stream.read(1 << 20), 0, True
+    while rest:
+        length, padding = length + len(rest), padding and not any(rest[:PADDING])
+        rest = stream.read(1 << 20)
+    if length > PADDING or not padding:
+        raise DataError(f"{stored} is damaged: it holds {length} bytes more than its header declares")
 
 
 def _check_promise(shape: tuple[int, ...], kind: np.dtype[Any], stored: Path, zipped: bool) -> None:

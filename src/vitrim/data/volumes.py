@@ -15,6 +15,9 @@ from vitrim.errors import DataError, InputError
 AFFINE_TOLERANCE = 0.1
 """Largest allowed distance, in voxels, between the grid corners of image and label."""
 
+ROUNDING = 1e-3
+"""A label value this near to a whole number is that number. Saving a mask with a scale factor leaves 0.99999999977."""
+
 UNKNOWN = 255
 """Marks a label value that has no class."""
 
@@ -61,22 +64,27 @@ def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]
 
 
 def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
-    """Convert the values of a label file to classes, uint8. Raises DataError if a value has no class."""
+    """Convert the values of a label file to classes, uint8. Values within 1e-3 of a whole number count as that number.
+
+    Raises DataError if a value has no class.
+    """
     known = case_set.label_values
-    low, high = values.min(), values.max()
     whole = values
     if values.dtype.kind not in "iu":
-        whole = np.nan_to_num(values.astype(np.float64), nan=-1).clip(-1, max(known) + 1).astype(np.int64)
-    if low >= 0 and high <= max(known) and (whole is values or np.array_equal(whole, values)):
+        whole = np.rint(np.nan_to_num(values.astype(np.float64), nan=-1).clip(-1, max(known) + 1)).astype(np.int64)
+    near = whole is values or bool((np.abs(whole - values) <= ROUNDING).all())
+    if near and whole.min() >= 0 and whole.max() <= max(known):
         table = np.full(max(known) + 1, UNKNOWN, np.uint8)
         for value, index in known.items():
             table[value] = index
         classes = table[whole]
         if not (classes == UNKNOWN).any():
             return classes
-    unknown = next(value for value in np.unique(values).tolist() if value not in known)
+    unknown = next(
+        value for value in np.unique(values).tolist() if not any(abs(value - one) <= ROUNDING for one in known)
+    )
     names = ", ".join(f"{value} {case_set.classes[index]}" for value, index in sorted(known.items()))
-    raise DataError(f"label value {unknown:g} in {path} has no class: known values are {names}")
+    raise DataError(f"label value {unknown:.10g} in {path} has no class: known values are {names}")
 
 
 def _load_slices(case: Case, channels: int) -> tuple[Voxels, np.ndarray]:

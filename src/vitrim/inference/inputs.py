@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 
 from vitrim.data.cases import Case, CaseSet, Volume
-from vitrim.data.io import UNREADABLE, unreadable
+from vitrim.data.io import unreadable
 from vitrim.data.readers.decathlon import CHANNEL
 from vitrim.data.readers.find_files import stem
 from vitrim.data.volumes import load_volume
@@ -98,7 +98,7 @@ def load_input(case: Input, channels: int) -> Loaded:
 def _open(file: Path) -> Any:
     try:
         return nib.load(file)
-    except UNREADABLE as error:
+    except Exception as error:
         raise unreadable(file, error) from error
 
 

@@ -17,7 +17,6 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Extension
 
-from vitrim.data.io import UNREADABLE
 from vitrim.files import replacing
 
 COMMENT = 6
@@ -60,7 +59,7 @@ def read_origin(path: Path) -> Origin | None:
                 content = json.loads(extension.get_content())
                 if isinstance(content, dict) and "vitrim" in content:
                     return content["vitrim"]
-    except (*UNREADABLE, AttributeError):
+    except Exception:  # not a file that vitrim wrote
         return None
     return None
 

@@ -84,7 +84,7 @@ class NetworkSearch:
         decision = self.proposed
         tried, everywhere, margins = self._verdicts(), self._everywhere(), self.plan.study.margins
         if self._can_try():
-            chosen = chosen_depth(tried, decision.proposed, FULL_DEPTH)
+            chosen = chosen_depth(tried, FULL_DEPTH)
         else:
             chosen = decision.proposed if decision.proposed in everywhere else FULL_DEPTH
         differences = {depth: self._tuning_change(depth) for depth in sorted(tried, reverse=True)}
