@@ -194,3 +194,92 @@ def test_cases_of_one_patient_are_told_by_their_ids(decathlon: Path) -> None:
     assert {case.patient for case in case_set.cases} == {"case"}
     with pytest.raises(InputError, match="does not match the case 'case_0'"):
         read_cases(DataConfig(patient=r"^sub-(\d+)"), decathlon)
+
+
+def rewritten(folder: Path, text: str) -> None:
+    (folder / "dataset.json").write_text(text, encoding="utf-8")
+
+
+def test_files_of_one_name_in_two_folders_are_two_cases(decathlon: Path) -> None:
+    described = json.loads((decathlon / "dataset.json").read_text(encoding="utf-8"))
+    for kind in ("imagesTr", "labelsTr"):
+        for number, site in enumerate(("basel", "zurich", "basel")):
+            old = decathlon / kind / f"case_{number}.nii.gz"
+            new = decathlon / kind / site / f"case_{number // 2}.nii.gz"
+            new.parent.mkdir(exist_ok=True)
+            old.rename(new)
+    paths = ["basel/case_0.nii.gz", "zurich/case_0.nii.gz", "basel/case_1.nii.gz"]
+    expected = {"basel_case_0", "zurich_case_0", "basel_case_1"}
+    for entries in (None, [{"image": f"./imagesTr/{path}", "label": f"./labelsTr/{path}"} for path in paths]):
+        rewritten(decathlon, json.dumps({**described, "training": entries or []}))
+        assert set(read_cases(CONFIG, decathlon).ids) == expected
+
+
+def test_a_case_that_is_listed_twice_is_refused(decathlon: Path) -> None:
+    described = json.loads((decathlon / "dataset.json").read_text(encoding="utf-8"))
+    again = {**described["training"][0], "label": described["training"][1]["label"]}
+    for twice in (described["training"][0], again):
+        rewritten(decathlon, json.dumps({**described, "training": [*described["training"], twice]}))
+        with pytest.raises(InputError, match="would both be case case_0"):
+            read_cases(CONFIG, decathlon)
+    shared = {"image": "imagesTr/case_2.nii.gz", "label": described["training"][0]["label"]}
+    rewritten(decathlon, json.dumps({**described, "training": [described["training"][0], shared]}))
+    with pytest.raises(InputError, match=r"case_0.nii.gz belongs to two cases, case_0 and case_2"):
+        read_cases(CONFIG, decathlon)
+
+
+def test_two_files_that_would_be_one_case_are_refused(decathlon: Path) -> None:
+    describe(decathlon, training=[])
+    path = decathlon / "imagesTr" / "case_0.nii.gz"
+    path.with_name("case_0.nii").write_bytes(path.read_bytes())
+    with pytest.raises(InputError, match="would both be case case_0"):
+        read_cases(CONFIG, decathlon)
+
+
+def test_what_is_not_used_is_counted_and_named(decathlon: Path) -> None:
+    assert read_cases(CONFIG, decathlon).unused == ()
+    described = json.loads((decathlon / "dataset.json").read_text(encoding="utf-8"))
+    rest = described["training"][2:]
+    describe(decathlon, training=described["training"][:2], validation=rest)
+    (decathlon / "imagesTr" / "old.mha").write_text("")
+    unused = read_cases(CONFIG, decathlon).unused
+    assert unused == (
+        "the list 'validation' in dataset.json is not used (1 entries): only `training` is",
+        "1 files in imagesTr are not used, because dataset.json does not list them: case_2.nii.gz",
+        "1 files in imagesTr are not read, because they are no NIfTI files: old.mha",
+        "1 files in labelsTr are not used, because dataset.json does not list them: case_2.nii.gz",
+    )
+
+
+def test_an_ending_in_capitals_is_an_ending(decathlon: Path) -> None:
+    describe(decathlon, training=[])
+    for kind in ("imagesTr", "labelsTr"):
+        path = decathlon / kind / "case_1.nii.gz"
+        path.rename(path.with_name("case_1.NII.GZ"))
+    case_set = read_cases(CONFIG, decathlon)
+    assert case_set.ids == ("case_0", "case_1", "case_2")
+    assert load_volume(case_set.case("case_1"), case_set).label is not None
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ('{"0": "background", "1": "left", "1": "right"}', "the key '1' is given twice"),
+        ('{"background": 0, "left": 1, "right": 1}', "label value 1 has two names, 'left' and 'right'"),
+        ('{"0": "background", "1": "left", "2": "left"}', "two label values have the name 'left'"),
+        ('{"background": 0, "left": true}', "not a plain class"),
+        ('{"0": "background", "²": "left"}', "not a plain class"),
+        ('{"0": "background", "99999999999": "left"}', "not a plain class"),
+    ],
+)
+def test_labels_that_contradict_themselves_are_refused(labels: str, message: str, decathlon: Path) -> None:
+    described = json.loads((decathlon / "dataset.json").read_text(encoding="utf-8"))
+    described["labels"] = "HERE"
+    rewritten(decathlon, json.dumps(described).replace('"HERE"', labels))
+    with pytest.raises(InputError, match=message):
+        read_cases(CONFIG, decathlon)
+
+
+def test_values_as_text_are_values(decathlon: Path) -> None:
+    describe(decathlon, labels={"background": "0", "left": "1", "right": "2"})
+    assert read_cases(CONFIG, decathlon).classes == {0: "background", 1: "left", 2: "right"}

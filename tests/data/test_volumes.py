@@ -118,3 +118,15 @@ def test_a_symlink_that_points_at_itself_is_no_image(decathlon: Path) -> None:
     path.unlink()
     path.symlink_to(path)
     refused(decathlon, r"image is missing: .*case_0")
+
+
+def test_a_value_that_a_scale_factor_left_beside_a_whole_number_is_that_number(decathlon: Path, write: Write) -> None:
+    path = decathlon / "labelsTr" / "case_0.nii.gz"
+    whole = np.asanyarray(nib.load(path).dataobj).astype(np.float64)
+    case_set = read_cases(DataConfig(), decathlon)
+    expected = load_volume(case_set.cases[0], case_set).label
+    write(path, whole * 0.99999999977, AFFINE)
+    np.testing.assert_array_equal(load_volume(case_set.cases[0], case_set).label, expected)
+    write(path, whole + 0.002, AFFINE)
+    with pytest.raises(InputError, match=r"label value 0\.002 in .* has no class"):
+        load_volume(case_set.cases[0], case_set)

@@ -55,6 +55,8 @@ class CaseSet:
     """Regions to evaluate: name to the classes of the region. By default each foreground class is one region."""
     problems: tuple[str, ...] = ()
     """Problems of cases that the reader left out, if it was not strict."""
+    unused: tuple[str, ...] = ()
+    """What the folder holds and the reader does not use, counted and named, one line each."""
 
     def __post_init__(self) -> None:
         if not self.regions:

@@ -83,7 +83,9 @@ class Findings:
     @classmethod
     def begin(cls, case_set: CaseSet) -> Findings:
         """Return findings without cases. The errors start with the cases that the layout's reader left out."""
-        return cls(case_set.layout, str(case_set.folder), dict(case_set.classes), errors=list(case_set.problems))
+        found = cls(case_set.layout, str(case_set.folder), dict(case_set.classes), errors=list(case_set.problems))
+        found.warnings.extend(case_set.unused)
+        return found
 
     def add(self, inspection: Inspection) -> None:
         """Add the findings, errors and warnings of one case."""

@@ -41,7 +41,7 @@ class Loaded:
 
 def is_nifti(path: Path) -> bool:
     """Whether the file name ends as a NIfTI file's name does."""
-    return path.name.endswith(ENDINGS)
+    return path.name.lower().endswith(ENDINGS)
 
 
 def find_inputs(path: Path, channels: int) -> list[Input]:

@@ -15,6 +15,7 @@ from vitrim.data.check import beside_paper
 from vitrim.data.phantoms.make import write_phantom
 from vitrim.data.preprocessing import Preprocessing
 from vitrim.data.readers import read_cases
+from vitrim.data.readers.find_files import some
 from vitrim.data.split import Split, counted, study_splits
 from vitrim.errors import DataError, InputError
 from vitrim.files import write_json
@@ -75,6 +76,9 @@ def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: 
     for split in splits.values():
         check_batch(study.training, train_slices(cache, split, study))
     reporter.say(f"{counted(splits)}, {_classes(cases)}")
+    left = [id for id in cases.ids if id not in ids]
+    if left:
+        reporter.say(f"  note: {len(left)} of {len(cases.ids)} cases are in no part of the split: {some(left)}")
     if len(first.tuning) < VERDICT_CASES and study.tries:
         reporter.say(
             f"  note: with fewer than {VERDICT_CASES} tuning cases no depth can be chosen by accuracy: of each network "

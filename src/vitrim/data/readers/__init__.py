@@ -10,7 +10,7 @@ from typing import get_args
 
 from vitrim.config.names import LayoutName
 from vitrim.config.schema import DataConfig
-from vitrim.data.cases import CaseSet
+from vitrim.data.cases import Case, CaseSet
 from vitrim.data.readers.layout import Layout
 from vitrim.errors import DataError
 
@@ -25,7 +25,8 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
 
     Raises DataError if the folder is missing, has another layout or holds no case. If `strict`, also raises DataError
     for the first problem with a case, for example an image without its label. Otherwise such cases are left out, and
-    their problems are listed in `CaseSet.problems`.
+    their problems are listed in `CaseSet.problems`. Two cases with the same id, or with a file in common, are always an
+    error.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -37,9 +38,24 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
         raise DataError(case_set.problems[0] + tail)
     if not case_set.cases and not case_set.problems:
         raise DataError(f"no cases in {folder}: expected the layout {config.layout!r}")
+    _check_unique(case_set)
     if config.patient is None:
         return case_set
     return replace(case_set, cases=tuple(replace(c, patient=_patient(config.patient, c.id)) for c in case_set.cases))
+
+
+def _check_unique(case_set: CaseSet) -> None:
+    """Raise DataError if two cases have the same id, or a file in common."""
+    ids: dict[str, Case] = {}
+    owners: dict[Path, Case] = {}
+    for case in case_set.cases:
+        other = ids.setdefault(case.id, case)
+        if other is not case:
+            raise DataError(f"{other.images[0]} and {case.images[0]} would both be case {case.id}: rename one of them")
+        for path in case.files:
+            other = owners.setdefault(path, case)
+            if other is not case:
+                raise DataError(f"{path} belongs to two cases, {other.id} and {case.id}: keep one of them")
 
 
 def _patient(expression: str, id: str) -> str:

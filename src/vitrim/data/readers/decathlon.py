@@ -14,7 +14,8 @@ from typing import Any
 
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.find_files import NIFTI, stem
+from vitrim.data.readers import find_files
+from vitrim.data.readers.find_files import NIFTI, is_image, some, stem
 from vitrim.data.readers.layout import Layout
 from vitrim.errors import DataError
 
@@ -34,11 +35,9 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
     names = description.get("channel_names") or description.get("modality") or {}
     channels = tuple(str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0])))
     problems: list[str] = []
-    listed = _listed(folder, description)
-    images = _by_case(folder / "imagesTr")
-    found = [] if listed is None else listed
-    if listed is None:
-        labels = {stem(path): path for path in _files(folder / "labelsTr")}
+    found = _listed(folder, description)
+    if found is None:
+        images, labels = _by_case(folder / "imagesTr"), _by_id(folder / "labelsTr")
         found = [(id, images.get(id, ()), labels.get(id)) for id in sorted(images.keys() | labels.keys())]
     cases = []
     for id, files, label in found:
@@ -52,23 +51,42 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
         raise DataError(f"no cases in {folder}: imagesTr and labelsTr hold no {' or '.join(NIFTI)} files")
     if not channels and cases:
         channels = tuple(f"channel {n}" for n in range(len(cases[0].images)))
-    return CaseSet("decathlon", folder, tuple(cases), classes, label_values, channels, problems=tuple(problems))
+    unused = _unused(folder, description, {path for _, files, label in found for path in (*files, label) if path})
+    return CaseSet(
+        "decathlon", folder, tuple(cases), classes, label_values, channels, problems=tuple(problems), unused=unused
+    )
 
 
 def _description(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise DataError(f"{path} has no `labels`: expected the dataset.json of the Decathlon or of nnU-Net")
     for key in ("channel_names", "modality"):
         names = content.get(key, {})
-        if not isinstance(names, dict) or not all(str(number).isdigit() for number in names):
+        if not isinstance(names, dict) or not all(_is_number(number) for number in names):
             raise DataError(f"{path}: {key} must map 0, 1, … to the names of the channels")
     return content
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of JSON. Raises ValueError if a key is given twice: JSON keeps the last without a word."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+    return content
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value is a whole number from 0, also as text ("1"); True and False are none."""
+    return (isinstance(value, int) and not isinstance(value, bool) and value >= 0) or (
+        isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10
+    )
 
 
 def _classes(config: DataConfig, folder: Path, description: dict[str, Any]) -> tuple[dict[int, int], dict[int, str]]:
@@ -78,14 +96,20 @@ def _classes(config: DataConfig, folder: Path, description: dict[str, Any]) -> t
             raise DataError(f"{folder} has no dataset.json: name the classes in the configuration (data.classes)")
         names = ["background", *config.classes]
         return {n: n for n in range(len(names))}, dict(enumerate(names))
+    path = folder / "dataset.json"
     by_value: dict[int, str] = {}
     for key, value in description["labels"].items():
-        number, name = (value, key) if isinstance(value, int) else (key, value)  # nnU-Net version 2 maps name to value
-        if name == "ignore" or not str(number).isdigit() or not isinstance(name, str):
+        # nnU-Net version 2 maps name to value
+        number, name = (key, value) if _is_number(key) and isinstance(value, str) else (value, key)
+        if name == "ignore" or not _is_number(number):
             raise DataError(
-                f"{folder / 'dataset.json'}: label {key!r}: {value!r} is not a plain class (regions and `ignore` are"
-                " not supported): give one value per class"
+                f"{path}: label {key!r}: {value!r} is not a plain class (regions and `ignore` are not supported): give "
+                "one value per class"
             )
+        if int(number) in by_value:
+            raise DataError(f"{path}: label value {number} has two names, {by_value[int(number)]!r} and {name!r}")
+        if name in by_value.values():
+            raise DataError(f"{path}: two label values have the name {name!r}: give each class its own name")
         by_value[int(number)] = name
     by_value.setdefault(0, "background")
     order = sorted(by_value)
@@ -110,7 +134,8 @@ def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[
             raise DataError(f"{folder / 'dataset.json'}: an entry of `training` has no image: {entry!r}")
         image = _inside(folder, entry["image"])
         label = _inside(folder, entry["label"]) if isinstance(entry.get("label"), str) else None
-        id = stem(image)
+        below = folder / "imagesTr"
+        id = _id(image, below if below in image.parents else folder)
         files = (image,) if image.is_file() else by_case.get(id, (image,))
         listed.append((id, files, label))
     return listed
@@ -124,23 +149,56 @@ def _inside(folder: Path, name: str) -> Path:
     return folder / path
 
 
+def _id(path: Path, folder: Path) -> str:
+    """Return the case id of an image: its path in `folder` without the ending, with _ between folders."""
+    return "_".join((*path.relative_to(folder).parent.parts, stem(path)))
+
+
+def _by_id(folder: Path) -> dict[str, Path]:
+    """Return case id to file. Raises DataError if two files have the same id, for example x.nii and x.nii.gz."""
+    found: dict[str, Path] = {}
+    for path in _files(folder):
+        other = found.setdefault(_id(path, folder), path)
+        if other != path:
+            raise DataError(f"{other} and {path} would both be case {_id(path, folder)}: rename or remove one")
+    return found
+
+
 def _by_case(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Return case id to image files, in the order of the channels."""
-    paths = _files(folder)
-    numbered = [CHANNEL.match(stem(path)) for path in paths]
-    if paths and all(numbered):
-        found: dict[str, list[Path]] = {}
-        for path, match in zip(paths, numbered, strict=True):
+    files = _by_id(folder)
+    numbered = {id: CHANNEL.match(id) for id in files}
+    if files and all(numbered.values()):
+        cases: dict[str, list[Path]] = {}
+        for id, match in sorted(numbered.items()):
             if match:
-                found.setdefault(match["id"], []).append(path)
-        return {id: tuple(files) for id, files in found.items()}
-    return {stem(path): (path,) for path in paths}
+                cases.setdefault(match["id"], []).append(files[id])
+        return {id: tuple(paths) for id, paths in cases.items()}
+    return {id: (path,) for id, path in files.items()}
 
 
 def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if path.name.endswith(NIFTI) and not path.name.startswith("."))
+    return [path for path in find_files.files(folder) if is_image(path)] if folder.is_dir() else []
+
+
+def _unused(folder: Path, description: dict[str, Any], used: set[Path]) -> tuple[str, ...]:
+    """Say what of the data set no case uses: other lists, files that are not listed, files that are no images."""
+    lines = [
+        f"the list {key!r} in dataset.json is not used ({len(value)} entries): only `training` is"
+        for key, value in description.items()
+        if key != "training" and isinstance(value, list) and any(isinstance(one, (str, dict)) for one in value)
+    ]
+    for name in ("imagesTr", "labelsTr"):
+        below = list(find_files.files(folder / name)) if (folder / name).is_dir() else []
+        images = [path for path in below if is_image(path) and path not in used]
+        others = [path for path in below if not is_image(path) and path.suffix.lower() != ".img"]
+        for paths, why in (
+            (images, "are not used, because dataset.json does not list them"),
+            (others, "are not read, because they are no NIfTI files"),
+        ):
+            if paths:
+                lines.append(f"{len(paths)} files in {name} {why}: {some([path.name for path in paths])}")
+    return tuple(lines)
 
 
 def _problem(case: Case, folder: Path, channels: int) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.find_files import NIFTI, files, stem
+from vitrim.data.readers.find_files import files, is_image, stem
 from vitrim.data.readers.layout import Layout, PaperCounts
 from vitrim.errors import DataError
 
@@ -29,7 +29,7 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
     images: dict[str, Path] = {}
     labels: dict[str, Path] = {}
     for path in files(folder):
-        if NAME.match(stem(path)) and path.name.endswith(NIFTI):
+        if NAME.match(stem(path)) and is_image(path):
             if path.parent.name == "Images":
                 images.setdefault(stem(path), path)
             elif path.parent.name == "Contours":

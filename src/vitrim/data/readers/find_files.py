@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 DEPTH = 5
@@ -34,6 +34,18 @@ def files(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
                 yield Path(here) / name
 
 
+def is_image(path: Path) -> bool:
+    """Whether the name of a file ends as that of an image does, in small or capital letters."""
+    return path.name.lower().endswith(NIFTI)
+
+
 def stem(path: Path) -> str:
     """Return the name of an image file without its ending; the whole name of any other file."""
-    return next((path.name[: -len(ending)] for ending in NIFTI if path.name.endswith(ending)), path.name)
+    name = path.name
+    return next((name[: -len(ending)] for ending in NIFTI if name.lower().endswith(ending)), name)
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Name the first few of many: "a, b, c and 7 more"."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
