@@ -74,9 +74,13 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
 
 
 def sequenced(results: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with the verdicts of each network as a fixed sequence of tests, from deep to shallow."""
+    """Return the table with the verdicts of each network as a fixed sequence of tests, from deep to shallow.
+
+    The decided depth was chosen on other cases and is tested once, so it keeps its own verdict.
+    """
     results = results.copy()
-    for _, rows in results[~results["role"].isin(["full", "noise"])].groupby("network"):
+    alone = results["role"].isin(["full", "noise"]) | results["role"].str.contains("decided")
+    for _, rows in results[~alone].groupby("network"):
         rows = rows.sort_values("blocks", ascending=False)
         for column in (name for name in results if str(name).startswith("verdict_")):
             results.loc[rows.index, column] = in_sequence(rows[column].tolist())
