@@ -141,6 +141,25 @@ def test_volumes_are_counted_in_millilitres(checkpoint, tmp_path):
     assert table["ml"][2:].isna().all(), "a header without a spacing says nothing about millilitres"
 
 
+def test_a_header_with_two_voxel_sizes_is_named_and_one_of_them_taken(checkpoint, tmp_path, capsys):
+    """As in ACDC: the sform gives 1 mm, pixdim gives the size."""
+
+    def contradict(image):
+        image.set_sform(np.eye(4), 1)
+        image.header["pixdim"][1:4] = (1.316, 1.316, 10)
+
+    write_image(tmp_path / "in/a.nii.gz", change=contradict)
+    write_image(tmp_path / "in/b.nii.gz", affine=1000 * AFFINE, change=lambda image: image.header.set_xyzt_units(3))
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out", "--labels") == 0
+    table = pd.read_csv(tmp_path / "out/volumes.csv")
+    sizes = [1.316 * 1.316 * 10 / 1000] * 2 + [abs(np.linalg.det(AFFINE[:3, :3])) / 1000] * 2
+    np.testing.assert_allclose(table["ml"], table["voxels"] * sizes, rtol=1e-3, atol=1e-3)
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "note: a: its header gives two voxel sizes, 1 × 1 × 1 mm in the sform and 1.316 × 1.316 × 10 mm" in said
+    assert "pixdim was taken" in said
+    assert "note: b" not in said
+
+
 def test_a_preview_is_a_picture_in_colour(checkpoint, tmp_path):
     write_image(tmp_path / "in/a.nii.gz")
     assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out", "--preview") == 0

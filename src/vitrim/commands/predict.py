@@ -89,6 +89,8 @@ def predict(
     finally:
         if made and not any(folder.iterdir()):
             folder.rmdir()
+    for case, doubt in summary.doubts.items():
+        reporter.say(f"note: {case}: {doubt}")
     done = [target for target in targets if target.case.name not in summary.failed]
     if done:
         kept = f", {len(summary.kept)} of them kept from before" if summary.kept else ""

@@ -22,6 +22,7 @@ PhantomLayout = Literal["decathlon", "ibsr18", "emidec", "synapse", "synapse-raw
 SliceAxis = Literal["sagittal", "coronal", "axial", "through-plane", 0, 1, 2]
 Normalization = Literal["zscore", "unit", "none"]
 Scaling = Literal["linear", "zoom"]
+VoxelSize = Literal["sform", "pixdim"]
 Schedule = Literal["constant", "cosine"]
 
 DecoderForm = Literal["paper", "whole"]

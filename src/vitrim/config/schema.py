@@ -27,6 +27,7 @@ from vitrim.config.names import (
     TrainingPrecision,
     TruncatedStart,
     ViTSizeName,
+    VoxelSize,
 )
 
 PATCH = 16
@@ -145,6 +146,9 @@ class DataConfig(Strict):
     """Scaling of slices to `image_size`. `linear`: linear interpolation (labels: nearest neighbour), pixel centres
     aligned. `zoom`: `scipy.ndimage.zoom` of order 3 (labels: 0), corner pixels aligned, as in the public TransUNet
     code."""
+    voxel_size: VoxelSize | None = None
+    """Where a NIfTI header's voxel size is read, if its sform and its pixdim differ by more than 1 %. Without it, such
+    an image is an error in a study."""
     classes: list[str] | None = None
     """Names of the foreground classes in the order of their label values. They must match those of the data set."""
     validation: int | float = 0.2

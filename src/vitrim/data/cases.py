@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitrim.config.names import VoxelSize
 from vitrim.errors import DataError
 
 
@@ -55,6 +56,8 @@ class CaseSet:
     """Regions to evaluate: name to the classes of the region. By default each foreground class is one region."""
     problems: tuple[str, ...] = ()
     """Problems of cases that the reader left out, if it was not strict."""
+    voxel_size: VoxelSize | None = None
+    """Where the voxel size is read if a header contradicts itself (`DataConfig.voxel_size`)."""
     unused: tuple[str, ...] = ()
     """What the folder holds and the reader does not use, counted and named, one line each."""
 
@@ -98,6 +101,8 @@ class Volume:
     """float64 (4, 4), voxel to mm in RAS+"""
     spacing: tuple[float, float, float] | None
     """Voxel size in mm along X, Y, Z; None if it is not known (npz, h5)"""
+    doubt: str = ""
+    """How the image's header contradicts itself about the voxel size; empty if it does not"""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -12,6 +12,8 @@ import h5py
 import nibabel as nib
 import numpy as np
 
+from vitrim.config.names import VoxelSize
+from vitrim.data.geometry import geometry
 from vitrim.errors import DataError, InputError
 
 DEFLATE_LIMIT = 1032
@@ -31,14 +33,18 @@ class Voxels:
     """float64 (4, 4), voxel to mm in RAS+"""
     oriented: bool
     """Whether the header gives the patient's orientation"""
+    doubt: str = ""
+    """How the header contradicts itself about the voxel size; empty if it does not"""
 
 
-def read_nifti(path: Path) -> Voxels:
+def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
     """Read a NIfTI or Analyze file, compressed or not.
 
     Axes of length 1 after the third are dropped; a single slice gets a third axis. The file is read to its end, so that
-    gzip's checksum is compared. Raises DataError if the file cannot be read, holds more or less than its header
-    declares, does not hold a volume of numbers, or has an affine that cannot be inverted.
+    gzip's checksum is compared. `voxel_size`: as in `vitrim.data.geometry`.
+
+    Raises DataError if the file cannot be read, holds more or less than its header declares, does not hold a volume of
+    numbers, or has an affine that cannot be inverted.
     """
     try:
         image: Any = nib.load(path)
@@ -57,10 +63,11 @@ def read_nifti(path: Path) -> Voxels:
         array = array[..., None]
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise DataError(f"{path} has the shape {shape_text(array.shape)}: expected a volume")
-    affine = np.asarray(image.affine, np.float64)
+    place = geometry(image, voxel_size)
+    affine = place.affine
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
         raise DataError(f"{path} has an affine that cannot be inverted: repair its header")
-    return Voxels(array, affine, _oriented(image))
+    return Voxels(array, affine, _oriented(image), place.doubt)
 
 
 def read_npz_slice(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vitrim.config.names import VoxelSize
 from vitrim.data.cases import Case, CaseSet, Volume
 from vitrim.data.io import Voxels, read_h5_volume, read_nifti, read_npz_slice, shape_text
 from vitrim.errors import DataError, InputError
@@ -50,17 +51,18 @@ def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]
             return None
 
     headless = case.images[0].suffix in (".npz", ".h5")
-    stored = attempt(_load_slices if headless else _load_channels, case, len(case_set.channels))
+    stored = attempt(_load_slices, case) if headless else attempt(_load_channels, case, case_set)
     voxels, values = stored if stored and headless else (stored, None)
     if case.label is not None:
-        values = attempt(_load_label, case, case.label, voxels)
+        values = attempt(_load_label, case, case.label, voxels, case_set.voxel_size)
     label = None if values is None else attempt(to_classes, values, case_set, case.label or case.images[0])
     if voxels is None:
         return None, problems
     image = np.moveaxis(voxels.array, 3, 0).astype(np.float32, copy=False)
     if not np.isfinite(image).all():
         problems.append(f"NaN or infinity in {case.images[0]}: repair or remove case {case.id}")
-    return Volume(image, label, voxels.affine, None if headless else _spacing(voxels.affine)), problems
+    spacing = None if headless else _spacing(voxels.affine)
+    return Volume(image, label, voxels.affine, spacing, voxels.doubt), problems
 
 
 def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
@@ -87,7 +89,7 @@ def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
     raise DataError(f"label value {unknown:.10g} in {path} has no class: known values are {names}")
 
 
-def _load_slices(case: Case, channels: int) -> tuple[Voxels, np.ndarray]:
+def _load_slices(case: Case) -> tuple[Voxels, np.ndarray]:
     """Read image (X, Y, Z, 1) and label (X, Y, Z) of a case without a header. Single slices are stacked along Z."""
     if case.images[0].suffix == ".h5":
         images, labels = read_h5_volume(case.images[0])
@@ -105,9 +107,10 @@ def _load_slices(case: Case, channels: int) -> tuple[Voxels, np.ndarray]:
     return Voxels(images.transpose(2, 1, 0)[..., None], AS_STORED, False), labels.transpose(2, 1, 0)
 
 
-def _load_channels(case: Case, channels: int) -> Voxels:
+def _load_channels(case: Case, case_set: CaseSet) -> Voxels:
     """Read the image (X, Y, Z, C) of a case, from one file per channel or from one file with a fourth axis."""
-    files = [read_nifti(path) for path in case.images]
+    channels = len(case_set.channels)
+    files = [read_nifti(path, case_set.voxel_size) for path in case.images]
     arrays: list[np.ndarray] = []
     for voxels, path in zip(files, case.images, strict=True):
         if voxels.array.ndim == 4 and (len(files) > 1 or voxels.array.shape[3] != channels):
@@ -126,15 +129,15 @@ def _load_channels(case: Case, channels: int) -> Voxels:
         raise DataError(
             f"case {case.id} has {len(arrays)} channel(s), but the data set has {channels}: {case.images[0]}"
         )
-    return Voxels(np.stack(arrays, 3), files[0].affine, files[0].oriented)
+    return Voxels(np.stack(arrays, 3), files[0].affine, files[0].oriented, files[0].doubt)
 
 
-def _load_label(case: Case, path: Path, image: Voxels | None) -> np.ndarray:
+def _load_label(case: Case, path: Path, image: Voxels | None, voxel_size: VoxelSize | None) -> np.ndarray:
     """Read the values (X, Y, Z) of a label file.
 
     Raises DataError if shape or position differ from the image's. `image` is None if the image could not be read.
     """
-    label = read_nifti(path)
+    label = read_nifti(path, voxel_size)
     if image is None:
         return label.array
     if label.array.shape != image.array.shape[:3]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import nibabel as nib
 
+from vitrim.config.names import VoxelSize
 from vitrim.data.cases import Case, CaseSet, Volume
 from vitrim.data.io import unreadable
 from vitrim.data.readers.decathlon import CHANNEL
@@ -68,8 +69,10 @@ def find_inputs(path: Path, channels: int) -> list[Input]:
     return inputs
 
 
-def load_input(case: Input, channels: int) -> Loaded:
+def load_input(case: Input, channels: int, voxel_size: VoxelSize | None = None) -> Loaded:
     """Read a case for a network with that many input channels. A network of three channels also accepts one channel.
+
+    `voxel_size`: as in `vitrim.data.geometry`.
 
     Raises InputError as `load_volume` does, and if the number of channels is wrong or the file is a series of volumes.
     """
@@ -91,7 +94,8 @@ def load_input(case: Input, channels: int) -> Loaded:
             f"{channels} files that end in _0000, _0001 and so on, or one with a fourth axis of that length"
         )
     folder = case.files[0].parent
-    about = CaseSet("files", folder, (), {0: "background"}, {0: 0}, tuple(str(n) for n in range(found)))
+    names = tuple(str(n) for n in range(found))
+    about = CaseSet("files", folder, (), {0: "background"}, {0: 0}, names, voxel_size=voxel_size)
     return Loaded(load_volume(Case(case.name, case.files, None), about), images[0])
 
 

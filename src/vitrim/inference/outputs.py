@@ -17,13 +17,12 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Extension
 
+from vitrim.config.names import VoxelSize
+from vitrim.data.geometry import geometry
 from vitrim.files import replacing
 
 COMMENT = 6
 """NIfTI's code for an extension of plain text."""
-
-MILLILITRES = {"meter": 1e6, "micron": 1e-12}
-"""Millilitres in one cubic unit of length. Other units count as millimetres, which nearly all files use."""
 
 Origin = dict[str, str]
 """Provenance of a prediction: vitrim's version, precision, and digests of network, image and preparation."""
@@ -69,14 +68,14 @@ def are_probabilities(path: Path) -> bool:
     return read_origin(path) is not None and nib.load(path).header.get_intent()[0] != "label"
 
 
-def millilitres(image: Any) -> float | None:
+def millilitres(image: Any, voxel_size: VoxelSize | None = None) -> float | None:
     """Return the volume of a voxel in ml; None if the header has no spacing."""
     header = image.header
     unit = header.get_xyzt_units()[0] if hasattr(header, "get_xyzt_units") else "unknown"
     known = unit != "unknown" or header.get("sform_code", 0) > 0 or header.get("qform_code", 0) > 0
     if not known and np.allclose(header.get_zooms()[:3], 1):
         return None
-    return abs(float(np.linalg.det(image.affine[:3, :3]))) * MILLILITRES.get(unit, 1e-3)
+    return abs(float(np.linalg.det(geometry(image, voxel_size).affine[:3, :3]))) / 1000
 
 
 def _like(image: Any, array: np.ndarray, origin: Origin) -> Any:

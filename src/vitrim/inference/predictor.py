@@ -64,6 +64,8 @@ class Summary:
     volumes: list[dict[str, Any]] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+    doubts: dict[str, str] = field(default_factory=dict)
+    """Case to how its header contradicts itself, and what was taken."""
 
 
 class Prediction:
@@ -103,6 +105,8 @@ class Prediction:
             for target, read in _ahead(reading, self._read, todo):
                 try:
                     loaded, prepared, origin = read.result()
+                    if loaded.volume.doubt:
+                        summary.doubts[target.case.name] = loaded.volume.doubt
                     labels, chances = segment_slices(
                         self.engine, self._channels(prepared.images), self.batch_size, target.probabilities is not None
                     )
@@ -119,7 +123,7 @@ class Prediction:
         return summary
 
     def _read(self, target: Target) -> tuple[Loaded, PreparedCase, Origin]:
-        loaded = load_input(target.case, self.engine.channels)
+        loaded = load_input(target.case, self.engine.channels, self.recipe.data.voxel_size)
         return loaded, self.preparation.apply(loaded.volume), self._origin(target.case)
 
     def _channels(self, images: np.ndarray) -> np.ndarray:
@@ -148,7 +152,7 @@ class Prediction:
 
     def _volumes(self, case: str, labels: np.ndarray, image: Any) -> list[dict[str, Any]]:
         counts = {label: int(np.count_nonzero(labels == label)) for label in self.recipe.classes if label}
-        ml = millilitres(image)
+        ml = millilitres(image, self.recipe.data.voxel_size)
         return [
             {
                 "case": case,

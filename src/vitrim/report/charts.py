@@ -180,7 +180,8 @@ def block_figure(network: NetworkRun) -> Figure | None:
     svg = chart(frame, lines, label, "block", range(1, curve.blocks + 1), under)
     reads = (
         f"{_said(roles)} Content dependence is how much attention differs from image to image: 0 if every image is "
-        "looked at alike. The words come from Dice with changed attention, the line from attention alone."
+        f"looked at alike{'; dashed: before training' if curve.untrained_content else ''}. The words come from Dice "
+        "with changed attention, the lines from attention alone."
     )
     return Figure("blocks", "What attention does in each block", reads, svg)
 

@@ -38,6 +38,7 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
         raise DataError(case_set.problems[0] + tail)
     if not case_set.cases and not case_set.problems:
         raise DataError(f"no cases in {folder}: expected the layout {config.layout!r}")
+    case_set = replace(case_set, voxel_size=config.voxel_size)
     _check_unique(case_set)
     if config.patient is None:
         return case_set
