@@ -26,8 +26,8 @@ def next_depth(
     """Return the next depth to try; None if the search is over.
 
     The proposed depth comes first. If it is "worse" or "undecided", the next larger one follows, until one is "not
-    worse". From a depth that is "not worse" on, the next smaller one follows, until one is not "not worse" or there is
-    none.
+    worse". From the smallest depth that is "not worse" on, the next smaller one follows, until one is not "not worse"
+    or there is none. Depths that were trained for another reason count too.
 
     Args:
         verdicts: verdict of every depth that was tried, on tuning cases.
@@ -38,15 +38,11 @@ def next_depth(
     """
     if proposed >= full or tries < 1:
         return None
-    good = [depth for depth, verdict in verdicts.items() if verdict == "not worse"]
-    if proposed not in verdicts:
-        return proposed
-    if verdicts[proposed] == "not worse" or min(good, default=full) < proposed:
-        depth = min(good) - 1
+    good = min((depth for depth, verdict in verdicts.items() if verdict == "not worse"), default=full)
+    if good <= proposed:
+        depth = good - 1
     else:
-        depth = proposed
-        while verdicts.get(depth, "not worse") != "not worse":
-            depth += 1
+        depth = next((depth for depth in range(proposed, good) if depth not in verdicts), full)
     return depth if depth not in verdicts and shallowest <= depth < full else None
 
 
