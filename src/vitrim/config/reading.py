@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import reprlib
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import resources
@@ -15,6 +16,12 @@ from pydantic import BaseModel, ValidationError
 from vitrim.config.names import DecoderForm, RuleName
 from vitrim.config.schema import DataConfig, StudyConfig
 from vitrim.errors import ConfigurationError
+
+MOST_NUMBERS = 1000
+"""Longest list of numbers in an option."""
+
+MOST_PROBLEMS = 5
+"""Number of wrong keys that a message names."""
 
 Study = str | Path | DataConfig
 """A preset, the path of a YAML file, or a data section: how the images of a data set are prepared."""
@@ -55,9 +62,9 @@ def data_section(study: Study | None) -> DataConfig | None:
 def parse_study(text: str, source: str) -> StudyConfig:
     """Make a study from YAML text. `source` is named in the ConfigurationError if that is not possible."""
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{source} is not YAML: {' '.join(str(error).split())}") from error
+        content = yaml.load(text, _Loader)
+    except Exception as error:  # beside YAMLError: numbers and dates that Python cannot make, too deep nesting
+        raise ConfigurationError(f"{source} is not YAML: {' '.join(str(error).split())[:300]}") from error
     if not isinstance(content, dict):
         raise ConfigurationError(
             f"{source} does not hold a study: expected a mapping with name, data, networks, training"
@@ -66,6 +73,18 @@ def parse_study(text: str, source: str) -> StudyConfig:
         return StudyConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(f"{source}: {explain(error, StudyConfig)}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads YAML as `yaml.safe_load` does, but a key that is given twice is an error: YAML keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping of a node."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise yaml.YAMLError(f"the key {twice[:80]!r} is given twice, {str(node.start_mark).strip()}")
+        return super().construct_mapping(node, deep)
 
 
 def changed(study: StudyConfig, **changes: Any) -> StudyConfig:
@@ -153,7 +172,10 @@ def whole_numbers(text: str, option: str) -> list[int]:
         match = re.fullmatch(r"\s*(\d+)(?:\s*\.\.\s*(\d+))?\s*", part)
         if match is None or (match[2] and int(match[2]) < int(match[1])):
             raise ConfigurationError(f"{option}: {text!r} is not a list of numbers such as 0,1,5 or 0..12")
-        found += range(int(match[1]), int(match[2] or match[1]) + 1)
+        numbers = range(int(match[1]), int(match[2] or match[1]) + 1)
+        if len(numbers) > MOST_NUMBERS:
+            raise ConfigurationError(f"{option}: {short(text)} are more than {MOST_NUMBERS} numbers")
+        found += numbers
     return found
 
 
@@ -181,12 +203,21 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         elif item["type"] == "literal_error" and isinstance(item["input"], str):
             known = re.findall(r"'([^']+)'", item["ctx"]["expected"])
             problems.append(
-                f"{where}: {item['input']!r} is unknown{suggestion(item['input'], known)}; "
+                f"{where}: {short(item['input'])} is unknown{suggestion(item['input'], known)}; "
                 f"choose from {', '.join(known)}"
             )
         else:
-            problems.append(f"{where}: {message} (got {item['input']!r})")
-    return "; ".join(problems)
+            problems.append(f"{where}: {message} (got {short(item['input'])})")
+    more = len(problems) - MOST_PROBLEMS
+    return "; ".join(problems[:MOST_PROBLEMS]) + (f"; and {more} more" if more > 0 else "")
+
+
+def short(value: Any) -> str:
+    """Return a value as text of at most a hundred characters. It is never built whole: it may be endless."""
+    shallow = reprlib.Repr()
+    shallow.maxlevel, shallow.maxstring, shallow.maxother = 2, 100, 100
+    text = shallow.repr(value)
+    return text if len(text) <= 100 else f"{text[:99]}…"
 
 
 def suggestion(value: str, known: Iterable[str]) -> str:

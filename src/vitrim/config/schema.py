@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
 
 from vitrim.config.names import (
     FULL_DEPTH,
@@ -34,11 +34,20 @@ PATCH = 16
 """Side of a ViT patch in pixels, for every network (paper, 3.1.1)."""
 
 
+MOST_PIXELS = 8192
+"""Longest side of an image in pixels."""
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""A random seed; numpy and torch accept 32 bits."""
+
+
 def _image_size(value: Any) -> Any:
     """Turn 224 into (224, 224). Raises ValueError if a side is no multiple of `PATCH`; timm does not check it."""
     size = (value, value) if isinstance(value, int) else value
     if isinstance(size, (list, tuple)) and any(isinstance(n, int) and (n <= 0 or n % PATCH) for n in size):
         raise ValueError(f"image size {value} is not a multiple of {PATCH}")
+    if isinstance(size, (list, tuple)) and any(isinstance(n, int) and n > MOST_PIXELS for n in size):
+        raise ValueError(f"image size {value} is above {MOST_PIXELS} pixels")
     return size
 
 
@@ -47,9 +56,9 @@ ImageSize = Annotated[tuple[int, int], BeforeValidator(_image_size)]
 
 
 class Strict(BaseModel):
-    """Base class of configurations: unknown keys are an error, and values cannot change."""
+    """Base class of configurations: unknown keys, NaN and infinity are an error, and values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworkConfig(Strict):
@@ -66,7 +75,7 @@ class NetworkConfig(Strict):
     in_chans: int = Field(default=3, ge=1)
     backbone: str = "resnet50"
     """CNN of 2D CATS: the name of a timm model."""
-    width: float = Field(default=1.0, gt=0)
+    width: float = Field(default=1.0, gt=0, le=64)
     """Factor on the number of channels of all convolutions."""
     stem: StemForm = "timm"
     """TransUNet: form of the ResNetV2 stem, from timm or from the public TransUNet release."""
@@ -98,7 +107,7 @@ class PhantomConfig(Strict):
     """Voxels of a volume along the patient's axes (left-right, back-front, foot-head). Each kind has a default."""
     classes: int | None = None
     """Number of the kind's structures that get a label, in the kind's order; all by default."""
-    seed: int = 0
+    seed: Seed = 0
     hops: int = Field(default=1, ge=1)
     """`longrange`: number of marks on the way from a disc to its class; 1 means the mark opposite the disc. `chain`:
     largest number of links to follow, 1 to 3."""
@@ -112,7 +121,7 @@ class PhantomConfig(Strict):
     """Factor on the noise; 0 means no noise."""
     bias_field: float = Field(default=0.0, ge=0, lt=1)
     """Strength s of the bias field: it multiplies intensities by 1 - s to 1 + s. 0.3 is usual in MRI."""
-    spacing: tuple[float, float, float] | None = None
+    spacing: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     """Voxel spacing in mm along the patient's axes (left-right, back-front, foot-head); by default the kind's field of
     view divided by `shape`."""
     orientation: str = Field(default="RAS", pattern=r"^[RLAPSI]{3}$")
@@ -140,7 +149,7 @@ class DataConfig(Strict):
     normalize: Normalization = "zscore"
     """Normalisation per volume and channel. `unit` maps the limits of `clip` to 0 and 1, as in the public
     TransUNet code."""
-    crop: tuple[int, int] | None = None
+    crop: tuple[PositiveInt, PositiveInt] | None = None
     """Size of the centre crop of each slice, in voxels. Smaller slices are padded."""
     scaling: Scaling = "linear"
     """Scaling of slices to `image_size`. `linear`: linear interpolation (labels: nearest neighbour), pixel centres
@@ -184,8 +193,10 @@ class DataConfig(Strict):
             raise ValueError(f"tuning {self.tuning} is neither a number of cases nor a share between 0 and 1")
         if self.fold >= (self.folds or 1) and not (self.split_file and self.folds is None):
             raise ValueError(f"there is no fold {self.fold}: the number of folds is {self.folds or 1}, counted from 0")
-        if self.normalize == "unit" and (self.clip is None or self.clip[0] >= self.clip[1]):
-            raise ValueError("normalize: unit maps the limits of clip to 0 and 1: give clip, the lower limit first")
+        if self.clip is not None and self.clip[0] >= self.clip[1]:
+            raise ValueError(f"clip {list(self.clip)} leaves no range: give the lower limit first")
+        if self.normalize == "unit" and self.clip is None:
+            raise ValueError("normalize: unit maps the limits of clip to 0 and 1: give clip")
         if self.nested and self.layout != "emidec":
             raise ValueError("nested: only the layout emidec has nested regions")
         if self.patient is not None:
@@ -273,15 +284,15 @@ class StudyConfig(Strict):
     data: DataConfig
     networks: dict[NetworkName, StudyNetwork] = Field(min_length=1)
     size: ViTSizeName = "base"
-    width: float = Field(default=1.0, gt=0)
+    width: float = Field(default=1.0, gt=0, le=64)
     pretrained: bool | str = False
     training: TrainConfig
     attention: AttentionConfig = AttentionConfig()
     margins: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.01]
     """Non-inferiority margins: relative losses of Dice against the full network, as shares (docs/definitions.md)."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Random seed of the split, the initial weights and the order of the slices."""
-    seeds: list[Annotated[int, Field(ge=0)]] | None = Field(default=None, min_length=1)
+    seeds: list[Seed] | None = Field(default=None, min_length=1)
     """Seeds of the trainings: every network is trained once with each. `seed` then draws only the split."""
     folds: int | None = Field(default=None, ge=2)
     """Number of folds: every network is trained once on each, instead of only on `data.fold`."""
