@@ -17,13 +17,14 @@ from tests.report.synthetic_run import losing
 from vitrim.attention.exchange import without_exchange
 from vitrim.attention.mean_maps import mean_maps
 from vitrim.commands.provenance import prepared_data
-from vitrim.compression.exchange_curve import ExchangeCurve, measure_exchange
+from vitrim.compression.exchange_curve import ExchangeCurve, find_exchanging_blocks, measure_exchange
 from vitrim.config.schema import DataConfig
 from vitrim.data.cache import PreparedData
 from vitrim.data.readers import read_cases
 from vitrim.errors import DataError
 from vitrim.evaluation.accuracy import evaluate_cases
 from vitrim.hardware import Hardware
+from vitrim.metrics.statistics import network_dice
 from vitrim.models.network import Network
 from vitrim.progress import Reporter
 
@@ -117,6 +118,35 @@ def test_what_a_block_does_follows_from_the_three_cut_offs() -> None:
     assert curve.roles(0.05) == ["content", "fixed places", "pools", "nothing"]
     assert losing(identity=0, uniform=0, constant=0).roles(0.05) == ["nothing"] * 4
     assert losing(identity=2).roles(0.05) == ["exchange", "exchange", "nothing", "nothing"]
+
+
+def test_the_blocks_that_must_exchange_are_enough_and_none_of_them_can_be_left_out(
+    curve: ExchangeCurve, network: Network, data: PreparedData, tmp_path: Path
+) -> None:
+    ids, margin = data.cache.ids, 0.3
+    found = find_exchanging_blocks(network, curve, data, ids, CPU, margin)
+    found.save(tmp_path)
+    again = ExchangeCurve.load(tmp_path)
+    assert again is not None
+    kept = again.exchanging(margin)
+    assert kept is not None
+    assert kept == found.exchanging(margin)
+    assert len(kept) <= (curve.cutoff(margin) or 0)
+    full = network_dice(evaluate_cases(network, data, ids, CPU))
+
+    def share(off: set[int]) -> float:
+        with without_exchange(network, off):
+            return network_dice(evaluate_cases(network, data, ids, CPU)) / full
+
+    others = {1, 2, 3} - set(kept)
+    assert not others or share(others) > 1 - margin
+    assert all(share({*others, block}) <= 1 - margin for block in kept)
+    pd.testing.assert_series_equal(
+        pd.Series({k: each.percent for k, each in again.changes().items()}),
+        pd.Series({k: each.percent for k, each in curve.changes().items()}),
+        atol=1e-3,
+    )
+    assert curve.exchanging(margin) is None or curve.cutoff(margin) == 0
 
 
 def test_no_cases_are_refused(network: Network, data: PreparedData) -> None:

@@ -6,7 +6,7 @@ docs/depth.md says what follows from it and what does not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,17 +29,19 @@ from vitrim.progress import Stage
 
 EXCHANGE, CONTENT = "exchange.csv", "content.csv"
 FORMS: tuple[ExchangeForm, ...] = ("identity", "constant", "uniform")
-Where = Literal["after", "alone"]
-"""Which blocks are changed: all after a block, or one alone."""
+Where = Literal["after", "alone", "too"]
+"""Which blocks are changed: all after a block; one alone; or one more, in addition to all that can do without."""
 
 
 @dataclass(frozen=True)
 class ExchangeCurve:
     """Dice per case of a trained network with its attention changed.
 
-    `table` has the columns form (none: the untouched network), where (after, alone), block, case, class, dice,
+    `table` has the columns form (none: the untouched network), where (after, alone, too), block, case, class, dice,
     reference_voxels, predicted_voxels, against (labels; or agreement: the labels of the untouched network) and, where
-    several curves were joined, seed. `after` block k: the blocks k + 1 to L are changed; `alone`: the block itself.
+    several curves were joined, seed. `after` block k: the blocks k + 1 to L are changed; `alone`: the block itself;
+    `too`: the block, those after the cut-off, and those of earlier rows that Dice can do without
+    (`find_exchanging_blocks`).
     """
 
     table: pd.DataFrame
@@ -111,6 +113,22 @@ class ExchangeCurve:
             names.append(role)
         return names
 
+    def exchanging(self, margin: float) -> tuple[int, ...] | None:
+        """Return a smallest set of blocks whose exchange Dice needs; None if it was not looked for.
+
+        Exchange can be off in all other blocks at once. The set was found greedily, so another one may be as small.
+        """
+        end = self.cutoff(margin)
+        kept = set(range(1, (end or 0) + 1))
+        tried = self.table[self.table["where"] == "too"]
+        if end is None or (tried.empty and end > 0):
+            return None
+        full = self._rows("none", "after", self.blocks)
+        for block, rows in tried.groupby("block", sort=False):
+            if _holds(change(full, rows), margin, few=self.cases < VERDICT_CASES):
+                kept.discard(int(str(block)))
+        return tuple(sorted(kept))
+
     def sentence(self, margin: float) -> str:
         """Return what Dice loses without any exchange, and the cut-off, as text."""
         none = self.changes()[0]
@@ -165,6 +183,7 @@ class ExchangeCurve:
         A case that several folds measured counts once, with its mean over these folds.
         """
         table = pd.concat([curve.table.assign(seed=seed) for seed, _, curve in curves], ignore_index=True)
+        table = table[table["where"] != "too"]  # each training has its own set
         if len({fold for _, fold, _ in curves}) > 1:
             keys = ["form", "where", "block", "seed", "case", "class", "against"]
             table = table.groupby(keys, sort=False, as_index=False).mean(numeric_only=True)
@@ -182,10 +201,15 @@ def lasting_depth(changes: Mapping[int, Change], full: int, margin: float, *, fe
     """
     end = full
     for depth, difference in sorted(changes.items(), reverse=True):
-        if not (difference.percent > -100 * margin if few else difference.verdict(margin) == "not worse"):
+        if not _holds(difference, margin, few):
             break
         end = depth
     return end
+
+
+def _holds(difference: Change, margin: float, few: bool) -> bool:
+    """Whether Dice is not worse by `margin`; with `few` cases, whether its point estimate is not."""
+    return difference.percent > -100 * margin if few else difference.verdict(margin) == "not worse"
 
 
 def measure_exchange(
@@ -237,6 +261,45 @@ def measure_exchange(
         last = table[(table["form"] == "identity") & (table["where"] == "after") & (table["block"] == blocks - 1)]
         table = pd.concat([table, last.assign(where="alone", block=blocks)], ignore_index=True)
     return ExchangeCurve(table.assign(against="agreement" if agreement else "labels"), means.content, before)
+
+
+def find_exchanging_blocks(
+    network: nn.Module,
+    curve: ExchangeCurve,
+    data: PreparedData,
+    ids: Sequence[str],
+    hardware: Hardware,
+    margin: float,
+    stage: Stage | None = None,
+) -> ExchangeCurve:
+    """Return `curve` with the rows from which `ExchangeCurve.exchanging` reads the blocks whose exchange Dice needs.
+
+    Exchange is off after the cut-off. Then it is switched off in one more block after the other, first where it alone
+    loses least; a block stays off if Dice is not worse by `margin`. `ids` are the cases of the curve. The stage
+    advances once for each case and block up to the cut-off.
+    """
+    end = curve.cutoff(margin) or 0
+    losses = curve.changes("identity", "alone")
+    order = sorted(range(1, end + 1), key=lambda block: -losses[block].percent)
+    off = set(range(end + 1, curve.blocks + 1))
+    full = curve._rows("none", "after", curve.blocks)
+    device = torch.device(hardware.torch_device)
+    tables = [curve.table]
+    with hardware.running(network):
+        for block in order:
+            variants: list[tuple[str, Where, int]] = [("none", "after", curve.blocks), ("identity", "too", block)]
+            changes = [Intervention(tuple(sorted({*off, block})))]
+            rows: list[dict[str, Any]] = []
+            for id in ids:
+                rows += _case_rows(network, data, id, device, variants, changes, curve.agreement)
+                if stage:
+                    stage.advance(note=id)
+            table = pd.DataFrame(rows)
+            table = table[table["where"] == "too"].assign(against=curve.table["against"].iloc[0])
+            tables.append(table)
+            if _holds(change(full, table), margin, few=curve.cases < VERDICT_CASES):
+                off.add(block)
+    return replace(curve, table=pd.concat(tables, ignore_index=True))
 
 
 def _intervention(form: Any, where: Where, block: int, blocks: int, maps: dict[int, torch.Tensor]) -> Intervention:

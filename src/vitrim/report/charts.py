@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,17 +174,25 @@ def block_figure(network: NetworkRun) -> Figure | None:
             lines.append(Line(points, style, name, markers=style == "trained"))
             values += [y for _, y in points]
     frame = framed((0.5, curve.blocks + 0.5), nice_range(values, 0.0, None))
-    roles = curve.roles(network.decision.margin if network.decision is not None else 0.05)
+    margin = network.decision.margin if network.decision is not None else 0.05
+    roles, kept = curve.roles(margin), curve.exchanging(margin)
     idle = next((block for block, role in enumerate(roles, start=1) if role == "nothing"), None)
+    alone = f"Exchange in block {_listed(kept)} alone is enough for Dice of this network. " if kept else ""
     under = [] if idle is None else [shade(frame, idle - 0.5, "nothing for Dice")]
     label = f"Content dependence of the attention in {network.title} by block, trained and before training"
     svg = chart(frame, lines, label, "block", range(1, curve.blocks + 1), under)
     reads = (
-        f"{_said(roles)} Content dependence is how much attention differs from image to image: 0 if every image is "
-        f"looked at alike{'; dashed: before training' if curve.untrained_content else ''}. The words come from Dice "
+        f"{_said(roles)} {alone}Content dependence is how much attention differs from image to image: 0 if every image "
+        f"is looked at alike{'; dashed: before training' if curve.untrained_content else ''}. The words come from Dice "
         "with changed attention, the lines from attention alone."
     )
     return Figure("blocks", "What attention does in each block", reads, svg)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    """Return numbers as text: "1", "1 and 3", "1, 2 and 5"."""
+    *first, last = [str(number) for number in numbers]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def _said(roles: list[str]) -> str:

@@ -10,7 +10,7 @@ from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision, stored_rule
 from vitrim.compression.block_selection import block_influence
 from vitrim.compression.depth_rules import INFLUENCE
-from vitrim.compression.exchange_curve import EXCHANGE, measure_exchange
+from vitrim.compression.exchange_curve import EXCHANGE, find_exchanging_blocks, measure_exchange
 from vitrim.config.schema import AttentionConfig
 from vitrim.data.cache import PreparedData
 from vitrim.data.sampling import case_images, evenly_spaced, example_slice
@@ -21,7 +21,7 @@ from vitrim.studies.trial import TRIAL, Result, exchange_cases, initial_network,
 
 
 def analyse_full_network(
-    full: Result, config: AttentionConfig, data: PreparedData, folder: Path, reporter: Reporter
+    full: Result, config: AttentionConfig, data: PreparedData, folder: Path, reporter: Reporter, margin: float
 ) -> Decision:
     """Measure the attention of `full` and of the untrained network, and what its Dice loses without exchange.
 
@@ -52,14 +52,14 @@ def analyse_full_network(
         table.insert(0, "case", cases)
         write_table(folder / INFLUENCE, table)
     if not (folder / EXCHANGE).is_file():
-        _measure_exchange(full, config, data, folder, reporter)
+        _measure_exchange(full, config, data, folder, reporter, margin)
     rule = stored_rule(folder)
     assert rule is not None
     return rule
 
 
 def _measure_exchange(
-    full: Result, config: AttentionConfig, data: PreparedData, folder: Path, reporter: Reporter
+    full: Result, config: AttentionConfig, data: PreparedData, folder: Path, reporter: Reporter, margin: float
 ) -> None:
     trial, network = full.trial, full.network()
     cases = exchange_cases(trial.split.train, trial.split.tuning)
@@ -68,4 +68,8 @@ def _measure_exchange(
         found = measure_exchange(
             network, network.depth, data, cases, hardware, stage, config.forms, initial_network(trial)
         )
+    end = found.cutoff(margin)
+    if end and len(config.forms) > 1:
+        with reporter.stage(f"blocks that must exchange in {trial_title(trial)}", end * len(cases)) as stage:
+            found = find_exchanging_blocks(network, found, data, cases, hardware, margin, stage)
     found.save(folder)

@@ -41,6 +41,8 @@ class Worker:
 
     data: PreparedData
     attention: AttentionConfig
+    margin: float
+    """The study's first non-inferiority margin."""
     out: Path
     logger: str | None = None
     """Class name of a Lightning logger."""
@@ -64,7 +66,9 @@ class Worker:
             seconds = time.monotonic() - begin if new else None
             if job.attention_folder is None:
                 return Outcome(seconds=seconds)
-            decision = analyse_full_network(result, self.attention, self.data, job.attention_folder, reporter)
+            decision = analyse_full_network(
+                result, self.attention, self.data, job.attention_folder, reporter, self.margin
+            )
             return Outcome(sentence=decision.sentence(), seconds=seconds)
         except Exception as error:
             failure = Failure.of(key, trial_title(job.trial), error)

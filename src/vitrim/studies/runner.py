@@ -115,7 +115,7 @@ def _run_study(
         plan = Plan(study, study_data, origins)
         for line in (*left_out(study), *reach_lines(study)):
             reporter.say(f"note: {line}")
-        worker = Worker(study_data.data, study.attention, out, logger, coordinator)
+        worker = Worker(study_data.data, study.attention, study.margins[0], out, logger, coordinator)
         done = _run(plan, out, reporter, lambda starting: _pool(ray, worker, study, reporter, starting))
         if done:
             with reporter.stage("tables and examples", 1):
