@@ -17,6 +17,7 @@ from vitrim.errors import InputError
 from vitrim.models.checkpoint import load_model, save_model
 from vitrim.models.factory import create_model
 from vitrim.models.network import Network
+from vitrim.models.vit import ViT, ViTSize
 
 NETWORKS = ["transunet", "cats2d", "unetr2d"]
 SMALL: dict[str, Any] = {"num_classes": 3, "size": "micro", "width": 0.125, "depth": 2, "backbone": "resnet18"}
@@ -188,3 +189,12 @@ def test_a_few_steps_from_scratch_reduce_the_loss(network: Network, images: torc
         losses.append(loss.item())
     assert losses[0] < 3
     assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.mark.parametrize(("dim", "heads", "deviation"), [(128, 4, 0.049), (768, 12, 0.02)])
+def test_linear_layers_start_with_the_same_variance_at_every_width(dim: int, heads: int, deviation: float) -> None:
+    torch.manual_seed(0)
+    vit = ViT(1, 16, (2, 2), ViTSize(dim, heads), depth=1)
+    for layer in (layer for layer in vit.blocks.modules() if isinstance(layer, torch.nn.Linear)):
+        assert float(layer.weight.std()) == pytest.approx(deviation, rel=0.02)
+        assert not layer.bias.any()
