@@ -32,6 +32,7 @@ def main(runs: list[Path]) -> None:
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 0.36 * len(found) + 1.5), width_ratios=(1, 1), sharey=True, layout="constrained"
     )
+    widest = max(float(np.mean(heads)) for _, curve in found for heads in curve.content)
     for row, (_, curve) in enumerate(found):
         for block, role in enumerate(curve.roles(MARGIN), start=1):
             left.barh(row, 0.9, left=block - 0.45, color=COLOURS[role], height=0.8)
@@ -40,10 +41,13 @@ def main(runs: list[Path]) -> None:
         for shift, content, colour in ((-0.2, curve.content, "#0072b2"), (0.2, curve.untrained_content, "#999999")):
             for block, heads in enumerate(content, start=1):
                 size = float(np.mean(heads))
-                right.barh(row + shift, 0.9 * size, left=block - 0.45, height=0.38, color=colour)
+                right.barh(row + shift, 0.9 * size / widest, left=block - 0.45, height=0.38, color=colour)
     left.set_yticks(range(len(found)), [name for name, _ in found])
     left.invert_yaxis()
-    for axis, text in ((left, "what Dice needs from the block"), (right, "content dependence (full width: 1)")):
+    for axis, text in (
+        (left, "what Dice needs from the block"),
+        (right, f"content dependence (widest bar: {widest:.2f})"),
+    ):
         axis.set_xticks(range(1, 13))
         axis.set_xlim(0.5, 12.5)
         axis.set_xlabel("block")

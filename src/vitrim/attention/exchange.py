@@ -5,7 +5,7 @@ What still works without exchange did not need it in these blocks. docs/depth.md
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,6 +76,8 @@ class ExchangeMode(AttentionMode):
     ) -> None:
         super().__init__(model, layers)
         checked_name(form, ExchangeForm, "form")
+        if not isinstance(blocks, Iterable) or isinstance(blocks, str):
+            raise InputError(f"blocks must be numbers of blocks, for example [1, 2], not {blocks!r:.100}")
         wrong = [block for block in blocks if isinstance(block, bool) or not isinstance(block, int) or block < 1]
         if wrong:
             raise InputError(f"blocks are counted from 1: {wrong[0]!r} is no block")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from vitrim.arguments import positive_number
 from vitrim.attention.decision import (
     FALLS_BACK,
     FEW_CASES,
@@ -50,8 +51,8 @@ def decide_depth(
         seed: seed of the bootstrap.
 
     Raises:
-        InputError: if the measure or the head is unknown, if the profile does not hold the measure for every case, or
-            if the untrained network has another number of blocks.
+        InputError: if the measure or the head is unknown, if the threshold is no finite number above 0, if the profile
+            does not hold the measure for every case, or if the untrained network has another number of blocks.
 
     Example:
         >>> import torch, vitrim
@@ -61,6 +62,7 @@ def decide_depth(
         (1, 'globality')
     """
     falls = MEASURES[checked_measures([measure])[0]].falls
+    threshold = positive_number(threshold, "threshold")
     values = _by_head(profile, measure, head)  # (cases, blocks, heads in question)
     entropies = _entropies(profile, measure, head)
     before: np.ndarray | None = None

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrim.arguments import positive_number
 from vitrim.attention.calls import module_names
 from vitrim.attention.capture import AttentionCall, Captured
 from vitrim.errors import InputError
@@ -49,9 +50,11 @@ def find_tokens(
     (rows, columns), prefix = find_grid(count, image_size, model=model, grid=grid, prefix_tokens=prefix_tokens)
     if patch is None:
         patch = (image_size[0] / rows, image_size[1] / columns)
-    elif isinstance(patch, (int, float)):
-        patch = (float(patch), float(patch))
-    return Tokens(count, image_size, (rows, columns), prefix, (float(patch[0]), float(patch[1])))
+    elif isinstance(patch, (tuple, list)) and len(patch) == 2:
+        patch = (positive_number(patch[0], "patch"), positive_number(patch[1], "patch"))
+    else:
+        patch = (positive_number(patch, "patch"),) * 2
+    return Tokens(count, image_size, (rows, columns), prefix, patch)
 
 
 def own_attention(model: nn.Module, layers: str | Sequence[str] | None) -> Callable[[str], bool]:

@@ -9,6 +9,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import nn
 
+from vitrim.arguments import whole_number
 from vitrim.config.names import DecoderForm
 from vitrim.config.reading import checked_name
 from vitrim.config.schema import PATCH, NetworkConfig
@@ -109,6 +110,7 @@ class Network(nn.Module, ABC):
         At full depth the copy gives the same logits. `decoder` is the form of its decoder (`NetworkConfig.decoder`), by
         default that of this network. Raises InputError for a depth or a decoder that this network cannot have.
         """
+        depth = whole_number(depth, "depth")
         if not self.shallowest <= depth <= self.depth:
             raise InputError(
                 f"cannot truncate {self.config.name} to {depth} blocks: "
