@@ -71,7 +71,7 @@ def test_a_key_that_is_given_twice_is_refused() -> None:
     "value", ["2001-99-99", "!!python/object:os.system x", "1" * 6000, "&a [*a]", "[" * 3000, "\x00"]
 )
 def test_yaml_that_python_cannot_make_is_refused(value: str) -> None:
-    refused(study() + f"name2: {value}\n")
+    assert refused(study() + f"name2: {value}\n").startswith("study.yaml")
 
 
 def test_a_value_is_never_printed_whole() -> None:

@@ -11,6 +11,7 @@ import pytest
 from vitrim.config.schema import DataConfig
 from vitrim.data.check import check_cases
 from vitrim.data.geometry import geometry
+from vitrim.data.io import read_nifti
 from vitrim.data.readers import read_cases
 from vitrim.data.volumes import load_volume
 
@@ -54,6 +55,13 @@ def test_other_units_become_millimetres() -> None:
     assert geometry(micron).doubt == ""
     meter = image(np.diag([0.001, 0.001, 0.005, 1.0]), (0.001, 0.001, 0.005), "meter")
     assert sizes(geometry(meter).affine) == pytest.approx([1, 1, 5])
+
+
+def test_a_grid_of_nanometres_is_read(tmp_path: Path) -> None:
+    """Electron microscopy: the determinant of the affine in millimetres is near 0, but the affine is not singular."""
+    path = tmp_path / "cells.nii.gz"
+    nib.save(image(np.diag([0.005, 0.005, 0.04, 1.0]), (0.005, 0.005, 0.04), "micron"), path)
+    assert sizes(read_nifti(path).affine) == pytest.approx([5e-6, 5e-6, 4e-5])
 
 
 def test_a_study_refuses_such_an_image_until_it_is_told(decathlon: Path) -> None:

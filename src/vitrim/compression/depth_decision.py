@@ -256,45 +256,25 @@ def confirm(
     if reason := segments_nothing(network_dice(full)):
         return decision.model_copy(update={"reason": reason, "verdict": "not shown", "depth": decision.full})
 
-    def result(depth: int | None) -> DepthResult | None:
-        if depth is None or depth not in held_out or depth == decision.full:
-            return None
-        return DepthResult.of(depth, change(full, held_out[depth]), margins)
-
-    below = [found for depth in sorted(held_out) if depth < chosen and (found := result(depth)) is not None]
-    fewer_hold = any(found.verdict(decision.margin) == "not worse" for found in below)
-    smaller = below[-1] if below else None
-    return _with_verdict(decision, result(chosen), smaller, range(shallowest, chosen), fewer_hold)
-
-
-def _with_verdict(
-    decision: DepthDecision,
-    confirmed: DepthResult | None,
-    smaller: DepthResult | None,
-    shallower_forms: Sequence[int],
-    fewer_hold: bool,
-) -> DepthDecision:
-    """Return `decision` with verdict and depth.
-
-    `shallower_forms` are all depths below the chosen one that this kind of network has. `needs` is said only if the
-    largest of these was shown worse and none of them not worse (`fewer_hold`).
-    """
+    results = {
+        depth: DepthResult.of(depth, change(full, table), margins)
+        for depth, table in held_out.items()
+        if depth <= chosen and depth != decision.full
+    }
+    confirmed = results.pop(chosen, None)
+    smaller = results[max(results)] if results else None
     decision = decision.model_copy(update={"confirmed": confirmed, "smaller": smaller})
-    if confirmed is None or confirmed.verdict(decision.margin) != "not worse":
+    margin = decision.margin
+    if confirmed is None or confirmed.verdict(margin) != "not worse":
         return decision.model_copy(update={"verdict": "not shown", "depth": decision.full})
+    next_is_worse = smaller is not None and smaller.depth == chosen - 1 and smaller.verdict(margin) == "worse"
+    fewer_hold = any(each.verdict(margin) == "not worse" for each in results.values())
     verdict: Verdict = "enough"
-    if confirmed.depth == 0:
+    if chosen == 0:
         verdict = "nothing"
-    elif (
-        decision.trained_on
-        and not fewer_hold
-        and smaller is not None
-        and smaller.depth == max(shallower_forms, default=None)
-        and smaller.verdict(decision.margin) == "worse"
-    ):
+    elif decision.trained_on and next_is_worse and not fewer_hold:
         verdict = "needs"
-    found = {"verdict": verdict, "depth": confirmed.depth, "smallest_form": not shallower_forms}
-    return decision.model_copy(update=found)
+    return decision.model_copy(update={"verdict": verdict, "depth": chosen, "smallest_form": chosen <= shallowest})
 
 
 def removed_scales(kind: type[Network], decoder: DecoderForm) -> str:

@@ -65,7 +65,7 @@ def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
         raise DataError(f"{path} has the shape {shape_text(array.shape)}: expected a volume")
     place = geometry(image, voxel_size)
     affine = place.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+    if not np.isfinite(affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
         raise DataError(f"{path} has an affine that cannot be inverted: repair its header")
     return Voxels(array, affine, _oriented(image), place.doubt)
 

@@ -134,7 +134,7 @@ def exchange_figure(network: NetworkRun) -> Figure | None:
         style = "trained" if form == "identity" else f"series-{place}"
         lines.append(Line(points, style, name, low, high, markers=form == "identity"))
         values += [y for _, y in points] + (low or []) + (high or [])
-    margin = -100 * (network.decision.margin if network.decision is not None else 0.05)
+    margin = -100 * network.margin
     frame = framed((-0.5, curve.blocks + 0.5), nice_range([*values, margin], None, None))
     marks = [level(frame, margin, f"{fixed(-margin, 0)} % below")]
     title = "Agreement" if curve.agreement else "Dice"
@@ -174,8 +174,7 @@ def block_figure(network: NetworkRun) -> Figure | None:
             lines.append(Line(points, style, name, markers=style == "trained"))
             values += [y for _, y in points]
     frame = framed((0.5, curve.blocks + 0.5), nice_range(values, 0.0, None))
-    margin = network.decision.margin if network.decision is not None else 0.05
-    roles, kept = curve.roles(margin), curve.exchanging(margin)
+    roles, kept = curve.roles(network.margin), curve.exchanging(network.margin)
     idle = next((block for block, role in enumerate(roles, start=1) if role == "nothing"), None)
     alone = f"Exchange in block {_listed(kept)} alone is enough for Dice of this network. " if kept else ""
     under = [] if idle is None else [shade(frame, idle - 0.5, "nothing for Dice")]

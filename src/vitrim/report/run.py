@@ -48,6 +48,11 @@ class NetworkRun:
     exchange: ExchangeCurve | None = None
 
     @property
+    def margin(self) -> float:
+        """Non-inferiority margin of the decision; 0.05 if none was stored."""
+        return self.decision.margin if self.decision is not None else 0.05
+
+    @property
     def title(self) -> str:
         """Name of the network in text."""
         return NETWORK_TITLES.get(self.name, self.name)

@@ -27,7 +27,7 @@ from vitrim.files import read_json, read_table, write_table
 from vitrim.models.factory import NETWORKS
 from vitrim.studies.folder import note
 from vitrim.studies.result_tables import found_columns, sequenced
-from vitrim.studies.trial import NESTED, TRIAL
+from vitrim.studies.trial import TRIAL, nested_tables
 
 OLD = "corrected_verdict_"
 """Columns of version 0.1.0 that this version does not write."""
@@ -157,10 +157,10 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
 def _nested_tables(run: Path) -> dict[tuple[str, int, int], dict[int, pd.DataFrame]]:
     """Return the per-case tables by depth of every nested network of the study, by (network, seed, fold)."""
     found = {}
-    for path in sorted((run / "trials").glob(f"*/{NESTED}")):
-        trial = read_json(path.parent / TRIAL)
-        key = (trial["network"]["name"], trial["seed"], trial["fold"])
-        found[key] = {int(str(depth)): table for depth, table in read_table(path).groupby("depth")}
+    for folder in sorted((run / "trials").glob("*")):
+        if tables := nested_tables(folder):
+            trial = read_json(folder / TRIAL)
+            found[trial["network"]["name"], trial["seed"], trial["fold"]] = tables
     return found
 
 

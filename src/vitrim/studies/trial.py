@@ -107,10 +107,7 @@ class Result:
     @cached_property
     def nested(self) -> dict[int, pd.DataFrame] | None:
         """The same table for every depth of a nested network, on tuning or training cases; None for other networks."""
-        path = self.folder / NESTED
-        if not path.is_file():
-            return None
-        return {int(str(depth)): table for depth, table in read_table(path).groupby("depth")}
+        return nested_tables(self.folder)
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -121,6 +118,12 @@ class Result:
     def cost(self) -> dict[str, float | str | None]:
         """Cost: train_seconds, milliseconds_per_slice, peak_memory_mib, device."""
         return json.loads((self.folder / "cost.json").read_text(encoding="utf-8"))
+
+
+def nested_tables(folder: Path) -> dict[int, pd.DataFrame] | None:
+    """Read the per-case table of every depth from a trial's folder; None if its network is not nested."""
+    path = folder / NESTED
+    return {int(str(k)): table for k, table in read_table(path).groupby("depth")} if path.is_file() else None
 
 
 def initial_network(trial: Trial) -> Network:
