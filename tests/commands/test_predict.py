@@ -218,7 +218,7 @@ def test_in_8_bit_integers_nearly_all_labels_are_the_same_and_results_are_kept_a
 def test_a_precision_that_is_not_to_be_had_is_refused(checkpoint, tmp_path, capsys):
     image = write_image(tmp_path / "knee.nii.gz")
     (tmp_path / "network.onnx").touch()
-    for network, precision, word in ((checkpoint, "fp4", "auto, float32, bf16, int8"),
+    for network, precision, word in ((checkpoint, "fp4", "auto, float32, tf32, bf16, fp16, int8"),
                                      (tmp_path / "network.onnx", "int8", "--int8")):  # fmt: skip
         assert vitrim("predict", network, image, tmp_path / "out.nii.gz", "--precision", precision) == 2
         assert word in capsys.readouterr().err

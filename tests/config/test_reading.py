@@ -74,7 +74,7 @@ def test_an_impossible_study_is_refused_in_one_line_that_names_the_key(changes, 
         ({"networks": {"transunett": {}}}, "'transunett' is unknown (did you mean 'transunet'?)"),
         (
             {"training": {"steps": 1, "precision": "bf16"}},
-            "training.precision: 'bf16' is unknown; choose from auto, 32-true, bf16-mixed",
+            "training.precision: 'bf16' is unknown; choose from auto, 32-true, tf32, bf16-mixed",
         ),
         (
             {"training": {"steps": 1, "learning_rte": 1}},

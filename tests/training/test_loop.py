@@ -77,13 +77,25 @@ def test_a_training_that_dies_again_and_again_ends_as_one_that_never_did(tmp_pat
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_what_is_resumed_are_whole_epochs(tmp_path):
-    state = tmp_path / "state"
+def test_a_state_is_written_after_the_first_step_and_then_by_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("vitrim.training.resume.SHARE", 1e-9)  # the second state would be due after a minute
+    state, seen = tmp_path / "state", []
     with pytest.raises(KilledError):
         train_network(network(), Squares(), config(), 3, state=state, watch=KilledAt(5))
-    seen = []
     train_network(network(), Squares(), config(), 3, state=state, watch=lambda moment: seen.append(moment.step))
-    assert seen == [5, 6, 7]
+    assert seen == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_training_resumes_in_the_middle_of_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr("vitrim.training.resume.SHARE", float("inf"))  # a state after every step
+    expected = train_network(network(), Squares(), config(), 3).losses  # two steps an epoch
+    state, seen = tmp_path / "state", []
+    with pytest.raises(KilledError):
+        train_network(network(), Squares(), config(), 3, state=state, watch=KilledAt(4))
+    found = train_network(network(), Squares(), config(), 3, state=state, watch=lambda moment: seen.append(moment))
+    assert [moment.step for moment in seen] == [4, 5, 6, 7]
+    assert [moment.epoch for moment in seen] == [2, 3, 3, 4]
+    assert found.losses == expected
 
 
 def test_a_training_that_died_after_its_last_step_is_not_done_again(tmp_path):

@@ -17,6 +17,7 @@ from vitrim.attention.profiling import profile_attention
 from vitrim.attention.rule import decide_depth
 from vitrim.config.schema import AttentionConfig
 from vitrim.files import replacing
+from vitrim.hardware import Hardware
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,25 @@ def analyse_network(
     folder: Path,
     config: AttentionConfig,
     seed: int,
+    hardware: Hardware,
 ) -> Decision:
     """Write profile.json, profile.csv, untrained/, maps.npz and attention_rule.json into `folder`, all or none of them.
 
-    `untrained` is the same network before training; without it there is no untrained/. `images` is called once for
-    each network. `vitrim.attention.figures.write_figures` draws the figures from these files.
+    The networks run on `hardware`, in its precision. `untrained` is the same network before training; without it there
+    is no untrained/. `images` is called once for each network. `vitrim.attention.figures.write_figures` draws the
+    figures from these files.
 
     Raises InputError for the same reasons as `profile_attention`.
     """
     with replacing(folder) as unfinished:
         unfinished.mkdir()
-        profile = profile_attention(network, images())
-        baseline = None if untrained is None else profile_attention(untrained, images())
+        with hardware.running(network):
+            profile = profile_attention(network, images())
+            maps = raw_maps(network, torch.from_numpy(example.image[None]), blocks=None)
+        baseline = None
+        if untrained is not None:
+            with hardware.running(untrained):
+                baseline = profile_attention(untrained, images())
         decision = decide_depth(
             profile,
             measure=config.measure,
@@ -60,7 +68,6 @@ def analyse_network(
         if baseline is not None:
             baseline.save(unfinished / "untrained")
         decision.save(unfinished / RULE_FILE)
-        maps = raw_maps(network, torch.from_numpy(example.image[None]), blocks=None)
         StoredMaps(
             case=example.case,
             slice=example.number,

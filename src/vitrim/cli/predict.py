@@ -19,9 +19,15 @@ def predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write probabilities.")] = False,
     labels: Annotated[bool, typer.Option("--labels", help="Also write volumes.csv: ml of each structure.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Also draw a picture of each case.")] = False,
-    batch: Annotated[int, typer.Option(min=1, help="Slices in one forward pass.")] = 8,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Slices in one forward pass; by default 8, on a GPU 64.")
+    ] = None,
+    readers: Annotated[
+        int | None, typer.Option(min=1, help="Cases read at the same time; by default 1, on a GPU 8.")
+    ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="int8 is faster on processors without bf16; labels are nearly the same.")
+        Precision,
+        typer.Option(help="int8: faster on processors without bf16, labels nearly the same. tf32, fp16: for a GPU."),
     ] = "auto",
     study: Annotated[
         str | None,
@@ -40,6 +46,7 @@ def predict(
         labels=labels,
         preview=preview,
         batch=batch,
+        readers=readers,
         precision=precision,
         study=study,
         overwrite=overwrite,

@@ -142,7 +142,14 @@ def analyse_attention(
     curve = _exchange(subject, gallery, out, reporter) if isinstance(subject.network, Network) else None
     with reporter.stage(f"attention of {subject.name}", 2 * len(gallery.cases)) as stage:
         rule = analyse_network(
-            subject.network, subject.untrained, lambda: gallery.images(stage), gallery.example, out, config, seed
+            subject.network,
+            subject.untrained,
+            lambda: gallery.images(stage),
+            gallery.example,
+            out,
+            config,
+            seed,
+            Hardware.choose(),
         )
     if curve is not None:
         curve.save(out)

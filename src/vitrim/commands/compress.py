@@ -259,6 +259,7 @@ def _look(run: CompressionRun, folder: Path) -> Decision:
             folder,
             ANALYSIS,
             seed,
+            run.hardware,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,7 @@ import pandas as pd
 from vitrim.config.names import Precision
 from vitrim.config.reading import Study, data_section
 from vitrim.errors import InputError
+from vitrim.evaluation.segment import BATCH
 from vitrim.files import replacing
 from vitrim.inference.engine import open_engine, recipe_for
 from vitrim.inference.inputs import Input, find_inputs, is_nifti, stem
@@ -16,6 +18,9 @@ from vitrim.inference.predictor import Draw, Prediction, Target, check_writable,
 from vitrim.progress import Reporter
 
 COLUMNS = ["case", "label", "structure", "voxels", "ml"]
+
+GPU_BATCH, GPU_READERS = 64, 8
+"""Slices in one forward pass, and cases that are read at the same time, on a GPU."""
 
 
 def predict(
@@ -26,7 +31,8 @@ def predict(
     probabilities: bool = False,
     labels: bool = False,
     preview: bool = False,
-    batch: int = 8,
+    batch: int | None = None,
+    readers: int | None = None,
     precision: Precision = "auto",
     study: Study | None = None,
     overwrite: bool = False,
@@ -44,7 +50,9 @@ def predict(
         probabilities: also write `NAME_probabilities.nii.gz`.
         labels: also write `volumes.csv` (`NAME_volumes.csv` beside a single file): ml of each structure.
         preview: also draw `NAME_preview.png`.
-        batch: slices in one forward pass.
+        batch: slices in one forward pass; by default 8, on a GPU 64.
+        readers: cases that are read at the same time while another is computed; by default 1, on a GPU 8 (at most one
+            per core).
         study: whose data section says how images are prepared, where the checkpoint does not.
         overwrite: replace label maps that were made otherwise, with all of ours that belongs to them.
 
@@ -73,7 +81,10 @@ def predict(
         raise InputError(f"{out} is a {'folder' if single else 'file'}; choose another OUT")
     targets = [_target(case, out if single else out / f"{case.name}.nii.gz", probabilities, draw) for case in inputs]
     _spare_inputs(targets)
-    prediction = Prediction(engine, recipe, batch, draw)
+    gpu = engine.device == "cuda"
+    batch = batch or (GPU_BATCH if gpu else BATCH)
+    readers = readers or (min(GPU_READERS, os.cpu_count() or 1) if gpu else 1)
+    prediction = Prediction(engine, recipe, batch, draw, readers)
     folder = out.parent if single else out
     made = not folder.exists()
     check_writable(folder)

@@ -64,8 +64,10 @@ CaseGroup = Literal["auto", "validation", "train", "tuning", "all"]
 """Which cases are evaluated. `auto`: those that the training held out; all cases if that is not known."""
 
 Device = Literal["auto", "cpu", "gpu"]
-TrainingPrecision = Literal["auto", "32-true", "bf16-mixed", "16-mixed"]
-"""Precision of a training, as Lightning names it. `auto`: bf16 where the hardware has it, else float32."""
+TrainingPrecision = Literal["auto", "32-true", "tf32", "bf16-mixed", "16-mixed"]
+"""Precision of a training, as Lightning names it. `auto`: bf16 where the hardware has it, else float32. `tf32` is for a
+GPU: float32 with 10 bits of mantissa in products; `32-true` never uses it."""
 
-Precision = Literal["auto", "float32", "bf16", "int8"]
-"""Precision of a prediction. `auto`: bf16 where the hardware has it, else float32."""
+Precision = Literal["auto", "float32", "tf32", "bf16", "fp16", "int8"]
+"""Precision of a prediction. `auto`: bf16 where the hardware has it, else float32. `tf32` and `fp16` are for a GPU,
+`int8` is for a CPU."""

@@ -231,7 +231,10 @@ class TrainConfig(Strict):
     depth (Fan et al. 2020, Elhoushi et al. 2024)."""
     precision: TrainingPrecision = "auto"
     device: Device = "auto"
-    workers: int = Field(default=0, ge=0)
+    compile: bool = False
+    """Whether torch compiles the network for the training: minutes at the start, then faster steps on a GPU."""
+    workers: int | None = Field(default=None, ge=0)
+    """Number of processes that read the slices; by default 4 (at most one per core) on a GPU and 0 on a CPU."""
     devices: int = Field(default=1, ge=1)
     """Number of GPUs (on a CPU: processes) per machine that share one training. Each gets a part of every batch."""
     nodes: int = Field(default=1, ge=1)
@@ -248,6 +251,8 @@ class TrainConfig(Strict):
             raise ValueError("give either epochs or steps")
         if self.nested and self.processes > 1:
             raise ValueError("nested training uses one device: leave devices and nodes out")
+        if self.nested and self.compile:
+            raise ValueError("nested training changes the network in every step: leave compile out")
         return self
 
 

@@ -43,11 +43,13 @@ class Batches(Sampler[list[int]]):
 
     def __init__(self, sampler: Shuffled, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
         self.sampler, self.batch_size, self.rank, self.ranks = sampler, batch_size, rank, ranks
+        self.first = 0
+        """Number, from 0, of the batch with which the next pass begins: a resumed training leaves out those it did."""
 
     def __iter__(self) -> Iterator[list[int]]:
         order = list(self.sampler)
         share = self.batch_size // self.ranks
-        for start in range(0, len(self) * self.batch_size, self.batch_size):
+        for start in range(self.first * self.batch_size, len(self) * self.batch_size, self.batch_size):
             begin = start + self.rank * share
             yield order[begin : begin + share]
 

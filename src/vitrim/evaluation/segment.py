@@ -24,9 +24,17 @@ def predict_slices(network: nn.Module, images: np.ndarray, batch_size: int = BAT
     device = next(network.parameters()).device
 
     def run(batch: np.ndarray) -> Tensor:
-        return network(torch.from_numpy(batch).to(device).contiguous(memory_format=torch.channels_last))
+        return network(to_device(batch, device))
 
     return segment_slices(run, images, batch_size)[0]
+
+
+def to_device(batch: np.ndarray, device: torch.device) -> Tensor:
+    """Return a batch (B, C, H, W) as a tensor on the device, channels last. The copy to a GPU is only queued."""
+    tensor = torch.from_numpy(batch)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
 
 
 @torch.inference_mode()
@@ -35,16 +43,16 @@ def segment_slices(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Predict labels (S, H, W), uint8, of images (S, C, H, W) and, if requested, probabilities (K, S, H, W), float32.
 
-    `run` maps a batch (B, C, H, W), float32, to logits (B, K, H, W). Raises InputError if a logit is not finite.
+    `run` maps a batch (B, C, H, W), float32, to logits (B, K, H, W). On a GPU the batches are queued, and only labels
+    come back. Raises InputError if a logit is not finite.
     """
-    labels, chances = [], []
+    labels, chances, finite = [], [], []
     for start in range(0, len(images), batch_size):
         logits = run(np.array(images[start : start + batch_size], dtype=np.float32))  # (B, K, H, W)
-        if not torch.isfinite(logits).all():
-            raise InputError(
-                "the network's logits are not finite: check its weights and the images for NaN and infinity"
-            )
-        labels.append(logits.argmax(dim=1).to(torch.uint8).cpu().numpy())
+        finite.append(torch.isfinite(logits).all())
+        labels.append(logits.argmax(dim=1).to(torch.uint8))
         if probabilities:
             chances.append(logits.float().softmax(dim=1).transpose(0, 1).cpu().numpy())
-    return np.concatenate(labels), np.concatenate(chances, axis=1) if probabilities else None
+    if not torch.stack(finite).all():
+        raise InputError("the network's logits are not finite: check its weights and the images for NaN and infinity")
+    return torch.cat(labels).cpu().numpy(), np.concatenate(chances, axis=1) if probabilities else None

@@ -21,10 +21,12 @@ class Engine(Protocol):
     identity: str
     """SHA-256 of the weights."""
     precision: str
-    """Precision of the computation: float32, bf16, int8 or "as exported"."""
+    """Precision of the computation: one of `Precision` (but not auto), or "as exported"."""
     channels: int
     image_size: tuple[int, int]
     num_classes: int
+    device: str
+    """cpu or cuda."""
     recipe: Recipe | None
     """How to prepare the images; None if the checkpoint does not say."""
 

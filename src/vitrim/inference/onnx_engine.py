@@ -36,6 +36,7 @@ class OnnxEngine:
     image_size: tuple[int, int]
     num_classes: int
     recipe: Recipe | None
+    device: str = "cpu"
     precision: str = "as exported"
 
     @classmethod
@@ -70,7 +71,8 @@ class OnnxEngine:
             raise WeightsError(f"{path}: {explain(error, NetworkConfig)}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{path} has damaged vitrim metadata; export the network again") from error
-        return cls(session, sha256(path), config.in_chans, config.image_size, config.num_classes, recipe)
+        device = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+        return cls(session, sha256(path), config.in_chans, config.image_size, config.num_classes, recipe, device)
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""

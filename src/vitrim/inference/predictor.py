@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +73,12 @@ class Summary:
 class Prediction:
     """Applies one network to cases; see `run`."""
 
-    def __init__(self, engine: Engine, recipe: Recipe, batch_size: int, draw: Draw | None = None) -> None:
+    def __init__(
+        self, engine: Engine, recipe: Recipe, batch_size: int, draw: Draw | None = None, readers: int = 1
+    ) -> None:
+        """`readers` cases are read ahead, each by a thread of its own; as many threads write."""
         self.engine, self.recipe, self.batch_size, self.draw = engine, recipe, batch_size, draw
+        self.readers = readers
         self.preparation = Preprocessing.from_config(recipe.data)
         settings = json.dumps([self.preparation.describe(), recipe.dump()["classes"]], sort_keys=True)
         self._made_by = {
@@ -98,11 +104,11 @@ class Prediction:
         todo = [target for target in targets if target not in done]
         with (
             reporter.stage(f"predict {len(todo)} case{'s' if len(todo) != 1 else ''}", len(todo)) as stage,
-            ThreadPoolExecutor(1) as reading,
-            ThreadPoolExecutor(1) as writing,
+            ThreadPoolExecutor(self.readers) as reading,
+            ThreadPoolExecutor(self.readers) as writing,
         ):
-            written: tuple[Target, Future[list[dict[str, Any]]]] | None = None
-            for target, read in _ahead(reading, self._read, todo):
+            written: deque[tuple[Target, Future[list[dict[str, Any]]]]] = deque()
+            for target, read in _ahead(reading, self._read, todo, self.readers):
                 try:
                     loaded, prepared, origin = read.result()
                     if loaded.volume.doubt:
@@ -113,13 +119,14 @@ class Prediction:
                 except (InputError, MemoryError) as error:
                     summary.failed[target.case.name] = str(error) or type(error).__name__
                 else:
-                    if written:
-                        summary.volumes += _finished_writing(*written)
-                    written = target, writing.submit(self._write, target, loaded, prepared, origin, labels, chances)
+                    while len(written) >= self.readers:
+                        summary.volumes += _finished_writing(*written.popleft())
+                    job = writing.submit(self._write, target, loaded, prepared, origin, labels, chances)
+                    written.append((target, job))
                     del loaded, prepared, labels, chances
                 stage.advance(note=target.case.name)
-            if written:
-                summary.volumes += _finished_writing(*written)
+            while written:
+                summary.volumes += _finished_writing(*written.popleft())
         return summary
 
     def _read(self, target: Target) -> tuple[Loaded, PreparedCase, Origin]:
@@ -218,15 +225,15 @@ def check_writable(folder: Path) -> None:
 
 
 def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[Target], Any], targets: list[Target]
+    pool: ThreadPoolExecutor, work: Callable[[Target], Any], targets: list[Target], ahead: int
 ) -> Iterator[tuple[Target, Future[Any]]]:
-    """Yield each target with its work in the pool. The work starts one target ahead, never more."""
-    coming = pool.submit(work, targets[0]) if targets else None
-    for number, target in enumerate(targets):
-        assert coming is not None
-        now = coming
+    """Yield each target with its finished work in the pool. The work on at most `ahead` later targets has begun."""
+    left = iter(targets)
+    coming = deque((target, pool.submit(work, target)) for target in islice(left, ahead))
+    while coming:
+        target, now = coming.popleft()
         wait([now])
-        coming = pool.submit(work, targets[number + 1]) if number + 1 < len(targets) else None
+        coming.extend((later, pool.submit(work, later)) for later in islice(left, 1))
         yield target, now
         del now
 

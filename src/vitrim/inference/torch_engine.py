@@ -11,18 +11,22 @@ from torch import Tensor
 
 from vitrim.data.recipe import Recipe, stored_recipe
 from vitrim.errors import InputError
+from vitrim.evaluation.segment import to_device
 from vitrim.files import sha256
-from vitrim.hardware import Hardware
+from vitrim.hardware import Hardware, check_precision, float32_products, out_of_memory
 from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.int8 import to_int8
 from vitrim.inference.per_image import large_maps_by_image
 from vitrim.models.checkpoint import load_model
 from vitrim.models.network import Network
 
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Data type of the products in each precision that has its own."""
+
 
 @dataclass
 class TorchEngine:
-    """A network in torch, in eval mode, on `device`, computing in `precision` (float32, bf16 or int8)."""
+    """A network in torch, in eval mode, on `device`, computing in `precision` (one of `Precision`, but not auto)."""
 
     network: Network
     identity: str
@@ -43,22 +47,32 @@ class TorchEngine:
     def open(cls, checkpoint: Path, precision: str = "auto") -> TorchEngine:
         """Read the network in the folder `checkpoint` and fold it. It runs on the GPU if there is one.
 
-        Raises InputError if the network is missing or damaged, or if `precision` is int8 and int8 is not available.
+        Raises InputError if the network is missing or damaged, or if this machine does not compute in `precision`.
         """
         network = fold_for_inference(load_model(checkpoint))
         hardware = Hardware.choose()
         if precision == "int8" and hardware.device == "gpu":
             raise InputError("int8 runs on a CPU only, and this machine has a GPU; leave --precision out to use it")
+        check_precision(precision, hardware.device)
         if precision == "auto":
             precision = "bf16" if hardware.precision == "bf16-mixed" else "float32"
         identity = sha256(checkpoint / "model.safetensors")
         return cls(network, identity, stored_recipe(checkpoint), hardware.torch_device, precision)
 
     def __call__(self, images: np.ndarray) -> Tensor:
-        """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""
-        batch = torch.from_numpy(images).to(self.device).contiguous(memory_format=torch.channels_last)
-        try:
-            with torch.inference_mode(), torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
-                return self.network(batch)
-        except torch.OutOfMemoryError as error:
-            raise InputError(f"{len(images)} slices do not fit into the GPU's memory; lower --batch") from error
+        """Return the logits (B, K, H, W) of float32 images (B, C, H, W). On a GPU the work is only queued."""
+
+        def run(size: int) -> Tensor:
+            return self.network(to_device(images[:size], torch.device(self.device)))
+
+        kind = TYPES.get(self.precision)
+        with (
+            torch.inference_mode(),
+            float32_products(self.precision),
+            torch.autocast(self.device, kind, enabled=kind is not None),
+        ):
+            try:
+                return run(len(images))
+            except torch.OutOfMemoryError:
+                pass
+            raise InputError(out_of_memory(run, len(images), "--batch"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 import torch
 from timm.layers import make_divisible
@@ -53,7 +55,45 @@ class UpConvs(TwoConvs):
 
 def double_by_interpolation(images: torch.Tensor) -> torch.Tensor:
     """Double the height and width of images (B, C, H, W) by bilinear interpolation with aligned corner pixels."""
+    if images.is_cuda and images.requires_grad and torch.is_grad_enabled():
+        return DoubleByInterpolation.apply(images)
     return F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=True)
+
+
+class DoubleByInterpolation(torch.autograd.Function):
+    """Bilinear doubling whose gradient on a GPU is the same in every run and quick.
+
+    torch's own gradient adds in random order; with deterministic algorithms it is replaced by a slow one. The gradient
+    is a product with one fixed matrix for the rows and one for the columns.
+    """
+
+    @staticmethod
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        height, width = images.shape[2:]
+        # The operator itself, because with deterministic algorithms F.interpolate avoids it.
+        return torch.ops.aten.upsample_bilinear2d(images, [2 * height, 2 * width], True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        ctx.size = inputs[0].shape[2:]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        batch, channels, height, width = gradient.shape
+        rows, columns = (_doubling(length, gradient.device, gradient.dtype) for length in ctx.size)
+        # (B, 2H, 2W, C) as it lies in memory with channels last: both products then need no copy
+        last = gradient.permute(0, 2, 3, 1)
+        across = columns.T @ last.reshape(batch * height, width, channels)  # (B · 2H, W, C)
+        down = rows.T @ across.reshape(batch, height, -1)  # (B, H, W · C)
+        return down.reshape(batch, height // 2, width // 2, channels).permute(0, 3, 1, 2)
+
+
+@lru_cache(maxsize=64)
+def _doubling(length: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Return the matrix (2·length, length) that doubles a line of pixels, end pixels aligned."""
+    lines = torch.eye(length, dtype=torch.float64)[:, None]  # (pixel, 1, length)
+    doubled = F.interpolate(lines, size=2 * length, mode="linear", align_corners=True)
+    return doubled[:, 0].T.contiguous().to(device, dtype)
 
 
 def double_size(in_channels: int, out_channels: int) -> nn.ConvTranspose2d:

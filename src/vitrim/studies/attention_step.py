@@ -43,11 +43,14 @@ def analyse_full_network(
                 folder,
                 config,
                 trial.seed,
+                Hardware.of(trial.training),
             )
         write_json(folder / TRIAL, {"trial": trial.key})
     if not (folder / INFLUENCE).is_file():
         with reporter.stage(f"block influence of {trial_title(trial)}", len(cases)) as stage:
-            found = block_influence(full.network(), case_images(cases, data.cache, config.slices, stage))
+            network = full.network()
+            with Hardware.of(trial.training).running(network):
+                found = block_influence(network, case_images(cases, data.cache, config.slices, stage))
         table = pd.DataFrame(found, columns=[str(block + 1) for block in range(found.shape[1])])
         table.insert(0, "case", cases)
         write_table(folder / INFLUENCE, table)

@@ -74,7 +74,11 @@ class Trial(Strict):
         without: dict[str, Any] = {
             "fold": True,
             "network": {"pretrained"} if truncated_whole else {"pretrained", "decoder"},
-            "training": {"workers", *one, *([] if self.training.nested else ["nested"])},
+            "training": {
+                "workers",
+                *one,
+                *(name for name in ("nested", "compile") if not getattr(self.training, name)),
+            },
             "split": {"tuning"},  # tuning cases matter only because `train` lacks them
         }
         if self.start == "scratch":

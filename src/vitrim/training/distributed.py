@@ -70,7 +70,8 @@ def make_fabric(config: TrainConfig, here: Rendezvous | None = None) -> Fabric:
     """
     quiet()
     # This function starts the processes. In a SLURM job, Lightning would use the job's tasks as training processes.
-    common: dict[str, Any] = {"accelerator": config.device, "precision": config.precision}
+    precision = "32-true" if config.precision == "tf32" else config.precision  # `float32_products` sets tf32
+    common: dict[str, Any] = {"accelerator": config.device, "precision": precision}
     if config.processes == 1:
         return Fabric(**common, devices=1, plugins=[LightningEnvironment()])
     environment = LightningEnvironment() if config.nodes == 1 else _AtRendezvous(here or rendezvous(config.nodes))

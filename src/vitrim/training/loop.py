@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from monai.losses import DiceCELoss
+from monai.networks import one_hot
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -20,10 +21,11 @@ from vitrim.config.schema import TrainConfig
 from vitrim.data.cache import collate_slices
 from vitrim.data.sampling import Batches, Shuffled, mixed
 from vitrim.errors import ConfigurationError, DataError, InputError
-from vitrim.hardware import deterministic, resolved
+from vitrim.hardware import deterministic, float32_products, out_of_memory, resolved
 from vitrim.progress import Stage, TrainingProgress, Watch
 from vitrim.training.distributed import Rendezvous, make_fabric, quiet, share_batch_norms
-from vitrim.training.resume import TrainingState, load_state
+from vitrim.training.late_values import LateValues
+from vitrim.training.resume import StateWriter, TrainingState, load_state
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -70,9 +72,10 @@ def train_network(
 
     Args:
         stage: shows the progress; not used if several devices share the training.
-        state: file that is written at the end of every epoch. If it exists, the training resumes with the next epoch
-            and ends with the same numbers as an uninterrupted training. The caller removes the file.
-        watch: called after every step; if several devices share the training, in another process.
+        state: file that is written about every minute and at the end. If it exists, the training resumes after its last
+            step and ends with the same numbers as an uninterrupted training. The caller removes the file.
+        watch: called once for every step; on a GPU one step late, and if several devices share the training, in another
+            process.
         logger: one of Lightning's loggers. It gets the loss and the learning rate.
         extra_loss: a term that is added to the loss.
         rendezvous: where the machines that share the training meet; by default read from the environment. Each machine
@@ -82,7 +85,8 @@ def train_network(
     Raises:
         ConfigurationError: if a batch cannot be divided evenly among the devices.
         DataError: if there are too few slices for a batch.
-        InputError: if the loss is not finite, or the network does not return logits.
+        InputError: if the loss is not finite, the network does not return logits, or a batch does not fit into the
+            GPU's memory.
     """
     config = resolved(config)
     check_batch(config, len(data))  # type: ignore[arg-type]
@@ -121,19 +125,23 @@ def _train(
     network = network.to(memory_format=torch.channels_last).train()
     if fabric.world_size > 1:
         network = share_batch_norms(network, config.device)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    model, optimizer = fabric.setup(network, optimizer)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+    )
+    model, optimizer = fabric.setup(torch.compile(network) if config.compile else network, optimizer)
     criterion = SegmentationLoss(fabric, extra_loss)
 
     slices = len(data)  # type: ignore[arg-type]
     steps, batches = total_steps(config, slices), slices // config.batch_size
+    epochs = math.ceil(steps / batches)
     order = Shuffled(slices, seed)
+    sampler = Batches(order, config.batch_size, fabric.global_rank, fabric.world_size)
     loader = DataLoader(
         data,
-        batch_sampler=Batches(order, config.batch_size, fabric.global_rank, fabric.world_size),
-        num_workers=config.workers,
+        batch_sampler=sampler,
+        num_workers=config.workers or 0,
         collate_fn=collate_slices,
-        persistent_workers=config.workers > 0,
+        persistent_workers=bool(config.workers),
         pin_memory=config.device == "gpu",
     )
 
@@ -147,52 +155,78 @@ def _train(
     losses, before = list(state.losses), state.seconds
     log_every = max(1, min(50, steps // 100))
 
-    with deterministic("gpu" if config.device == "gpu" else "cpu"):
-        for epoch in range(len(losses) // batches, math.ceil(steps / batches)):
-            order.set_epoch(epoch)
+    def note(values: list[float]) -> None:
+        for value in values:
+            step = len(losses)
+            if not math.isfinite(value):
+                raise InputError(
+                    f"the loss became {value} at step {step + 1}: lower training.learning_rate "
+                    f"(now {config.learning_rate}) or set precision to 32-true"
+                )
+            losses.append(value)
+            progress = TrainingProgress(step + 1, steps, step // batches + 1, epochs, value)
+            if stage is not None:
+                stage.advance(note=progress.sentence())
+            if watch is not None and fabric.is_global_zero:
+                watch(progress)
+            if logger is not None and (step + 1) % log_every == 0:
+                rate = learning_rate(config, step, steps)
+                logger.log_metrics({"loss": value, "learning_rate": rate}, step=step + 1)
+
+    writer = StateWriter(path if fabric.is_global_zero else None)
+    late = LateValues(config.device == "gpu")
+    step = len(losses)
+    with deterministic("gpu" if config.device == "gpu" else "cpu"), float32_products(config.precision):
+        while step < steps:
+            order.set_epoch(step // batches)
+            sampler.first = step % batches
             for batch in loader:
-                step = len(losses)
                 if step == steps:
                     break
                 torch.manual_seed(mixed(seed, step, fabric.global_rank))
                 if config.nested:
                     _leave_early(network, step, mixed(seed, step, NESTED))
-                rate = learning_rate(config, step, steps)
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
-
-                image, label = (batch[name].to(fabric.device, non_blocking=True) for name in ("image", "label"))
-                image = image.contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
-                with fabric.autocast():
-                    logits = model(image)  # (B, K, H, W)
-                    loss = criterion(image, logits, label)
-                value = float(loss.detach())
-                if not math.isfinite(value):
-                    raise InputError(
-                        f"the loss became {value} at step {step + 1}: lower training.learning_rate "
-                        f"(now {config.learning_rate}) or set precision to 32-true"
-                    )
-                optimizer.zero_grad()
-                fabric.backward(loss)
-                optimizer.step()
-
-                losses.append(value)
-                progress = TrainingProgress(step + 1, steps, epoch + 1, math.ceil(steps / batches), value)
-                if stage is not None:
-                    stage.advance(note=progress.sentence())
-                if watch is not None and fabric.is_global_zero:
-                    watch(progress)
-                if logger is not None and (step + 1) % log_every == 0:
-                    logger.log_metrics({"loss": value, "learning_rate": rate}, step=step + 1)
-            if path is not None and fabric.is_global_zero:
-                seconds = before + time.perf_counter() - begin
-                scaler = fabric.strategy.precision.state_dict()
-                TrainingState(network.state_dict(), optimizer.state_dict(), scaler, losses, seconds).save(path)
+                    group["lr"] = learning_rate(config, step, steps)
+                loss = _step(fabric, model, optimizer, criterion, batch)
+                step += 1
+                note(late.add(loss))
+                if writer.due() or (step == steps and path is not None and fabric.is_global_zero):
+                    note(late.rest())
+                    seconds = before + time.perf_counter() - begin
+                    scaler = fabric.strategy.precision.state_dict()
+                    writer.write(TrainingState(network.state_dict(), optimizer.state_dict(), scaler, losses, seconds))
+        note(late.rest())
     if config.nested:
         _leave_early(network, 0, 0)
     if logger is not None:
         logger.finalize("success")
     return losses, before + time.perf_counter() - begin
+
+
+def _step(
+    fabric: Fabric, model: nn.Module, optimizer: Any, criterion: SegmentationLoss, batch: dict[str, Tensor]
+) -> Tensor:
+    """Do one step of the optimiser and return the loss, on the device. On a GPU, nothing here waits for the card."""
+
+    def run(size: int) -> Tensor:
+        image, label = (batch[name][:size].to(fabric.device, non_blocking=True) for name in ("image", "label"))
+        image = image.contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
+        with fabric.autocast():
+            logits = model(image)  # (B, K, H, W)
+            loss = criterion(image, logits, label)
+        optimizer.zero_grad()
+        fabric.backward(loss)
+        optimizer.step()
+        return loss.detach()
+
+    size = len(batch["image"])
+    try:
+        return run(size)
+    except torch.OutOfMemoryError:
+        pass
+    where = " on each device" if fabric.world_size > 1 else ""
+    raise InputError(out_of_memory(run, size, "training.batch_size") + where)
 
 
 def _leave_early(network: nn.Module, step: int, seed: int) -> None:
@@ -211,7 +245,7 @@ class SegmentationLoss:
     def __init__(self, fabric: Fabric, extra_loss: ExtraLoss | None = None) -> None:
         self.fabric, self.extra_loss = fabric, extra_loss
         # Dice over the batch, as in the public TransUNet code: a class absent from one slice adds no loss.
-        self.loss = DiceCELoss(softmax=True, to_onehot_y=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
+        self.loss = DiceCELoss(softmax=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
 
     def __call__(self, image: Tensor, logits: Any, label: Tensor) -> Tensor:
         """Return the loss to minimise, for images (B, C, H, W), logits (B, K, H, W) and labels (B, H, W).
@@ -226,7 +260,8 @@ class SegmentationLoss:
             # Dice needs the whole batch, so the parts are gathered first; the devices then average equal losses.
             whole = self.fabric.all_gather(own, sync_grads=True).flatten(0, 1)
             label = self.fabric.all_gather(label).flatten(0, 1)
-        loss = self.loss(whole, label[:, None])
+        # One-hot labels, because on a GPU cross-entropy of class numbers gives other bits in each run.
+        loss = self.loss(whole, one_hot(label[:, None], whole.shape[1]))
         return loss if self.extra_loss is None else loss + self.extra_loss(image, own)
 
 

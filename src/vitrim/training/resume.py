@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,12 @@ from typing import Any
 import torch
 
 from vitrim.files import replacing
+
+LONGEST = 60.0
+"""Most seconds of a training between two states: what a killed training can lose."""
+
+SHARE = 0.02
+"""Share of the time that writing states may take, as long as that keeps them at most `LONGEST` seconds apart."""
 
 
 @dataclass
@@ -27,6 +34,29 @@ class TrainingState:
         """Write the state to `path`, completely or not at all."""
         with replacing(path) as temporary:
             torch.save(vars(self), temporary)
+
+
+class StateWriter:
+    """Writes the state of a training to `path` from time to time; never if `path` is None.
+
+    The first step is followed by a state, which shows how long writing takes.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._pause, self._last = 0.0, time.perf_counter()
+
+    def due(self) -> bool:
+        """Whether it is time to write a state."""
+        return self.path is not None and time.perf_counter() - self._last >= self._pause
+
+    def write(self, state: TrainingState) -> None:
+        """Write a state."""
+        if self.path is not None:
+            begin = time.perf_counter()
+            state.save(self.path)
+            self._last = time.perf_counter()
+            self._pause = min(LONGEST, (self._last - begin) / SHARE)
 
 
 def load_state(path: Path | None) -> TrainingState | None:
