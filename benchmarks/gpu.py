@@ -26,6 +26,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,21 +61,32 @@ class Settings:
         self.image = 64 if tiny else 224
         self.depths = (2, 1) if tiny else (12, 3, 1)
         self.batches = (2,) if tiny else (8, 24)
-        self.seconds = 0.2 if tiny else 4.0
+        self.seconds = 0.2 if tiny else 2.5
         self.rate_size = 256 if tiny else 8192
         self.volume = (48, 48, 6) if tiny else (256, 256, 128)
         self.cases = 3 if tiny else 32
         self.readers = (2,) if tiny else (1, 8)
+        self._volumes: tempfile.TemporaryDirectory[str] | None = None
 
     def network(self, depth: int) -> nn.Module:
         """TransUNet with `depth` blocks."""
+        return vitrim.truncate(self.full, depth)
+
+    @cached_property
+    def full(self) -> nn.Module:
+        """TransUNet with all blocks."""
         torch.manual_seed(0)
-        full = max(self.depths)
-        network = vitrim.create_model(
+        return vitrim.create_model(
             "transunet", num_classes=CLASSES, in_chans=1, size=self.size, width=self.width, image_size=self.image,
-            depth=full,
+            depth=max(self.depths),
         )  # fmt: skip
-        return vitrim.truncate(network, depth)
+
+    def volumes(self) -> Path:
+        """The folder of volumes to predict; written once."""
+        if self._volumes is None:
+            self._volumes = tempfile.TemporaryDirectory()
+            write_volumes(self, Path(self._volumes.name) / "images")
+        return Path(self._volumes.name) / "images"
 
     def autocast(self) -> Any:
         """bf16 for products."""
@@ -138,7 +150,8 @@ def measurements(settings: Settings) -> dict[str, Callable[[], Any]]:
             every[f"prediction {depth} blocks, {readers} readers"] = lambda d=depth, r=readers: prediction(
                 settings, d, r
             )
-    every["attention"] = lambda: attention(settings)
+    for batch in (8, 64):
+        every[f"attention batch {batch}"] = lambda b=batch: attention(settings, b)
     for batch in settings.batches:
         every[f"forms batch {batch}"] = lambda b=batch: forms(settings, settings.depths[0], b)
     return every
@@ -281,17 +294,17 @@ def prediction(settings: Settings, depth: int, readers: int) -> dict[str, float]
     """Slices a second of `vitrim.predict` over compressed volumes, and the share of time in which the card computed."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_volumes(settings, folder / "images")
         network = settings.network(depth).eval()
         vitrim.save_model(network, folder / "network")
         data = DataConfig(image_size=settings.image, axis=2, classes=[f"class {n}" for n in range(1, CLASSES)])
         recipe = Recipe(data, {n: f"class {n}" for n in range(CLASSES)})
         (folder / "network" / "preparation.json").write_text(json.dumps(recipe.dump()))
-        warm = folder / "images" / "case_000.nii.gz"
+        images = settings.volumes()
+        warm = images / "case_000.nii.gz"
         vitrim.predict(folder / "network", warm, folder / "warm.nii.gz")
         with Busy(settings.device == "cuda") as busy:
             begin = time.perf_counter()
-            vitrim.predict(folder / "network", folder / "images", folder / "out", readers=readers)
+            vitrim.predict(folder / "network", images, folder / "out", readers=readers)
             seconds = time.perf_counter() - begin
     slices = settings.cases * settings.volume[2]
     # Opening the network is part of the call, as it is for a user.
@@ -335,10 +348,9 @@ class Busy:
             self.samples.append(torch.cuda.utilization())
 
 
-def attention(settings: Settings) -> dict[str, float]:
+def attention(settings: Settings, batch: int) -> dict[str, float]:
     """Time of `profile_attention` over the time of the forward pass, both over the same images, in turns."""
-    depth, batch = settings.depths[0], 8
-    network = settings.network(depth).to(settings.device).eval()
+    network = settings.network(settings.depths[0]).to(settings.device).eval()
     images = torch.randn(batch, 1, settings.image, settings.image, device=settings.device)
     ratios: dict[str, list[float]] = {"globality": [], "all measures": []}
 

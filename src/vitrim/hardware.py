@@ -83,7 +83,9 @@ def resolved(config: TrainConfig) -> TrainConfig:
     """
     hardware = Hardware.of(config)
     if hardware.device == "gpu" and config.devices > (found := torch.cuda.device_count()):
-        raise ConfigurationError(f"training.devices is {config.devices}, but torch finds {found} GPU(s) on this machine")
+        raise ConfigurationError(
+            f"training.devices is {config.devices}, but torch finds {found} GPU(s) on this machine"
+        )
     workers = config.workers
     if workers is None:
         workers = min(LOADERS, os.cpu_count() or 1) if hardware.device == "gpu" else 0
@@ -161,8 +163,12 @@ def deterministic(device: Literal["cpu", "gpu"]) -> Iterator[None]:
     """
     enabled = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fill = memory.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True, warn_only=device == "gpu")
+    memory.fill_uninitialized_memory = False  # for operations that read it; none of ours does
     try:
         yield
     finally:
+        memory.fill_uninitialized_memory = fill
         torch.use_deterministic_algorithms(enabled, warn_only=warn_only)

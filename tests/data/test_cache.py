@@ -49,7 +49,7 @@ def test_an_item_is_an_image_and_its_label(decathlon: Path, tmp_path: Path) -> N
     assert len(dataset) == 18
     item = dataset[0]
     assert (item["image"].shape, item["image"].dtype) == ((1, 32, 32), torch.float32)
-    assert (item["label"].shape, item["label"].dtype) == ((32, 32), torch.int64)
+    assert (item["label"].shape, item["label"].dtype) == ((32, 32), torch.uint8)
 
 
 def test_a_batch_is_what_torch_would_make_of_it(decathlon: Path, tmp_path: Path) -> None:

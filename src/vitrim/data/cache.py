@@ -147,7 +147,7 @@ class PreparedData:
 
 
 class SliceDataset(Dataset[dict[str, torch.Tensor]]):
-    """The slices of some cases. An item is {"image": float32 (C, H, W), "label": int64 (H, W)}."""
+    """The slices of some cases. An item is {"image": float32 (C, H, W), "label": uint8 (H, W)}."""
 
     def __init__(self, cache: SliceCache, ids: Sequence[str], empty_slices: bool = True) -> None:
         """Index the slices of the cases `ids`; `empty_slices=False` leaves out slices that hold only background.
@@ -173,7 +173,7 @@ class SliceDataset(Dataset[dict[str, torch.Tensor]]):
         assert prepared.labels is not None
         return {
             "image": torch.from_numpy(np.array(prepared.images[number])),
-            "label": torch.from_numpy(prepared.labels[number].astype(np.int64)),
+            "label": torch.from_numpy(np.array(prepared.labels[number])),
         }
 
 

@@ -86,6 +86,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=r".*torch\.distributed\.nn.* is deprecated")  # its successor is private
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*capturable=True.*")  # the first steps are not recorded
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
 
 

@@ -5,27 +5,32 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
-from monai.losses import DiceCELoss
-from monai.networks import one_hot
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from vitrim.config.schema import TrainConfig
 from vitrim.data.cache import collate_slices
 from vitrim.data.sampling import Batches, Shuffled, mixed
 from vitrim.errors import ConfigurationError, DataError, InputError
-from vitrim.hardware import deterministic, float32_products, out_of_memory, resolved
+from vitrim.hardware import deterministic, float32_products, resolved
 from vitrim.progress import Stage, TrainingProgress, Watch
 from vitrim.training.distributed import Rendezvous, make_fabric, quiet, share_batch_norms
 from vitrim.training.late_values import LateValues
 from vitrim.training.resume import StateWriter, TrainingState, load_state
+from vitrim.training.step import (
+    ExtraLoss,
+    OptimizerStep,
+    SegmentationLoss,
+    can_be_one_graph,
+    load_optimizer,
+    make_optimizer,
+)
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -33,10 +38,6 @@ if TYPE_CHECKING:
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate of `schedule: cosine` rises."""
-
-ExtraLoss = Callable[[Tensor, Tensor], Tensor]
-"""Function that returns an additional loss term for images (B, C, H, W) and their logits (B, K, H, W)."""
-
 
 NESTED = 7
 """Part of the seed from which the blocks of nested training are drawn."""
@@ -125,11 +126,10 @@ def _train(
     network = network.to(memory_format=torch.channels_last).train()
     if fabric.world_size > 1:
         network = share_batch_norms(network, config.device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    optimizer = make_optimizer(network, config, fabric.device)
     model, optimizer = fabric.setup(torch.compile(network) if config.compile else network, optimizer)
-    criterion = SegmentationLoss(fabric, extra_loss)
+    one_graph = can_be_one_graph(network, config) and extra_loss is None
+    do_step = OptimizerStep(fabric, model, optimizer, SegmentationLoss(fabric, extra_loss), one_graph)
 
     slices = len(data)  # type: ignore[arg-type]
     steps, batches = total_steps(config, slices), slices // config.batch_size
@@ -148,7 +148,7 @@ def _train(
     state = load_state(path) or TrainingState()
     if state.losses:
         network.load_state_dict(state.network)
-        optimizer.load_state_dict(state.optimizer)
+        load_optimizer(optimizer, state.optimizer)
         fabric.strategy.precision.load_state_dict(state.scaler)
         if stage is not None:
             stage.advance(len(state.losses))
@@ -176,7 +176,11 @@ def _train(
     writer = StateWriter(path if fabric.is_global_zero else None)
     late = LateValues(config.device == "gpu")
     step = len(losses)
-    with deterministic("gpu" if config.device == "gpu" else "cpu"), float32_products(config.precision):
+    with (
+        deterministic("gpu" if config.device == "gpu" else "cpu"),
+        float32_products(config.precision),
+        do_step.stream(),
+    ):
         while step < steps:
             order.set_epoch(step // batches)
             sampler.first = step % batches
@@ -186,9 +190,7 @@ def _train(
                 torch.manual_seed(mixed(seed, step, fabric.global_rank))
                 if config.nested:
                     _leave_early(network, step, mixed(seed, step, NESTED))
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(config, step, steps)
-                loss = _step(fabric, model, optimizer, criterion, batch)
+                loss = do_step(batch, learning_rate(config, step, steps))
                 step += 1
                 note(late.add(loss))
                 if writer.due() or (step == steps and path is not None and fabric.is_global_zero):
@@ -197,36 +199,12 @@ def _train(
                     scaler = fabric.strategy.precision.state_dict()
                     writer.write(TrainingState(network.state_dict(), optimizer.state_dict(), scaler, losses, seconds))
         note(late.rest())
+    optimizer.zero_grad()
     if config.nested:
         _leave_early(network, 0, 0)
     if logger is not None:
         logger.finalize("success")
     return losses, before + time.perf_counter() - begin
-
-
-def _step(
-    fabric: Fabric, model: nn.Module, optimizer: Any, criterion: SegmentationLoss, batch: dict[str, Tensor]
-) -> Tensor:
-    """Do one step of the optimiser and return the loss, on the device. On a GPU, nothing here waits for the card."""
-
-    def run(size: int) -> Tensor:
-        image, label = (batch[name][:size].to(fabric.device, non_blocking=True) for name in ("image", "label"))
-        image = image.contiguous(memory_format=torch.channels_last)  # (B, C, H, W)
-        with fabric.autocast():
-            logits = model(image)  # (B, K, H, W)
-            loss = criterion(image, logits, label)
-        optimizer.zero_grad()
-        fabric.backward(loss)
-        optimizer.step()
-        return loss.detach()
-
-    size = len(batch["image"])
-    try:
-        return run(size)
-    except torch.OutOfMemoryError:
-        pass
-    where = " on each device" if fabric.world_size > 1 else ""
-    raise InputError(out_of_memory(run, size, "training.batch_size") + where)
 
 
 def _leave_early(network: nn.Module, step: int, seed: int) -> None:
@@ -237,32 +215,6 @@ def _leave_early(network: nn.Module, step: int, seed: int) -> None:
     draw = torch.Generator().manual_seed(seed)
     blocks = len(vit.blocks)
     vit.leave_after = int(torch.randint(1, blocks + 1, (), generator=draw)) if step % 2 else None
-
-
-class SegmentationLoss:
-    """The mean of Dice loss over the batch and cross-entropy, plus the extra loss term if there is one."""
-
-    def __init__(self, fabric: Fabric, extra_loss: ExtraLoss | None = None) -> None:
-        self.fabric, self.extra_loss = fabric, extra_loss
-        # Dice over the batch, as in the public TransUNet code: a class absent from one slice adds no loss.
-        self.loss = DiceCELoss(softmax=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
-
-    def __call__(self, image: Tensor, logits: Any, label: Tensor) -> Tensor:
-        """Return the loss to minimise, for images (B, C, H, W), logits (B, K, H, W) and labels (B, H, W).
-
-        If each of several devices has a part of the batch, every device gets the loss of the whole batch. Raises
-        InputError if `logits` is not a tensor of four axes.
-        """
-        if not isinstance(logits, Tensor) or logits.ndim != 4:
-            raise InputError("the network does not return logits (batch, classes, height, width)")
-        own = whole = logits.float()
-        if self.fabric.world_size > 1:
-            # Dice needs the whole batch, so the parts are gathered first; the devices then average equal losses.
-            whole = self.fabric.all_gather(own, sync_grads=True).flatten(0, 1)
-            label = self.fabric.all_gather(label).flatten(0, 1)
-        # One-hot labels, because on a GPU cross-entropy of class numbers gives other bits in each run.
-        loss = self.loss(whole, one_hot(label[:, None], whole.shape[1]))
-        return loss if self.extra_loss is None else loss + self.extra_loss(image, own)
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
