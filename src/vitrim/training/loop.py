@@ -177,7 +177,7 @@ def _train(
     late = LateValues(config.device == "gpu")
     step = len(losses)
     with (
-        deterministic("gpu" if config.device == "gpu" else "cpu"),
+        deterministic(),
         float32_products(config.precision),
         do_step.stream(),
     ):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrim.config.schema import TrainConfig
 from vitrim.errors import InputError
-from vitrim.hardware import out_of_memory
+from vitrim.hardware import allow_random_order, out_of_memory
 from vitrim.models.network import Network
 
 if TYPE_CHECKING:
@@ -108,6 +108,8 @@ class OptimizerStep:
 
     def _step(self, batch: dict[str, Tensor]) -> Tensor:
         image, label = self._moved(batch, len(batch["image"]))
+        if self._done == 0 and self._stream is not None:
+            return self._first(image, label)
         if not self.one_graph or self._done < PLAIN_STEPS:
             return self._plain(image, label)
         if self._graph is None:
@@ -118,6 +120,15 @@ class OptimizerStep:
             self._label.copy_(label)
         self._graph.replay()
         return self._loss
+
+    def _first(self, image: Tensor, label: Tensor) -> Tensor:
+        """Do the first step on a GPU. If an operation has no deterministic form there, do without determinism."""
+        try:
+            return self._plain(image, label)
+        except RuntimeError as error:
+            if not allow_random_order(error):
+                raise
+        return self._plain(image, label)
 
     def _record(self, image: Tensor, label: Tensor) -> None:
         """Record a step with `image` and `label` as its inputs; this does not execute it."""
