@@ -263,3 +263,14 @@ def test_memory_does_not_grow_with_the_number_of_volumes(checkpoint, tmp_path, m
     assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out") == 0
     assert len(peak) == 8
     assert max(peak) <= 4
+
+
+def test_cases_read_by_several_readers_are_those_of_one(checkpoint, tmp_path):
+    for number in range(5):
+        write_image(tmp_path / "in" / f"knee_{number}.nii.gz", seed=number)
+    for readers in (1, 3, 9):
+        out = tmp_path / f"out{readers}"
+        assert vitrim("predict", checkpoint, tmp_path / "in", out, "--labels", "--readers", readers) == 0
+        for path in sorted((tmp_path / "out1").iterdir()):
+            assert path.read_bytes() == (out / path.name).read_bytes(), path.name
+    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "out", "--readers", 0) == 2

@@ -50,13 +50,14 @@ def _forward(model: nn.Module, batch: Tensor) -> None:
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Set eval mode inside the context. Restore the mode of every module afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    training = [module for module in model.modules() if module.training]
+    if training:
+        model.eval()
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module in training:
+            module.training = True
 
 
 Spacing = tuple[float, float]

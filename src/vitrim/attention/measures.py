@@ -218,16 +218,20 @@ def measure_maps(
     queries: int | None = None,
 ) -> Tensor:
     """Compute the measures `names` of each map: (..., N, N) to (..., len(names)). The rollout is NaN."""
-    values = weights.new_full((*weights.shape[:-2], len(names)), math.nan)
     linear = [name for name in names if MEASURES[name].linear is not None]
-    if linear:
-        values[..., [names.index(name) for name in linear]] = linear_measures(weights, linear, grid, patch, spacing)
+    values = linear_measures(weights, linear, grid, patch, spacing) if linear else None
+    if values is not None and len(linear) == len(names):
+        return values
+    columns = [] if values is None else list(values.unbind(dim=-1))
+    found = dict(zip(linear, columns, strict=True))
     maps = MapBatch(weights, grid, queries)
-    for place, name in enumerate(names):
+    for name in names:
         compute = MEASURES[name].compute
         if compute is not None:
-            values[..., place] = compute(maps)
-    return values
+            found[name] = compute(maps)
+        elif name not in found:
+            found[name] = weights.new_full(weights.shape[:-2], math.nan)
+    return torch.stack([found[name] for name in names], dim=-1)
 
 
 MEASURES = {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from vitrim.attention.capture import AttentionCall
 from vitrim.attention.forward import as_written, batches, run_captured
-from vitrim.attention.measures import checked_measures, globality, measure_maps, rollout
+from vitrim.attention.measures import MEASURES, checked_measures, globality, measure_maps, rollout
 from vitrim.attention.profile import AttentionProfile
 from vitrim.attention.tokens import Tokens, check_call, check_layers, find_tokens, own_attention
 from vitrim.errors import InputError
@@ -119,7 +119,10 @@ class _Sums:
 
         Raises InputError if the blocks or heads differ from those of the first batch, or if a value is not finite.
         """
-        arrays = [values.double().cpu().numpy() for values in results]
+        # Blocks with the same number of heads are copied from a GPU at once.
+        alike = len({values.shape for values in results}) == 1
+        parts = torch.stack(results).double().cpu() if alike else [values.double().cpu() for values in results]
+        arrays = [part.numpy() for part in parts]
         heads = tuple(array.shape[1] - 1 for array in arrays)
         if not self.layers:
             self.layers, self.heads = layers, heads
@@ -199,6 +202,8 @@ class BatchReducer:
         self.wanted, self.describe, self.tokens = wanted, describe, tokens
         self.spacing, self.queries = spacing, queries
         self.rolled: Tensor | None = None  # (B, N, N)
+        # The mean over heads of a linear measure is that of the head-averaged map, which is then not needed.
+        self.all_linear = all(MEASURES[name].linear is not None for name in names)
 
     def __call__(self, call: AttentionCall) -> Tensor | None:
         """Compute the measures of one block, (B, 1 + heads, measures). Index 0 is the head-averaged attention.
@@ -215,12 +220,16 @@ class BatchReducer:
         total: Any = 0.0
         for images, some, weights in call.parts(tokens.prefix):
             values[images, 1 + some.start : 1 + some.stop] = self._measure(weights, tokens)
+            if self.all_linear:
+                continue
             total = weights.sum(dim=1) + (total if some.start else 0.0)
             if some.stop == heads:
                 mean = total / heads  # (b, N, N)
                 values[images, 0] = self._measure(mean, tokens)
                 if ROLLOUT in self.names:
                     values[images, 0, self.names.index(ROLLOUT)] = self._roll(images, mean, tokens)
+        if self.all_linear:
+            values[:, 0] = values[:, 1:].mean(dim=1)
         return values
 
     def _measure(self, weights: Tensor, tokens: Tokens) -> Tensor:

@@ -1,4 +1,4 @@
-"""The training loop: batch, forward, loss, backward, step, log, checkpoint."""
+"""The training loop: batch, step, log, state, in order."""
 
 from __future__ import annotations
 
