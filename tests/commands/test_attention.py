@@ -14,6 +14,8 @@ from PIL import Image
 
 import vitrim as package
 from tests.support import vitrim
+from vitrim.config.schema import DataConfig
+from vitrim.files import write_json
 
 
 @pytest.fixture
@@ -21,6 +23,9 @@ def checkpoint(tmp_path):
     torch.manual_seed(0)
     network = package.create_model("unetr2d", num_classes=3, image_size=64, size="micro", width=0.25, depth=4)
     package.save_model(network, tmp_path / "network")
+    data = DataConfig(image_size=64).model_dump(mode="json")
+    classes = {"0": "background", "1": "bright", "2": "dark"}
+    write_json(tmp_path / "network" / "preparation.json", {"data": data, "classes": classes})
     return tmp_path / "network"
 
 

@@ -12,6 +12,9 @@ import torch
 import vitrim as package
 from tests.support import make_checkpoint, vitrim, write_tiny_data
 from vitrim.compression import candidates
+from vitrim.config.reading import load_study
+from vitrim.data.readers import read_cases
+from vitrim.data.split import study_splits
 
 
 @pytest.fixture
@@ -229,3 +232,30 @@ def test_influence_keeps_other_blocks_than_the_first(trained, tiny_data_once, tm
     assert vitrim("compress", tmp_path / "idle", *options) == 0
     assert json.loads((tmp_path / "small/compression.json").read_text())["kept"] == list(range(3, 13))
     assert "kept by influence: 3, 4" in capsys.readouterr().out
+
+
+def test_recovery_of_an_imported_network_honours_the_study_and_evaluate_knows_its_cases(tmp_path, capsys):
+    write_tiny_data(tmp_path / "data")
+    imported = make_checkpoint(tmp_path / "imported")
+    (imported / "preparation.json").unlink()
+    study = tmp_path / "study.yaml"
+    study.write_text(
+        "name: s\ndata: {image_size: 32, validation: 3}\nnetworks: {transunet: {}}\nseed: 5\n"
+        "training: {steps: 2, batch_size: 4}"
+    )
+    data = ("--data", tmp_path / "data")
+    more = ("--recover", "finetune", "--steps", 2)
+    assert vitrim("compress", imported, "--depth", 1, "--out", tmp_path / "no", *data, *more) == 2
+    assert "--study" in capsys.readouterr().err
+    assert vitrim("compress", imported, "--depth", 1, "--out", tmp_path / "small", *data, *more, "--study", study) == 0
+    record = json.loads((tmp_path / "small" / "recovery.json").read_text())["split"]
+    cases = load_study(study)
+    expected = study_splits(read_cases(cases.data, tmp_path / "data"), cases)[0]
+    assert (record["train"], record["validation"]) == (list(expected.train), list(expected.validation))
+    capsys.readouterr()
+    assert vitrim("evaluate", tmp_path / "small", *data, "--out", tmp_path / "held out") == 0  # prepared as was said
+    table = pd.read_csv(tmp_path / "held out" / "cases.csv")
+    assert set(table["case"]) == set(expected.validation)
+    assert set(table["role"]) == {"validation"}
+    assert vitrim("evaluate", tmp_path / "small", *data, "--cases", "all", "--out", tmp_path / "all") == 0
+    assert f"trained on {len(expected.train)} of these 8 cases" in capsys.readouterr().out

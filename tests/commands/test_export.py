@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import torch
 
@@ -153,10 +154,38 @@ def test_only_files_of_vitrim_export_are_predicted_with(exported, tmp_path, caps
     assert "pip install 'vitrim[onnx]'" in refused(exported)
 
 
-def test_without_a_preparation_the_file_asks_for_one(tmp_path, capsys):
+def test_without_a_preparation_no_file_is_written_and_a_study_gives_it(tmp_path, capsys):
     checkpoint = write_checkpoint(tmp_path / "network")
     (checkpoint / "preparation.json").unlink()
-    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 0
-    image = write_image(tmp_path / "a.nii.gz")
-    assert vitrim("predict", tmp_path / "out.onnx", image, tmp_path / "out") == 2
+    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 2
     assert "--study" in capsys.readouterr().err
+    assert not (tmp_path / "out.onnx").exists()
+    (tmp_path / "study.yaml").write_text(
+        "name: s\ndata: {image_size: 32, classes: [a, b]}\nnetworks: {unetr2d: {}}\ntraining: {steps: 1}"
+    )
+    assert vitrim("export", checkpoint, tmp_path / "out.onnx", "--study", tmp_path / "study.yaml") == 0
+    image = write_image(tmp_path / "a.nii.gz")
+    assert vitrim("predict", tmp_path / "out.onnx", image, tmp_path / "out", "--labels") == 0
+    assert set(pd.read_csv(tmp_path / "out" / "volumes.csv")["structure"]) == {"a", "b"}
+
+
+@pytest.mark.parametrize("lie", [{"num_classes": 4}, {"num_classes": 2}, {"image_size": [48, 48]}, {"in_chans": 2}])
+def test_a_file_that_is_not_what_its_metadata_say_is_refused(tmp_path, capsys, lie):
+    checkpoint = write_checkpoint(tmp_path / "network")
+    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 0
+    model = onnx.load(tmp_path / "out.onnx")
+    (entry,) = model.metadata_props
+    about = json.loads(entry.value)
+    about["network"].update(lie)
+    if "num_classes" in lie:
+        about["preparation"]["classes"] = {str(n): f"class {n}" for n in range(lie["num_classes"])}
+    if "image_size" in lie:
+        about["preparation"]["data"]["image_size"] = lie["image_size"]
+    entry.value = json.dumps(about)
+    onnx.save(model, tmp_path / "lie.onnx")
+    image = write_image(tmp_path / "a.nii.gz")
+    assert vitrim("predict", tmp_path / "lie.onnx", image, tmp_path / "labels.nii.gz") == 2
+    error = capsys.readouterr().err.strip()
+    assert "metadata" in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "labels.nii.gz").exists()

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from vitrim.evaluation.cost import measure_cost
+from vitrim.evaluation.cost import measure_costs
 from vitrim.hardware import Hardware
 
 CPU = Hardware("cpu", "32-true")
@@ -26,7 +26,7 @@ class Chain(nn.Module):
 
 
 def peak(steps: int) -> float:
-    return measure_cost(Chain(steps), np.zeros((8, 2, 256, 256), np.float32), CPU, 1)["peak_memory_mib"]
+    return measure_costs([Chain(steps)], np.zeros((8, 2, 256, 256), np.float32), CPU, 1)[0]["peak_memory_mib"]
 
 
 def test_peak_memory_does_not_grow_with_the_length_of_a_chain():
@@ -39,7 +39,22 @@ def test_weights_are_counted():
     small, large = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
     large.spare = nn.Parameter(torch.zeros(4 * MIB // 4))
     images = np.zeros((8, 2, 64, 64), np.float32)
-    difference = (
-        measure_cost(large, images, CPU, 1)["peak_memory_mib"] - measure_cost(small, images, CPU, 1)["peak_memory_mib"]
-    )
-    assert difference == 4.0
+    costs = measure_costs([small, large], images, CPU, 1)
+    assert costs[1]["peak_memory_mib"] - costs[0]["peak_memory_mib"] == 4.0
+
+
+def test_networks_that_are_compared_take_turns():
+    turns: list[str] = []
+
+    class Noted(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            turns.append(self.name)
+            return super().forward(x)
+
+    networks = []
+    for name in ("small", "large"):
+        networks.append(Noted(2, 2, 1))
+        networks[-1].name = name
+    measure_costs(networks, np.zeros((8, 2, 16, 16), np.float32), CPU, 3)
+    rounds = turns[2:]  # the first call of each measures its memory
+    assert rounds == ["small", "small", "large", "large"] * 3

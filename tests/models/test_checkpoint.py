@@ -129,3 +129,31 @@ def test_json_that_describes_something_else_is_refused(saved: Path) -> None:
     (saved / "model.json").write_text("[]")
     with pytest.raises(InputError, match="does not describe a network"):
         load_model(saved)
+
+
+@pytest.mark.parametrize("change", [{"stem": "release"}, {"decoder": "whole"}, {"taps": [1, 2, 3, 4]}])
+def test_a_description_that_was_changed_is_refused(saved: Path, change: dict) -> None:
+    path = saved / "model.json"
+    description = json.loads(path.read_text())
+    description["network"].update(change)
+    path.write_text(json.dumps(description))
+    with pytest.raises(InputError, match=r"model.json was changed"):
+        load_model(saved)
+
+
+def test_an_unknown_key_of_a_description_is_named(saved: Path) -> None:
+    path = saved / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "dept": 3}))
+    with pytest.raises(InputError, match="unknown key 'dept'"):
+        load_model(saved)
+
+
+def test_tensors_of_another_type_are_named_and_half_precision_becomes_float32(saved: Path) -> None:
+    without_checksum(saved)
+    state = load_file(saved / "model.safetensors")
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    save_file(halved, saved / "model.safetensors")
+    assert {p.dtype for p in load_model(saved).parameters()} == {torch.float32}
+    save_file({**state, "head.bias": state["head.bias"].long()}, saved / "model.safetensors")
+    with pytest.raises(InputError, match=r"of another type: head.bias torch.int64 instead of torch.float32"):
+        load_model(saved)

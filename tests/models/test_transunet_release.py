@@ -15,6 +15,8 @@ import torch
 from tests.support import vitrim
 from vitrim.commands.import_transunet import import_transunet
 from vitrim.config.reading import load_study
+from vitrim.config.schema import DataConfig
+from vitrim.data.recipe import stored_recipe
 from vitrim.errors import InputError
 from vitrim.models.checkpoint import load_model
 from vitrim.models.factory import create_model
@@ -115,6 +117,19 @@ def test_the_command_names_the_study_that_prepares_images_as_the_release_did(
     (named,) = re.findall(r"examples/\S+\.yaml", capsys.readouterr().out)
     data = load_study(str(Path(__file__).resolve().parents[2] / named)).data
     assert (data.scaling, data.normalize, data.clip) == ("zoom", "unit", (-125, 275))
+
+
+def test_how_images_are_prepared_is_said_once_and_stored(small: Network, tmp_path: Path) -> None:
+    path = save(release_state(small), tmp_path / "release.pth")
+    data = DataConfig(image_size=64, classes=["a", "b", "c", "d"], normalize="unit", clip=(-125, 275))
+    import_transunet(path, tmp_path / "ours", study=data)
+    recipe = stored_recipe(tmp_path / "ours")
+    assert recipe is not None
+    assert recipe.data.clip == (-125, 275)
+    assert recipe.classes == {0: "background", 1: "a", 2: "b", 3: "c", 4: "d"}
+    with pytest.raises(InputError, match="takes images of"):
+        import_transunet(path, tmp_path / "other", study=DataConfig(image_size=96))
+    assert not (tmp_path / "other").exists()
 
 
 def test_blocks_classes_width_and_image_size_follow_from_the_tensors(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_the_report_says_how_many_blocks_are_needed_what_that_saves_and_what_it_
         text = " ".join(text.replace("\\", "").split())
         assert "3 of 12 blocks are enough for 2D CATS; whether fewer are was not shown." in text
         assert f"saves {row['parameters_saved_percent']:.1f} % of the parameters" in text
-        assert "a slice takes 8.0 instead of 17.0 ms" in text
+        assert " ms." not in text  # times of different hours are not compared in a sentence
         assert f"{abs(row['dice_change_percent']):.2f} % (95 % interval" in text
         assert "not worse by more than 5 % and undecided at a margin of 1 %" in text
 

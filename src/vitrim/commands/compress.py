@@ -14,11 +14,15 @@ import torch
 from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
 from vitrim.commands.provenance import (
+    RECOVERY,
+    TRIAL,
     Provenance,
     cases_for,
     new_folder,
     prepared_data,
     read_provenance,
+    split_of,
+    write_recovery,
 )
 from vitrim.compression.candidates import ANALYSIS, CompressionRequest, CompressionRun
 from vitrim.compression.depth_decision import DECISION, DepthDecision, DepthResult, confirm, read_depth, removed_scales
@@ -32,13 +36,13 @@ from vitrim.compression.depth_rules import (
 )
 from vitrim.compression.depth_search import DepthSearch, smallest_depth
 from vitrim.compression.exchange_curve import measure_exchange
-from vitrim.compression.summary import cost_of, summarise_compression, summary_lines
+from vitrim.compression.summary import costs_of, summarise_compression, summary_lines
 from vitrim.config.names import NETWORK_TITLES, Criterion, DecoderForm, Recovery
 from vitrim.config.reading import Study, checked_name, data_section
 from vitrim.config.schema import TrainConfig
-from vitrim.data.recipe import RECIPE
+from vitrim.data.recipe import RECIPE, recipe_for, stored_recipe
 from vitrim.data.sampling import case_images, evenly_spaced, example_slice
-from vitrim.data.split import divide
+from vitrim.data.split import Split, divide
 from vitrim.errors import ConfigurationError, InputError, WeightsError
 from vitrim.files import replacing, write_json, write_table, write_text
 from vitrim.metrics.statistics import VERDICT_CASES, change, network_dice
@@ -50,7 +54,7 @@ from vitrim.training.loop import history_table
 
 MARGINS = (0.05, 0.01)
 """Non-inferiority margins of the procedure; the first one decides."""
-COPIED = (RECIPE, "trial.json")
+COPIED = (RECIPE, TRIAL, RECOVERY)
 """Files beside a checkpoint that hold for its truncated form too: how its data were prepared and split."""
 
 
@@ -125,6 +129,8 @@ def compress(
         unfinished.mkdir()
         if data is not None:
             config, cases = cases_for(checkpoint, network, provenance, Path(data), section)
+            if provenance.split is None and study is not None:
+                provenance = replace(provenance, split=split_of(study, cases))
             decides = request.depth is None and request.decision is None
             by_accuracy = decides or request.criterion == "effect"
             run.train, run.tuning = divide(cases, provenance.split, by_accuracy, request.seed, reporter)
@@ -141,13 +147,21 @@ def compress(
         for name in COPIED:
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, unfinished / name)
+        if section is not None:
+            about = network.config
+            recipe = recipe_for(checkpoint, stored_recipe(checkpoint), section, about.image_size, about.num_classes)
+            write_json(unfinished / RECIPE, recipe.dump())
         if training is not None:
             write_table(unfinished / "recovery.csv", history_table(training))
+            before = provenance.split or Split((), ())
+            train = tuple(dict.fromkeys(id for id in (*before.train, *run.train) if id not in run.tuning))
+            write_recovery(unfinished, Split(train, before.validation, run.tuning), run.training)
         images = run.example()
+        before_cost, after_cost = costs_of([network, small], images, run.hardware)
         summary = summarise_compression(
             network,
-            cost_of(network, images, run.hardware),
-            cost_of(small, images, run.hardware),
+            before_cost,
+            after_cost,
             choice,
             request.recovery,
             training,

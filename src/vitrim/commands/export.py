@@ -18,11 +18,10 @@ import torch
 from vitrim import __version__
 from vitrim.config.reading import Study, data_section
 from vitrim.data.preprocessing import Preprocessing
-from vitrim.data.recipe import Recipe, stored_recipe
+from vitrim.data.recipe import Recipe, recipe_for, stored_recipe
 from vitrim.data.sampling import evenly_spaced
 from vitrim.errors import InputError
 from vitrim.files import replacing, sha256
-from vitrim.inference.engine import recipe_for
 from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.inputs import find_inputs, load_input
 from vitrim.inference.onnx_engine import FORMAT, KEY, OnnxEngine, optional
@@ -75,7 +74,8 @@ def export(
         int8: the transformer's matrix products in 8-bit integers. Then only the labels of real slices are compared.
 
     Raises:
-        InputError: if the file is too far from torch, if `out` exists, or if a package is missing. Nothing is written.
+        InputError: if it is not known how images are prepared, if the file is too far from torch, if `out` exists, or
+            if a package is missing. Nothing is written.
 
     Example:
         >>> import vitrim
@@ -96,16 +96,16 @@ def export(
     network = load_model(checkpoint)
     digest = sha256(checkpoint / "model.safetensors")
     engine = TorchEngine(network, digest, stored_recipe(checkpoint), "cpu", "float32")
-    recipe = recipe_for(engine, checkpoint, section) if section or engine.recipe or data else None
+    recipe = recipe_for(checkpoint, engine.recipe, section, engine.image_size, engine.num_classes)
     slices = {} if int8 else {"random slices": _random_slices(engine)}
-    if data is not None and recipe is not None:
+    if data is not None:
         slices["real slices"] = _real_slices(engine, recipe, data)
     about = {
         "format": FORMAT,
         "vitrim": __version__,
         "network": network.config.model_dump(mode="json"),
         "initialised_from": network.initialised_from,
-        "preparation": None if recipe is None else recipe.dump(),
+        "preparation": recipe.dump(),
         "sha256": digest,
     }
     try:

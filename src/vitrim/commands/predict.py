@@ -9,10 +9,11 @@ import pandas as pd
 
 from vitrim.config.names import Precision
 from vitrim.config.reading import Study, data_section
+from vitrim.data.recipe import recipe_for
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import BATCH
 from vitrim.files import replacing
-from vitrim.inference.engine import open_engine, recipe_for
+from vitrim.inference.engine import open_engine
 from vitrim.inference.inputs import Input, find_inputs, is_nifti, stem
 from vitrim.inference.predictor import Draw, Prediction, Target, check_writable, companions
 from vitrim.progress import Reporter
@@ -72,7 +73,8 @@ def predict(
 
         draw = write_preview
     engine = open_engine(Path(checkpoint), precision)
-    recipe = recipe_for(engine, Path(checkpoint), data_section(study))
+    section = data_section(study)
+    recipe = recipe_for(Path(checkpoint), engine.recipe, section, engine.image_size, engine.num_classes)
     inputs = find_inputs(source, engine.channels)
     single = is_nifti(out)
     if single and source.is_dir():

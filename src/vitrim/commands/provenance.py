@@ -10,18 +10,21 @@ from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
-from vitrim.config.reading import explain
+from vitrim.config.reading import Study, explain, load_study
 from vitrim.config.schema import DataConfig, TrainConfig
 from vitrim.data.cache import PreparedData, SliceCache
 from vitrim.data.cases import CaseSet
 from vitrim.data.preprocessing import Preprocessing
 from vitrim.data.readers import read_cases
-from vitrim.data.recipe import stored_recipe
-from vitrim.data.split import Split
+from vitrim.data.recipe import not_prepared, stored_recipe, unnamed
+from vitrim.data.split import Split, split_cases, study_splits
 from vitrim.errors import ConfigurationError, DataError, InputError, WeightsError
-from vitrim.files import read_json
+from vitrim.files import read_json, write_json
 from vitrim.models.network import Network
 from vitrim.progress import Reporter
+
+TRIAL, RECOVERY = "trial.json", "recovery.json"
+"""Records beside a checkpoint of the training in a study, and of a training after truncation."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +49,52 @@ class Provenance:
 
 
 def read_provenance(checkpoint: Path) -> Provenance:
-    """Read preparation.json and trial.json in the folder of a checkpoint. WeightsError if one is damaged."""
-    recipe, path = stored_recipe(checkpoint), checkpoint / "trial.json"
-    trial = read_json(path)
+    """Read preparation.json, trial.json and recovery.json in the folder of a checkpoint.
+
+    Cases on which the network was trained further count as training cases. Raises WeightsError if a file is damaged.
+    """
+    recipe = stored_recipe(checkpoint)
+    trained, recovered = (_training_record(checkpoint / name) for name in (TRIAL, RECOVERY))
+    split = trained[0] if trained else None
+    if recovered:
+        split = recovered[0] if split is None else _also_trained(split, recovered[0].train)
+    record = trained or recovered
+    return Provenance(
+        recipe.data if recipe else None, recipe.classes if recipe else None, split, record[1] if record else None
+    )
+
+
+def _training_record(path: Path) -> tuple[Split, TrainConfig] | None:
+    content = read_json(path)
+    if not content:
+        return None
     try:
-        split = trial["split"] if trial else {}
-        return Provenance(
-            recipe.data if recipe else None,
-            recipe.classes if recipe else None,
-            Split(tuple(split["train"]), tuple(split["validation"]), tuple(split.get("tuning", ()))) if trial else None,
-            TrainConfig.model_validate(trial["training"]) if trial else None,
-        )
+        split = content["split"]
+        found = Split(tuple(split["train"]), tuple(split["validation"]), tuple(split.get("tuning", ())))
+        return found, TrainConfig.model_validate(content["training"])
     except ValidationError as error:
         raise WeightsError(f"{path}: {explain(error, TrainConfig)}") from error
     except (KeyError, TypeError) as error:
         raise WeightsError(f"{path} does not hold what vitrim writes there") from error
+
+
+def _also_trained(split: Split, more: tuple[str, ...]) -> Split:
+    train = tuple(dict.fromkeys((*split.train, *more)))
+    rest = (tuple(id for id in ids if id not in more) for ids in (split.validation, split.tuning))
+    return Split(train, *rest)
+
+
+def write_recovery(folder: Path, split: Split, training: TrainConfig | None) -> None:
+    """Record in the folder of a checkpoint which cases its recovery trained on, and which it kept apart."""
+    assert training is not None
+    write_json(folder / RECOVERY, {"split": split.dump(), "training": training.model_dump(mode="json")})
+
+
+def split_of(study: Study, cases: CaseSet) -> Split:
+    """Return the split that a study makes of the cases: its first fold. Raises DataError as `split_cases` does."""
+    if isinstance(study, DataConfig):
+        return split_cases(cases, study, 0)
+    return next(iter(study_splits(cases, load_study(study)).values()))
 
 
 def new_folder(out: Path | str) -> Path:
@@ -75,9 +109,12 @@ def cases_for(
 ) -> tuple[DataConfig, CaseSet]:
     """Find the cases in `folder`, read as the checkpoint's study read them unless `study` says otherwise.
 
-    Raises InputError if they do not fit the network: another image size, other channels, other classes.
+    Raises InputError if neither says how to prepare the images, or if the cases do not fit the network: another image
+    size, other channels, other classes.
     """
-    config = study or provenance.data or DataConfig(image_size=network.config.image_size)
+    config = study or provenance.data
+    if config is None:
+        raise InputError(not_prepared(checkpoint))
     if config.image_size != network.config.image_size:
         raise InputError(f"{checkpoint} takes images of {network.config.image_size}, not of {config.image_size}")
     cases = read_cases(config.model_copy(update={"phantom": None}), folder)
@@ -87,8 +124,11 @@ def cases_for(
             f"{checkpoint} takes {network.config.in_chans} channel(s), {folder} has {channels}: "
             f"{', '.join(cases.channels)}"
         )
-    if cases.num_classes != network.config.num_classes or (provenance.classes or cases.classes) != cases.classes:
-        known = provenance.classes or dict.fromkeys(range(network.config.num_classes), "?")
+    known = provenance.classes or {}
+    named = {n: name for n, name in known.items() if name != unnamed(n)}
+    differ = any(cases.classes.get(n) != name for n, name in named.items())
+    if cases.num_classes != network.config.num_classes or differ:
+        known = known or dict.fromkeys(range(network.config.num_classes), "?")
         raise DataError(
             f"{checkpoint} has the classes {_named(known)}; {folder} has {_named(cases.classes)}: "
             f"they cannot be compared"

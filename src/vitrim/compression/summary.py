@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,21 +11,25 @@ from vitrim.attention.decision import Decision
 from vitrim.compression.block_selection import Choice
 from vitrim.compression.depth_decision import DepthDecision
 from vitrim.compression.depth_search import DepthSearch
-from vitrim.evaluation.cost import measure_cost
+from vitrim.evaluation.cost import measure_costs
 from vitrim.hardware import Hardware
 from vitrim.models.describe import count_macs, count_parameters
 from vitrim.models.network import Network
 from vitrim.training.loop import Training
 
 
-def cost_of(network: Network, images: np.ndarray, hardware: Hardware) -> dict[str, Any]:
-    """Return size and speed of a network: blocks, parameters, multiply_adds, and the values of `measure_cost`."""
-    return {
-        "blocks": network.depth,
-        "parameters": count_parameters(network),
-        "multiply_adds": count_macs(network),
-        **measure_cost(network, images, hardware),
-    }
+def costs_of(networks: Sequence[Network], images: np.ndarray, hardware: Hardware) -> list[dict[str, Any]]:
+    """Return size and speed of each network: blocks, parameters, multiply_adds, and the values of `measure_costs`."""
+    measured = measure_costs(networks, images, hardware)
+    return [
+        {
+            "blocks": network.depth,
+            "parameters": count_parameters(network),
+            "multiply_adds": count_macs(network),
+            **cost,
+        }
+        for network, cost in zip(networks, measured, strict=True)
+    ]
 
 
 def summarise_compression(
@@ -37,7 +42,7 @@ def summarise_compression(
     decided: Decision | DepthDecision | None,
     search: DepthSearch | None,
 ) -> dict[str, Any]:
-    """Return all steps and measurements as JSON content. `before` and `after` are `cost_of` the two networks."""
+    """Return all steps and measurements as JSON content. `before` and `after` are `costs_of` the two networks."""
 
     def by(depth: int, sentence: str) -> dict[str, Any]:
         parameters = count_parameters(network.truncated(depth))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from vitrim.config.reading import explain
 from vitrim.config.schema import DataConfig
 from vitrim.data.readers import LAYOUTS
-from vitrim.errors import WeightsError
+from vitrim.errors import InputError, WeightsError
 from vitrim.files import read_json
 
 RECIPE = "preparation.json"
@@ -52,6 +52,39 @@ def stored_recipe(checkpoint: Path) -> Recipe | None:
     """Read the recipe next to a checkpoint; None if there is none. Raises InputError if the file is damaged."""
     path = checkpoint / RECIPE
     return Recipe.parse(read_json(path), str(path)) if path.is_file() else None
+
+
+def not_prepared(checkpoint: Path) -> str:
+    """Say that a checkpoint does not tell how its images are prepared, and what to do."""
+    return (
+        f"{checkpoint} does not say how its images are prepared (no preparation.json); give --study: a preset or a "
+        f"study file with a data section"
+    )
+
+
+def unnamed(number: int) -> str:
+    """Return the name of a class that nobody named."""
+    return f"class {number}"
+
+
+def recipe_for(
+    checkpoint: Path, stored: Recipe | None, study: DataConfig | None, image_size: tuple[int, int], num_classes: int
+) -> Recipe:
+    """Return how to prepare images for a network: as `study` says, or as stored with the checkpoint if it is None.
+
+    Raises InputError if neither says it, or if the image size or the classes do not fit the network.
+    """
+    recipe = stored
+    if study is not None:
+        names = recipe.classes if recipe else class_names(study)
+        recipe = Recipe(study, {n: names.get(n, unnamed(n)) for n in range(num_classes)})
+    if recipe is None:
+        raise InputError(not_prepared(checkpoint))
+    if recipe.data.image_size != image_size:
+        raise InputError(f"{checkpoint} takes images of {image_size}, the study prepares {recipe.data.image_size}")
+    if sorted(recipe.classes) != list(range(num_classes)):
+        raise InputError(f"{checkpoint} has {num_classes} classes, its preparation names {len(recipe.classes)}")
+    return recipe
 
 
 def class_names(data: DataConfig) -> dict[int, str]:

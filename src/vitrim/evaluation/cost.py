@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,29 +17,41 @@ from torch.utils._pytree import tree_flatten
 from vitrim.evaluation.segment import BATCH, predict_slices
 from vitrim.hardware import Hardware
 
+ROUNDS = 5
+"""How often each network is timed. Networks that are compared take turns, so that other work slows all of them."""
 
-def measure_cost(
-    network: nn.Module, images: np.ndarray, hardware: Hardware, repetitions: int = 3
-) -> dict[str, float | str]:
+
+def measure_costs(
+    networks: Sequence[nn.Module], images: np.ndarray, hardware: Hardware, rounds: int = ROUNDS
+) -> list[dict[str, float | str]]:
     """Measure time and memory of predicting slices (S, C, H, W), in batches of 8, on the device of `hardware`.
 
-    At most 16 slices are used. milliseconds_per_slice is the shortest time of `repetitions` runs. peak_memory_mib (MiB)
-    is the largest total size of weights and tensors in memory at the same time. On a GPU, CUDA's allocator counts it;
-    on a CPU, the storages that torch creates and frees are counted.
+    At most 16 slices are used. milliseconds_per_slice is the shortest time of `rounds` runs; the networks take turns.
+    peak_memory_mib (MiB) is the largest total size of weights and tensors in memory at the same time. On a GPU, CUDA's
+    allocator counts it; on a CPU, the storages that torch creates and frees are counted.
     """
     images = np.array(images[: 2 * BATCH], dtype=np.float32)
-    with hardware.running(network):
-        peak = _peak_memory(lambda: predict_slices(network, images[:BATCH], BATCH), network, hardware.device == "gpu")
-        seconds = []
-        for _ in range(repetitions):
-            begin = time.perf_counter()
-            predict_slices(network, images, BATCH)
-            seconds.append(time.perf_counter() - begin)
-    return {
-        "milliseconds_per_slice": round(1000 * min(seconds) / len(images), 3),
-        "peak_memory_mib": round(peak / 2**20, 1),
-        "device": hardware.device,
-    }
+    peaks: list[int] = []
+    seconds: list[list[float]] = [[] for _ in networks]
+    for network in networks:
+        with hardware.running(network):
+            gpu = hardware.device == "gpu"
+            peaks.append(_peak_memory(partial(predict_slices, network, images[:BATCH], BATCH), network, gpu))
+    for _ in range(rounds):
+        for network, spent in zip(networks, seconds, strict=True):
+            with hardware.running(network):
+                predict_slices(network, images[:1], BATCH)
+                begin = time.perf_counter()
+                predict_slices(network, images, BATCH)
+                spent.append(time.perf_counter() - begin)
+    return [
+        {
+            "milliseconds_per_slice": round(1000 * min(spent) / len(images), 3),
+            "peak_memory_mib": round(peak / 2**20, 1),
+            "device": hardware.device,
+        }
+        for peak, spent in zip(peaks, seconds, strict=True)
+    ]
 
 
 def _peak_memory(work: Callable[[], Any], network: nn.Module, gpu: bool) -> int:

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from vitrim.config.names import Precision
 from vitrim.config.reading import checked_name
-from vitrim.config.schema import DataConfig
-from vitrim.data.recipe import Recipe, class_names
+from vitrim.data.recipe import Recipe
 from vitrim.errors import InputError
 
 
@@ -51,26 +50,3 @@ def open_engine(checkpoint: Path, precision: str = "auto") -> Engine:
     from vitrim.inference.torch_engine import TorchEngine
 
     return TorchEngine.open(checkpoint, precision)
-
-
-def recipe_for(engine: Engine, checkpoint: Path, study: DataConfig | None) -> Recipe:
-    """Return how to prepare images for `engine`: as `study` says, or as the checkpoint says if `study` is None.
-
-    Raises InputError if neither says it, or if the image size or the classes do not fit the network.
-    """
-    recipe = engine.recipe
-    if study is not None:
-        names = recipe.classes if recipe else class_names(study)
-        recipe = Recipe(study, {n: names.get(n, f"class {n}") for n in range(engine.num_classes)})
-    if recipe is None:
-        raise InputError(
-            f"{checkpoint} does not say how its images are prepared (no preparation.json); give --study: a preset or "
-            f"a study file with a data section"
-        )
-    if recipe.data.image_size != engine.image_size:
-        raise InputError(
-            f"{checkpoint} takes images of {engine.image_size}, the study prepares {recipe.data.image_size}"
-        )
-    if sorted(recipe.classes) != list(range(engine.num_classes)):
-        raise InputError(f"{checkpoint} has {engine.num_classes} classes, its preparation names {len(recipe.classes)}")
-    return recipe

@@ -72,11 +72,31 @@ class OnnxEngine:
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{path} has damaged vitrim metadata; export the network again") from error
         device = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+        _check_graph(session, config, path)
         return cls(session, sha256(path), config.in_chans, config.image_size, config.num_classes, recipe, device)
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""
         return torch.from_numpy(self.session.run(None, {"images": np.ascontiguousarray(images)})[0])
+
+
+def _check_graph(session: Any, config: NetworkConfig, path: Path) -> None:
+    """Run one empty slice. Raises WeightsError if the graph is not that of the network in the file's metadata."""
+    rows, columns = config.image_size
+    expected = (1, config.num_classes, rows, columns)
+    try:
+        found = session.run(None, {"images": np.zeros((1, config.in_chans, rows, columns), np.float32)})
+    except Exception as error:  # ONNX Runtime's exceptions have no common class
+        raise WeightsError(
+            f"{path} does not take the images that its metadata describe (1×{config.in_chans}×{rows}×{columns}): "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
+    shapes = [getattr(values, "shape", None) for values in found]
+    if shapes != [expected] or found[0].dtype != np.float32:
+        raise WeightsError(
+            f"{path} gives {shapes}, but its metadata describe a network of {config.num_classes} classes: one output "
+            f"of shape {expected}, float32; export the network again"
+        )
 
 
 def optional(name: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -20,6 +20,12 @@ from vitrim.files import replacing, sha256, write_json
 from vitrim.models.adapt import Adapted, adapt
 from vitrim.models.factory import NETWORKS
 from vitrim.models.network import Network, check_tensors, expected_state, rebuilt
+
+DESCRIPTION = "vitrim"
+"""Key in the metadata of model.safetensors of what model.json says about the network."""
+
+KEYS = {"format", "vitrim", "network", "adapted", "initialised_from", "sha256"}
+"""Keys of model.json."""
 
 FORMAT = 1
 """Format number in model.json. It increases if older versions of vitrim cannot read the new files."""
@@ -53,7 +59,9 @@ def write_model(model: Network | Adapted, folder: Path) -> None:
         described: dict[str, Any] = {"network": model.config.model_dump(mode="json")}
     else:
         described = {"adapted": _description_of(model)}
-    save_file(_own_memory(model.state_dict()), folder / "model.safetensors", metadata={"format": "pt"})
+    # The description stands in the file of the tensors too, whose checksum covers it.
+    stored = {DESCRIPTION: json.dumps(described, sort_keys=True)}  # one key: several have no order in the file
+    save_file(_own_memory(model.state_dict()), folder / "model.safetensors", metadata=stored)
     about = {"format": FORMAT, "vitrim": __version__, **described, "initialised_from": model.initialised_from}
     write_json(folder / "model.json", {**about, "sha256": sha256(folder / "model.safetensors")})
 
@@ -152,8 +160,16 @@ def _read_tensors(folder: Path, description: dict[str, Any]) -> dict[str, Tensor
                 f"{path} is damaged or was changed: its SHA-256 begins with {found[:12]}, model.json says "
                 f"{str(description['sha256'])[:12]}; copy the folder again from where it was saved"
             )
+        with safe_open(path, framework="pt") as file:
+            stored = (file.metadata() or {}).get(DESCRIPTION)
+        described = {key: description[key] for key in ("network", "adapted") if key in description}
+        if stored is not None and json.loads(stored) != described:
+            raise WeightsError(
+                f"{folder / 'model.json'} was changed: it describes another network than {path.name} was saved from; "
+                f"copy the folder again from where it was saved"
+            )
         return load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError) as error:
         raise WeightsError(f"cannot read {path}: {error}") from error
 
 
@@ -168,6 +184,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
     known = isinstance(description, dict) and {"format", "initialised_from"} <= set(description)
     if not known or not {"network", "adapted"} & set(description):
         raise WeightsError(f"{path} does not describe a network of vitrim")
+    unknown = sorted(set(description) - KEYS)
+    if unknown:
+        raise WeightsError(f"{path} has the unknown key {unknown[0][:80]!r}; vitrim does not write it")
     if description["format"] != FORMAT:
         raise WeightsError(f"{path} has format {description['format']}; this version of vitrim reads format {FORMAT}")
     return description

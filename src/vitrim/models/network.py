@@ -156,7 +156,9 @@ def rebuilt(kind: type[N], config: NetworkConfig, state: State) -> N:
     """
     with torch.device("meta"):
         network = kind(config)
-    kept = {name: _last_inputs(state[name], tensor.shape) for name, tensor in network.state_dict().items()}
+    kept = {
+        name: _last_inputs(state[name], tensor.shape).to(tensor.dtype) for name, tensor in network.state_dict().items()
+    }
     network.load_state_dict(kept, assign=True)
     return network
 
@@ -174,7 +176,10 @@ def expected_state(kind: type[Network], config: NetworkConfig) -> dict[str, torc
 
 
 def check_tensors(expected: State, found: State, where: str) -> None:
-    """Raise WeightsError, with the names, if tensors of `found` are missing, unexpected or of another shape."""
+    """Raise WeightsError, with the names, if tensors of `found` are missing, unexpected, or of another shape or type.
+
+    Floating-point types count as one: weights of other programs are often stored in half precision.
+    """
     problems = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [name for name in found if name not in expected],
@@ -182,6 +187,13 @@ def check_tensors(expected: State, found: State, where: str) -> None:
             f"{name} {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
             for name, tensor in expected.items()
             if name in found and found[name].shape != tensor.shape
+        ],
+        "of another type": [
+            f"{name} {found[name].dtype} instead of {tensor.dtype}"
+            for name, tensor in expected.items()
+            if name in found
+            and found[name].dtype != tensor.dtype
+            and not (found[name].is_floating_point() and tensor.is_floating_point())
         ],
     }
     said = [f"{problem}: {', '.join(names)}" for problem, names in problems.items() if names]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
@@ -43,18 +42,10 @@ def _answer(run: Run, network: NetworkRun) -> Answer:
     full, row = run.row(network.name, full_blocks, seed), run.row(network.name, decided.depth, seed)
     saving = price = ""
     if full is not None and row is not None and decided.depth < full_blocks:
-        before, after = _cost(run, network.name, full_blocks, seed), _cost(run, network.name, decided.depth, seed)
         judged = decided.confirmed
         if judged is not None and judged.depth == decided.depth:  # the table's verdicts are those of a sequence
             row = pd.concat([row, pd.Series({f"verdict_{m}": v for m, v in judged.verdicts.items()})])
             row = row[~row.index.duplicated(keep="last")]
-        saving, price = saves(row, full, after, before), costs(row, full, run.margins)
+        saving, price = saves(row, full), costs(row, full, run.margins)
     notes = (*decided.notes(), *flags)
     return Answer(network, decided.headline(), decided.depth, full_blocks, saving, price, notes)
-
-
-def _cost(run: Run, network: str, blocks: int, seed: int) -> dict[str, Any]:
-    if run.cost is None:
-        return {}
-    rows = run.cost[(run.cost["network"] == network) & (run.cost["blocks"] == blocks) & (run.cost["seed"] == seed)]
-    return {} if rows.empty else rows.iloc[0].to_dict()

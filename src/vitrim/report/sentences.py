@@ -23,19 +23,18 @@ def no_decision(network: NetworkRun) -> str:
     return f"For {network.title} the attention rule says {plural(rule.depth, 'block')}; nothing was shown of it."
 
 
-def saves(row: pd.Series, full: pd.Series, cost: dict[str, Any], full_cost: dict[str, Any]) -> str:
-    """Say what the truncated network saves: parameters, multiply-adds, milliseconds per slice; empty if unknown."""
+def saves(row: pd.Series, full: pd.Series) -> str:
+    """Say what the truncated network saves: parameters and multiply-adds; empty if unknown.
+
+    Not milliseconds: those of two networks were measured after their trainings, which can lie hours apart.
+    """
     parts = []
     if is_number(row.get("parameters_saved_percent")):
         parts.append(f"{fixed(row['parameters_saved_percent'], 1)} % of the parameters")
     if is_number(row.get("multiply_adds")) and is_number(full.get("multiply_adds")):
         share = 100 * (1 - row["multiply_adds"] / full["multiply_adds"])
         parts.append(f"{fixed(share, 1)} % of the multiply-adds")
-    text = f"That saves {listing(parts)}" if parts else ""
-    before, after = full_cost.get("milliseconds_per_slice"), cost.get("milliseconds_per_slice")
-    if is_number(before) and is_number(after):
-        text += f"{'; a' if text else 'A'} slice takes {fixed(after, 1)} instead of {fixed(before, 1)} ms"
-    return f"{text}." if text else ""
+    return f"That saves {listing(parts)}." if parts else ""
 
 
 def costs(row: pd.Series, full: pd.Series, margins: tuple[str, ...]) -> str:

@@ -61,7 +61,7 @@ def results_table(run: Run) -> Table:
         *(Column(f"Not worse by {margin} %?", number=False, beyond=True) for margin in run.margins),
         Column("Parameters, millions", beyond=True),
         Column("Multiply-adds, G", beyond=True),
-        Column("ms per slice", beyond=True),
+        Column("ms per slice (after its own training)", beyond=True),
         Column("Peak memory, MiB", beyond=True),
         Column(f"HD95, {unit}", beyond=True),
     ]

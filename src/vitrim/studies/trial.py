@@ -21,7 +21,7 @@ from vitrim.data.recipe import RECIPE, Recipe
 from vitrim.data.sampling import evenly_spaced
 from vitrim.data.split import Split
 from vitrim.evaluation.accuracy import evaluate_cases
-from vitrim.evaluation.cost import measure_cost
+from vitrim.evaluation.cost import measure_costs
 from vitrim.files import read_table, replacing, write_json, write_table
 from vitrim.hardware import Hardware
 from vitrim.metrics.statistics import VERDICT_CASES
@@ -188,7 +188,7 @@ def run_trial(
         write_json(part / TRIAL, trial.model_dump(mode="json"))
         write_table(part / "cases.csv", cases)
         write_table(part / "history.csv", history_table(training))
-        cost = measure_cost(network, data.cache.case(trial.split.validation[0]).images, hardware)
+        (cost,) = measure_costs([network], data.cache.case(trial.split.validation[0]).images, hardware)
         write_json(part / "cost.json", {"train_seconds": round(training.seconds, 2), **cost})
     shutil.rmtree(state.parent, ignore_errors=True)
     return Result(trial, folder)
