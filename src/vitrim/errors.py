@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Return `text` without control characters: what comes from a file must not steer the terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+
+
 class InputError(Exception):
     """Input from outside vitrim cannot be used.
 
@@ -17,6 +22,9 @@ class InputError(Exception):
         ...     print(type(error).__name__)
         ConfigurationError
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class ConfigurationError(InputError):

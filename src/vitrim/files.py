@@ -7,9 +7,11 @@ import json
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
 
 from vitrim.errors import InputError
 
@@ -19,6 +21,18 @@ if TYPE_CHECKING:
 
 UNFINISHED = ".part"
 """Ending of the name of a file or folder that is being written. The name begins with a dot."""
+
+LOCK = ".lock"
+"""Ending that follows `UNFINISHED` in the name of the lock of what is being written."""
+
+SHORT = 80
+"""Longest part of a file's name in the name of its unfinished form: a file system takes 255 bytes."""
+
+LONGEST_REASON = 300
+"""Most characters of another library's message in one of ours."""
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")
+"""A cell of text that begins so gets an apostrophe before it: a spreadsheet would run it as a formula."""
 
 TEXT_COLUMNS = ("network", "case", "class", "head", "role", "measure", "hd95_unit")
 """Columns of our tables that hold text, even where all values look like numbers."""
@@ -33,16 +47,49 @@ def replacing(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
-    try:
+    with unfinished(path) as temporary:
         yield temporary
         if keep_existing and path.exists():
             return
         if temporary.is_dir() and path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
+
+
+@contextmanager
+def unfinished(path: Path) -> Iterator[Path]:
+    """Give a temporary path beside `path` that nothing else uses, and remove what is there in the end.
+
+    While this process lives it holds a lock on `NAME.lock` beside it. What a killed process left has no such lock; the
+    next process that writes into the same folder removes it.
+    """
+    _sweep(path.parent)
+    temporary = path.with_name(f".{path.name[:SHORT]}.{uuid.uuid4().hex[:12]}{UNFINISHED}")
+    lock = FileLock(f"{temporary}{LOCK}", timeout=0)
+    with suppress(NotImplementedError):  # a file system without locks; then nothing is swept there
+        lock.acquire()
+    try:
+        yield temporary
     finally:
         remove(temporary)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed processes left in `folder`; once for each folder in a process."""
+    place = folder.absolute()
+    if place in _swept:
+        return
+    _swept.add(place)
+    for path in folder.glob(f".*{UNFINISHED}{LOCK}"):
+        lock = FileLock(path, timeout=0)
+        with suppress(Timeout, OSError, NotImplementedError), lock:
+            remove(path.with_name(path.name.removesuffix(LOCK)))
+            path.unlink(missing_ok=True)
+
+
+_swept: set[Path] = set()
 
 
 def remove(path: Path) -> None:
@@ -55,7 +102,7 @@ def remove(path: Path) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Remove what killed processes left unfinished in `folder`. No other process may be writing there."""
-    for path in folder.glob(f".*{UNFINISHED}"):
+    for path in (*folder.glob(f".*{UNFINISHED}"), *folder.glob(f".*{UNFINISHED}{LOCK}")):
         remove(path)
 
 
@@ -74,19 +121,65 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON file that vitrim wrote. An absent file gives an empty dictionary; InputError if it is damaged."""
     if not path.is_file():
         return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+    content = parse_json(path)
     if not isinstance(content, dict):
         raise InputError(f"{path} does not hold what vitrim writes there")
     return content
 
 
+def parse_json(path: Path, **options: Any) -> Any:
+    """Read any JSON file. `options` go to `json.loads`. Raises InputError if it cannot be read or is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"), **options)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read {path}: {one_line(error)}") from error
+
+
+@contextmanager
+def understood(what: Path | str) -> Iterator[None]:
+    """Inside, anything that goes wrong means that the files in `what` do not hold what vitrim writes there.
+
+    For folders that anyone may have edited: whatever the damage raises becomes one InputError.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"{what} does not hold what vitrim writes there ({one_line(error)})") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Return the message of an error in one short line; its kind if it has none."""
+    text = " ".join(str(getattr(error, "strerror", None) or error).split())
+    return text[:LONGEST_REASON] if text else type(error).__name__
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     """Write a table as CSV with six decimals, whole or not at all."""
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+        safe_cells(table).to_csv(temporary, index=False, float_format="%.6f", lineterminator="\n")
+
+
+def safe_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose text no spreadsheet takes for a formula (`FORMULA`). `plain_cells` reverses it."""
+
+    def safe(cell: Any) -> Any:
+        return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA) else cell
+
+    texts = [name for name in table.columns if table[name].dtype.kind == "O" or table[name].dtype.name == "str"]
+    return table.assign(**{name: table[name].map(safe) for name in texts})
+
+
+def plain_cells(table: pd.DataFrame) -> pd.DataFrame:
+    """Reverse `safe_cells` in the columns of text (`TEXT_COLUMNS`)."""
+    texts = [name for name in table.columns if name in TEXT_COLUMNS]
+    return table.assign(**{name: table[name].map(_plain) for name in texts})
+
+
+def _plain(cell: Any) -> Any:
+    safe = isinstance(cell, str) and cell[:1] == "'" and cell[1:].startswith(FORMULA)
+    return cell[1:] if safe else cell
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -97,9 +190,12 @@ def read_table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        return pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as a table: {' '.join(str(error).split())}") from error
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT_COLUMNS, str), keep_default_na=False, na_values=[""])
+    except MemoryError:
+        raise
+    except Exception as error:  # pandas raises many kinds
+        raise InputError(f"{path} cannot be read as a table: {one_line(error)}") from error
+    return plain_cells(table)
 
 
 def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
@@ -112,9 +208,6 @@ def write_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     """Read the arrays of an .npz file. None if there is no such file; InputError if it cannot be read."""
-    import zlib
-    from zipfile import BadZipFile
-
     import numpy as np
 
     if not path.is_file():
@@ -122,8 +215,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (OSError, ValueError, BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # zip, zlib and numpy raise many kinds
+        raise InputError(f"{path} cannot be read: {one_line(error)}") from error
 
 
 def sha256(path: Path) -> str:

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from vitrim.errors import printable
 
 SECONDS_BETWEEN_LINES = 10.0
 """Shortest time in seconds between two progress lines where there is no terminal."""
@@ -37,20 +40,20 @@ class Stage:
     """A task with a known number of steps, and its progress display."""
 
     def __init__(self, say: Console, title: str, total: int, bar: Progress | None) -> None:
-        self._say, self._title, self._total, self._bar = say, title, total, bar
-        self._task = bar.add_task(title, total=total) if bar else None
+        self._say, self._title, self._total, self._bar = say, printable(title), total, bar
+        self._task = bar.add_task(escape(self._title), total=total) if bar else None
         self._done = 0
         self._last = time.monotonic()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count `steps` more steps as done and update the display. `note`, for example a case id, follows the title."""
         self._done += steps
-        title = f"{self._title}  {note}" if note else self._title
+        title = f"{self._title}  {printable(note)}" if note else self._title
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=steps, description=title)
+            self._bar.update(self._task, advance=steps, description=escape(title))
         elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
-            self._say.print(f"  {title}  {self._done}/{self._total}", highlight=False)
+            self._say.print(f"  {title}  {self._done}/{self._total}", highlight=False, markup=False)
 
 
 def silent(total: int) -> Stage:
@@ -66,7 +69,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print one line."""
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(printable(text), highlight=False, markup=False)
 
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:

@@ -155,11 +155,26 @@ def test_a_folder_of_another_study_is_refused_and_says_where_it_differs(tiny_dat
 
     study = load_study(str(first))
     claim(out, study.model_copy(update={"training": resolved(study.training)}), "fingerprint")
+    (out / "trials" / "transunet-12-0").mkdir(parents=True)
+    (out / "trials" / "transunet-12-0" / "trial.json").write_text("{}")
     before = json.loads((out / "study.json").read_text())
     second = tiny_study(tmp_path / "second.yaml", seed=5)
     assert vitrim("study", second, "--data", tiny_data, "--out", out) == 2
     assert "seed" in capsys.readouterr().err
     assert json.loads((out / "study.json").read_text()) == before
+
+
+def test_after_a_start_that_failed_the_corrected_study_takes_the_folder(tiny_data, tmp_path, capsys):
+    out = tmp_path / "out"
+    training = {"steps": 2, "batch_size": 4, "learning_rate": 1e30}
+    wrong = tiny_study(tmp_path / "wrong.yaml", training=training, seed=1)
+    assert vitrim("study", wrong, "--data", tiny_data, "--out", out) == 1
+    assert "learning_rate" in capsys.readouterr().err
+    (out / "notes.txt").write_text("mine")
+    right = tiny_study(tmp_path / "right.yaml", networks={"transunet": {}}, data={"image_size": 64, "validation": 2})
+    assert vitrim("study", right, "--data", tiny_data, "--out", out, "--tries", 0) == 0
+    assert not (out / "failed").exists()
+    assert (out / "notes.txt").read_text() == "mine"
 
 
 def test_a_data_set_is_checked_and_every_problem_is_said(tiny_data, tmp_path, capsys):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from vitrim.attention.measures import MEASURES, checked_measures
-from vitrim.errors import WeightsError
-from vitrim.files import read_json, write_json
+from vitrim.errors import InputError, WeightsError
+from vitrim.files import one_line, parse_json, read_json, write_json
 from vitrim.metrics.statistics import COVERAGE
 
 FORMAT = "vitrim decision 1"
@@ -199,18 +198,16 @@ class Decision:
             )
         except KeyError as error:
             raise WeightsError(f"the decision {path} has no {error}") from error
-        except (TypeError, ValueError) as error:
-            raise WeightsError(f"the decision {path} cannot be read: {error}") from error
+        except Exception as error:  # whatever an edited file raises
+            raise WeightsError(f"the decision {path} cannot be read: {one_line(error)}") from error
 
 
 def decision_content(path: Path, formats: Sequence[str]) -> dict[str, Any]:
     """Read the JSON of a decision in one of these formats. Raises WeightsError if the file cannot be used."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WeightsError(f"cannot read the decision {path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise WeightsError(f"{path} is not JSON: {error}") from error
+        content = parse_json(path)
+    except InputError as error:
+        raise WeightsError(f"{path} is no decision: {error}") from error
     if not isinstance(content, dict) or content.get("format") not in formats:
         raise WeightsError(f"{path} is not a decision: its format is not {formats[0]!r}")
     return content

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import pandas as pd
 
 from vitrim.attention.measures import MEASURES
 from vitrim.errors import InputError
-from vitrim.files import replacing, write_json
+from vitrim.files import one_line, parse_json, plain_cells, replacing, safe_cells, write_json
 
 FORMAT = "vitrim attention profile 1"
 
@@ -75,7 +74,7 @@ class AttentionProfile:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / "profile.csv") as temporary:
-            self.table().to_csv(temporary, index=False)
+            safe_cells(self.table()).to_csv(temporary, index=False)
         means = np.array([[_mean_or_none(self.of(m)[:, b]) for m in self.measures] for b in range(self.blocks)])
         write_json(
             folder / "profile.json",
@@ -101,10 +100,11 @@ class AttentionProfile:
         """Read the files that `save` wrote. Raises InputError if they do not exist or hold something else."""
         folder = Path(folder)
         try:
-            head = json.loads((folder / "profile.json").read_text(encoding="utf-8"))
+            head = parse_json(folder / "profile.json")
             table = pd.read_csv(
                 folder / "profile.csv", dtype={"case": str, "head": str, "measure": str}, na_filter=False
             )
+            table = plain_cells(table)
             if head["format"] != FORMAT:
                 raise InputError(f"{folder / 'profile.json'} has format {head['format']!r}, not {FORMAT!r}")
             cases, measures = tuple(head["cases"]), tuple(head["measures"])
@@ -116,22 +116,24 @@ class AttentionProfile:
                 table["measure"].map({name: i for i, name in enumerate(measures)}),
             )
             values[index] = table["value"].astype(float)
+            return cls(
+                cases=cases,
+                slices=tuple(head["cases"].values()),
+                layers=tuple(head["layers"]),
+                heads=tuple(head["heads"]),
+                measures=measures,
+                values=values,
+                grid=(head["grid"][0], head["grid"][1]),
+                prefix_tokens=head["prefix_tokens"],
+                patch=(head["patch"][0], head["patch"][1]),
+                queries=head["proximity_queries"],
+            )
         except OSError as error:
             raise InputError(f"no attention profile in {folder}: {error.strerror or error}") from error
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise InputError(f"the attention profile in {folder} cannot be read: {error}") from error
-        return cls(
-            cases=cases,
-            slices=tuple(head["cases"].values()),
-            layers=tuple(head["layers"]),
-            heads=tuple(head["heads"]),
-            measures=measures,
-            values=values,
-            grid=(head["grid"][0], head["grid"][1]),
-            prefix_tokens=head["prefix_tokens"],
-            patch=(head["patch"][0], head["patch"][1]),
-            queries=head["proximity_queries"],
-        )
+        except (InputError, MemoryError):
+            raise
+        except Exception as error:  # whatever a damaged file raises
+            raise InputError(f"the attention profile in {folder} cannot be read: {one_line(error)}") from error
 
 
 def _mean_or_none(values: np.ndarray) -> float | None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -14,8 +17,17 @@ from vitrim.errors import InputError
 UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
 """What typer raises for options that are impossible, unknown or missing; it has no public name."""
 
-INTERRUPTED = 130
-"""Exit status where the user stopped a command."""
+FAILED = 1
+"""Exit status where the machine is at fault (a full disk, too little memory), or vitrim itself."""
+
+_stopped_by = signal.SIGINT
+"""The last signal that stopped this process."""
+
+
+def interrupted() -> int:
+    """Exit status where the user or the system stopped a command: 128 plus the number of the signal."""
+    return 128 + _stopped_by
+
 
 app = typer.Typer(
     name="vitrim",
@@ -44,8 +56,12 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line; an input error is one line and exit status 2."""
+    """Run the command line. Every error is one line: exit status 2 for bad input, 1 for what the machine lacks."""
     arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a terminal that does not know a character must not end a command
+            stream.reconfigure(errors="backslashreplace")
+    _stop_as_by_the_user()
     try:
         status = app(arguments, standalone_mode=False)
     except InputError as error:
@@ -59,10 +75,49 @@ def main() -> None:
         else:
             typer.echo(f"vitrim: {_one_line(error)}", err=True)
         sys.exit(2)
-    except typer.Abort:
-        sys.exit(1)
+    except (typer.Abort, KeyboardInterrupt):
+        typer.echo("vitrim: stopped", err=True)
+        sys.exit(interrupted())
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        typer.echo(f"vitrim: {_machine(error)}", err=True)
+        sys.exit(FAILED)
     if isinstance(status, int):
         sys.exit(status)
+
+
+def _stop_as_by_the_user() -> None:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that nothing unfinished is left."""
+    own = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        global _stopped_by
+        if os.getpid() != own:  # a process that was forked
+            os._exit(128 + number)
+        _stopped_by = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, stop)
+
+
+def _machine(error: Exception) -> str:
+    """What the machine lacks, in one line, or that vitrim has a fault."""
+    from vitrim.errors import printable
+
+    text = printable(" ".join(str(error).split()))[:300]
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory{f' ({text})' if text else ''}"
+    if isinstance(error, OSError) and error.strerror:
+        where = f": {printable(str(error.filename))}" if error.filename else ""
+        return f"{error.strerror}{where}; the same command goes on once that is mended"
+    return f"unexpected {type(error).__name__}: {text}; this is a fault of vitrim, --debug shows where"
 
 
 def _one_line(error: BaseException) -> str:

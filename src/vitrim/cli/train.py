@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import INTERRUPTED, app
+from vitrim.cli.root import app, interrupted
 from vitrim.config.names import FULL_DEPTH, NetworkName
 
 
@@ -42,6 +42,6 @@ def train(
         )
     except KeyboardInterrupt:
         typer.echo("vitrim: stopped; the same command continues", err=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(interrupted()) from None
     typer.echo(f"average Dice {result.average_dice:.3f} on {result.cases} held-out cases")
     typer.echo(f"wrote {out}")

@@ -12,7 +12,7 @@ from vitrim.config.reading import Study, data_section
 from vitrim.data.recipe import recipe_for
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import BATCH
-from vitrim.files import replacing
+from vitrim.files import replacing, safe_cells
 from vitrim.inference.engine import open_engine
 from vitrim.inference.inputs import Input, find_inputs, is_nifti, stem
 from vitrim.inference.predictor import Draw, Prediction, Target, check_writable, companions
@@ -92,6 +92,8 @@ def predict(
     check_writable(folder)
     try:
         table = folder / (f"{stem(out)}_volumes.csv" if single else "volumes.csv")
+        if labels and table.exists() and not (overwrite or _is_ours(table)):
+            raise InputError(f"{table} exists and is no table of vitrim's; move it, or replace it with --overwrite")
         if _is_ours(table) and (overwrite or not any(target.labels.exists() for target in targets)):
             table.unlink()  # it would tell of label maps that are replaced, or are no more
         summary = prediction.run(targets, reporter, overwrite)
@@ -117,7 +119,7 @@ def predict(
 def _write_table(rows: pd.DataFrame, path: Path) -> None:
     try:
         with replacing(path) as temporary:
-            rows.to_csv(temporary, index=False, lineterminator="\n")
+            safe_cells(rows).to_csv(temporary, index=False, lineterminator="\n")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pydantic import ValidationError
 
@@ -19,7 +18,7 @@ from vitrim.data.readers import read_cases
 from vitrim.data.recipe import not_prepared, stored_recipe, unnamed
 from vitrim.data.split import Split, split_cases, study_splits
 from vitrim.errors import ConfigurationError, DataError, InputError, WeightsError
-from vitrim.files import read_json, write_json
+from vitrim.files import read_json, unfinished, write_json
 from vitrim.models.network import Network
 from vitrim.progress import Reporter
 
@@ -143,10 +142,10 @@ def prepared_data(
     """Prepare the slices of some cases, in a hidden folder beside `near` that is removed afterwards."""
     preprocessing = Preprocessing.from_config(config)
     near.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{near.name}.", dir=near.parent) as scratch:
+    with unfinished(near) as scratch:
         with reporter.stage(f"prepare {len(ids)} cases", len(ids)) as stage:
             cache = SliceCache.build(
-                cases, ids, preprocessing, Path(scratch), progress=lambda done, total: stage.advance(note=ids[done - 1])
+                cases, ids, preprocessing, scratch, progress=lambda done, total: stage.advance(note=ids[done - 1])
             )
         yield PreparedData(config, cases, cache, preprocessing)
 

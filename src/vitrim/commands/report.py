@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from vitrim.files import understood
 from vitrim.progress import Reporter
 from vitrim.report.build import build_report
 from vitrim.studies.recompute import recompute
@@ -23,4 +24,6 @@ def write_report(run: str | Path, *, reporter: Reporter | None = None) -> list[P
         ['results.csv']
     """
     run = Path(run)
-    return [*recompute(run), *build_report(run, reporter or Reporter(), redraw=True)]
+    with understood(run):
+        recomputed = recompute(run)
+    return [*recomputed, *build_report(run, reporter or Reporter(), redraw=True)]

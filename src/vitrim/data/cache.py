@@ -213,6 +213,8 @@ def content_hash(path: Path) -> str:
     pair = path.with_suffix(".img")
     try:
         for part in (path, pair) if path.suffix == ".hdr" and pair.exists() else (path,):
+            if part.exists() and not part.is_file():
+                raise DataError(f"{part} is no regular file")
             with part.open("rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)

@@ -19,7 +19,8 @@ from vitrim.data.preprocessing import PreparedCase, Preprocessing
 from vitrim.data.readers import LAYOUTS
 from vitrim.data.split import Split
 from vitrim.data.volumes import read_volume
-from vitrim.files import write_json
+from vitrim.errors import DataError, InputError
+from vitrim.files import parse_json, write_json
 from vitrim.metrics.segmentation import dice
 
 
@@ -63,6 +64,14 @@ class Inspection:
     prepared: PreparedCase | None = None
 
 
+def _are_findings(path: Path) -> bool:
+    try:
+        content = parse_json(path)
+    except InputError:
+        return False
+    return isinstance(content, dict) and {"layout", "folder", "classes", "cases", "errors", "warnings"} <= set(content)
+
+
 @dataclass
 class Findings:
     """The content of a data set, and its problems."""
@@ -104,7 +113,9 @@ class Findings:
         return [*self.errors, *self.warnings]
 
     def save(self, path: Path) -> None:
-        """Write the findings to `path` as JSON."""
+        """Write the findings to `path` as JSON. Earlier findings are replaced; DataError if it is any other file."""
+        if path.exists() and not _are_findings(path):
+            raise DataError(f"{path} exists and holds no findings of vitrim's; choose another file with --out")
         write_json(path, asdict(self))
 
     def summary(self) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -46,6 +48,7 @@ def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
     Raises DataError if the file cannot be read, holds more or less than its header declares, does not hold a volume of
     numbers, or has an affine that cannot be inverted.
     """
+    _check_file(path)
     try:
         image: Any = nib.load(path)
         stored = Path(image.file_map["image"].filename)
@@ -75,9 +78,14 @@ def read_npz_slice(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises DataError if the file cannot be read, holds pickled objects, or does not hold one slice of each.
     """
+    _check_file(path)
     try:
+        with zipfile.ZipFile(path) as stored:
+            _check_memory(sum(entry.file_size for entry in stored.infolist()), path)
         with np.load(path, allow_pickle=False) as content:
             image, label = content["image"], content["label"]
+    except InputError:
+        raise
     except Exception as error:
         raise unreadable(path, error) from error
     if image.ndim != 2 or image.shape != label.shape:
@@ -92,8 +100,11 @@ def read_h5_volume(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises DataError if the file cannot be read or does not hold both with the same shape.
     """
+    _check_file(path)
     try:
         with h5py.File(path, "r") as file:
+            for key in ("image", "label"):
+                _check_own(file, key, path)
             missing = [key for key in ("image", "label") if not isinstance(file.get(key), h5py.Dataset)]
             if missing:
                 raise DataError(f"{path} has no {missing[0]!r}: it holds {', '.join(map(repr, file)) or 'nothing'}")
@@ -163,6 +174,39 @@ def _check_promise(shape: tuple[int, ...], kind: np.dtype[Any], stored: Path, zi
     room = stored.stat().st_size * (DEFLATE_LIMIT if zipped else 1)
     if voxels * kind.itemsize > room:
         raise DataError(f"{stored} is damaged: its header declares {voxels:.3g} voxels, more than the file can hold")
+    _check_memory(voxels * kind.itemsize, stored)
+
+
+def _check_file(path: Path) -> None:
+    """Raise DataError unless there is a regular file: reading from a pipe would wait for ever."""
+    if not path.is_file():
+        raise DataError(f"{path} is no regular file" if path.exists() else f"no such file: {path}")
+
+
+def _check_memory(size: float, path: Path) -> None:
+    """Raise DataError if content of this many bytes does not fit into the memory of this machine."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not known on this system
+        return
+    if size > memory:
+        raise DataError(
+            f"{path} declares {size / 2**30:.3g} GiB of content; this machine has {memory / 2**30:.3g} GiB of memory"
+        )
+
+
+def _check_own(file: h5py.File, key: str, path: Path) -> None:
+    """Raise DataError if a data set of an h5 file lies in another file. What a file points at is never followed."""
+    link = file.get(key, getlink=True)
+    if link is not None and not isinstance(link, h5py.HardLink):
+        raise DataError(
+            f"{path}: {key!r} is a link to another place, which is not followed: store the voxels themselves"
+        )
+    kept = file.get(key)
+    if isinstance(kept, h5py.Dataset) and (kept.is_virtual or kept.external):
+        raise DataError(
+            f"{path}: the voxels of {key!r} lie in other files, which are not followed: store them in this one"
+        )
 
 
 def _oriented(image: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from itertools import combinations
@@ -13,8 +12,8 @@ import numpy as np
 
 from vitrim.config.schema import DataConfig, StudyConfig
 from vitrim.data.cases import CaseSet
-from vitrim.errors import DataError
-from vitrim.files import write_json
+from vitrim.errors import DataError, InputError
+from vitrim.files import parse_json, write_json
 from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.progress import Reporter
 
@@ -55,9 +54,9 @@ class Split:
         cannot be read, has another content, or has no such fold.
         """
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise DataError(f"cannot read the split {path}: {error}") from error
+            content = parse_json(Path(path))
+        except InputError as error:
+            raise DataError(f"{path} is no split: {error}") from error
         if isinstance(content, list):
             if not 0 <= fold < len(content):
                 raise DataError(f"{path} has {len(content)} folds, counted from 0: there is no fold {fold}")

@@ -16,10 +16,14 @@ from typing import IO, Any
 import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Extension
+from PIL import Image
 
 from vitrim.config.names import VoxelSize
 from vitrim.data.geometry import geometry
 from vitrim.files import replacing
+
+MADE_BY = "vitrim"
+"""Software in the metadata of a preview; so vitrim knows its own."""
 
 COMMENT = 6
 """NIfTI's code for an extension of plain text."""
@@ -66,6 +70,15 @@ def read_origin(path: Path) -> Origin | None:
 def are_probabilities(path: Path) -> bool:
     """Whether `write_probabilities` wrote this file. A label map with such a file name does not count."""
     return read_origin(path) is not None and nib.load(path).header.get_intent()[0] != "label"
+
+
+def is_our_preview(path: Path) -> bool:
+    """Whether vitrim drew this picture: its metadata say so."""
+    try:
+        with Image.open(path) as picture:
+            return picture.format == "PNG" and picture.info.get("Software") == MADE_BY
+    except Exception:  # no picture
+        return False
 
 
 def millilitres(image: Any, voxel_size: VoxelSize | None = None) -> float | None:

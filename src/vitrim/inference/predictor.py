@@ -27,6 +27,7 @@ from vitrim.inference.inputs import Input, Loaded, load_input, stem
 from vitrim.inference.outputs import (
     Origin,
     are_probabilities,
+    is_our_preview,
     millilitres,
     read_origin,
     write_labels,
@@ -182,7 +183,8 @@ class Prediction:
         probabilities, preview = companions(target.labels)
         if not target.labels.exists() or _otherwise(read_origin(target.labels), origin):
             target.labels.unlink(missing_ok=True)
-            preview.unlink(missing_ok=True)
+            if is_our_preview(preview):
+                preview.unlink()
         if are_probabilities(probabilities) and _otherwise(read_origin(probabilities), origin):
             probabilities.unlink()
 
@@ -194,6 +196,10 @@ class Prediction:
         expected = self._origin(target.case) if there or left else {}
         for path in (*there, *left):
             if path == target.preview:
+                if not is_our_preview(path):
+                    raise InputError(
+                        f"{path} exists and is no preview of vitrim's; move it, or replace it with --overwrite"
+                    )
                 continue
             found = read_origin(path)
             other = _otherwise(found, expected)

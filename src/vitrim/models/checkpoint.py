@@ -8,7 +8,7 @@ from typing import Any, overload
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -16,13 +16,17 @@ from vitrim import __version__
 from vitrim.config.reading import explain
 from vitrim.config.schema import NetworkConfig
 from vitrim.errors import InputError, WeightsError
-from vitrim.files import replacing, sha256, write_json
+from vitrim.files import one_line, parse_json, replacing, sha256, write_json
 from vitrim.models.adapt import Adapted, adapt
 from vitrim.models.factory import NETWORKS
 from vitrim.models.network import Network, check_tensors, expected_state, rebuilt
 
 DESCRIPTION = "vitrim"
 """Key in the metadata of model.safetensors of what model.json says about the network."""
+
+FILES = {"model.json", "model.safetensors", "preparation.json", "trial.json", "recovery.json", "recovery.csv",
+         "cases.csv", "tuning.csv", "history.csv", "cost.json"}  # fmt: skip
+"""Files that vitrim writes into the folder of a network; `save_model` replaces a folder that holds only these."""
 
 KEYS = {"format", "vitrim", "network", "adapted", "initialised_from", "sha256"}
 """Keys of model.json."""
@@ -32,10 +36,11 @@ FORMAT = 1
 
 
 def save_model(model: nn.Module, path: Path | str) -> None:
-    """Save `model` into the folder `path`, completely or not at all. An existing folder is replaced.
+    """Save `model` into the folder `path`, completely or not at all. A checkpoint that is there is replaced.
 
     The same weights give the same bytes. For an adapted model (`vitrim.adapt`), the weights and the numbers of the
-    kept blocks are saved, but not the code of the other library. Raises WeightsError for any other module.
+    kept blocks are saved, but not the code of the other library. Raises WeightsError for any other module, and if
+    `path` is a file or a folder that holds anything but such a checkpoint.
 
     Example:
         >>> import vitrim
@@ -48,9 +53,19 @@ def save_model(model: nn.Module, path: Path | str) -> None:
         raise WeightsError(
             f"cannot save a {type(model).__name__}: use save_model(vitrim.adapt(model), path), which saves its weights"
         )
+    others = _other_files(Path(path))
+    if others:
+        raise WeightsError(f"{path} holds {others[0]}, which is no part of a checkpoint; choose another folder")
     with replacing(Path(path)) as folder:
         folder.mkdir(parents=True)
         write_model(model, folder)
+
+
+def _other_files(path: Path) -> list[str]:
+    """Return what would be lost if the folder `path` were replaced, apart from a checkpoint."""
+    if path.is_dir():
+        return sorted(entry.name for entry in path.iterdir() if entry.name not in FILES)
+    return [path.name] if path.exists() else []
 
 
 def write_model(model: Network | Adapted, folder: Path) -> None:
@@ -169,18 +184,20 @@ def _read_tensors(folder: Path, description: dict[str, Any]) -> dict[str, Tensor
                 f"copy the folder again from where it was saved"
             )
         return load_file(path)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise WeightsError(f"cannot read {path}: {error}") from error
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # safetensors raises many kinds, more with each version
+        raise WeightsError(f"cannot read {path}: {one_line(error)}") from error
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
+    if not path.is_file():
+        raise WeightsError(f"no network in {folder}: model.json is missing")
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(f"no network in {folder}: model.json is missing") from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"cannot read {path}: {error}") from error
+        description = parse_json(path)
+    except InputError as error:
+        raise WeightsError(str(error)) from error
     known = isinstance(description, dict) and {"format", "initialised_from"} <= set(description)
     if not known or not {"network", "adapted"} & set(description):
         raise WeightsError(f"{path} does not describe a network of vitrim")

@@ -46,6 +46,11 @@ def read_transunet(checkpoint: Path, in_chans: int = 1) -> TransUNet:
     message names the tensor.
     """
     state = read_state(checkpoint)
+    for name in (POSITIONS, HEAD):
+        if name in state and state[name].ndim != (3 if name == POSITIONS else 4):
+            raise WeightsError(
+                f"{checkpoint}: {name} has the shape {tuple(state[name].shape)}, which the release has not"
+            )
     config = _config(state, in_chans, checkpoint)
     ours = expected_state(TransUNet, config)
     check_tensors(_release_shapes(ours), state, str(checkpoint))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from vitrim.attention.figures import write_figures
-from vitrim.files import write_text
+from vitrim.files import understood, write_text
 from vitrim.progress import Reporter
 from vitrim.report.answers import answers
 from vitrim.report.html_page import page as html_page
@@ -23,13 +23,14 @@ def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list
 
     Raises InputError if the folder holds no study, or if a file in it cannot be read.
     """
-    stored = read_run(run)
-    found = answers(stored)
-    pages = {
-        "report.md": markdown_page(stored, found),
-        "report.tex": latex_tables(stored),
-        "report.html": html_page(stored, found),
-    }
+    with understood(run):
+        stored = read_run(run)
+        found = answers(stored)
+        pages = {
+            "report.md": markdown_page(stored, found),
+            "report.tex": latex_tables(stored),
+            "report.html": html_page(stored, found),
+        }
     paths = []
     for name, text in pages.items():
         write_text(stored.folder / name, text)
@@ -39,7 +40,8 @@ def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list
     if missing:
         with reporter.stage("figures", len(missing)) as stage:
             for folder in missing:
-                write_figures(folder)
+                with understood(folder):
+                    write_figures(folder)
                 stage.advance(note=folder.name)
     return paths
 

@@ -13,6 +13,7 @@ from matplotlib.patches import Patch
 from vitrim.data.preprocessing import PreparedCase, shown, shown_spacing
 from vitrim.files import replacing
 from vitrim.inference.inputs import Loaded
+from vitrim.inference.outputs import MADE_BY
 from vitrim.report.images import class_colour, edges, window
 
 SLICES = 6
@@ -52,7 +53,7 @@ def write_preview(
     if legend:
         figure.legend(handles=legend, loc="outside lower center", ncols=min(len(legend), 5), frameon=False, fontsize=9)
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+        figure.savefig(temporary, format="png", dpi=110, metadata={"Software": MADE_BY})
 
 
 def _places(found: np.ndarray) -> list[int]:

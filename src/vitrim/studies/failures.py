@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import traceback
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from vitrim.files import write_json
+from vitrim.files import parse_json, understood, write_json
 
 
 @dataclass(frozen=True)
@@ -73,4 +72,6 @@ def forget(out: Path, key: str) -> None:
 
 def failures(out: Path) -> list[Failure]:
     """Return all recorded failures, sorted by trial key."""
-    return [Failure(**json.loads(path.read_text(encoding="utf-8"))) for path in sorted((out / "failed").glob("*.json"))]
+    paths = sorted((out / "failed").glob("*.json"))
+    with understood(out / "failed"):
+        return [Failure(**parse_json(path)) for path in paths]

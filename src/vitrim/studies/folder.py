@@ -6,7 +6,6 @@ import hashlib
 import json
 import platform
 import re
-import shutil
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +18,7 @@ from pydantic import ValidationError
 import vitrim
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import InputError
-from vitrim.files import UNFINISHED, write_json, write_text
+from vitrim.files import LOCK, UNFINISHED, parse_json, remove, remove_unfinished, understood, write_json, write_text
 
 GROWS = re.compile(r"seeds|folds|depths|rule|tries|noise_floor|margins|decoder|networks(\.\w+(\.depths)?)?")
 """Keys of a study that may change in its folder. Every training that is there and fits is used."""
@@ -40,10 +39,10 @@ def check_claim(folder: Path, study: StudyConfig) -> None:
         if any(not _ours(path) for path in folder.iterdir()):
             raise InputError(f"{folder} is not empty and holds no vitrim study; choose another folder with --out")
         return
-    try:
+    with understood(stored):
         other = _read(stored)["study"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{stored} is damaged ({error}); choose another folder with --out") from error
+    if nothing_trained(folder):
+        return
     differences = [name for name in _study_differences(study, other) if not GROWS.fullmatch(name)]
     if differences:
         raise InputError(
@@ -51,8 +50,25 @@ def check_claim(folder: Path, study: StudyConfig) -> None:
         )
 
 
+def nothing_trained(folder: Path) -> bool:
+    """Whether the folder of a study holds no training worth keeping: none that is finished, none that can go on.
+
+    Another study may then take the folder: a first start that failed must not block the corrected study.
+    """
+    failed = {path.stem for path in (folder / "failed").glob("*.json")}
+    begun = {path.parent.name for path in (folder / "unfinished").glob("*/state.ckpt")}
+    return not any((folder / "trials").glob("*/trial.json")) and begun <= failed
+
+
 def begin(folder: Path, study: StudyConfig) -> None:
-    """Write study.json with the configuration, before anything else is written into the folder."""
+    """Write study.json with the configuration, before anything else is written into the folder.
+
+    What another study left there that trained nothing is removed.
+    """
+    stored = folder / "study.json"
+    if stored.is_file() and nothing_trained(folder) and _study_differences(study, _read(stored)["study"]):
+        for name in ("failed", "unfinished", "data", "study.json"):
+            remove(folder / name)
     if not (folder / "study.json").is_file():
         write_json(folder / "study.json", {"study": study.model_dump(mode="json"), "data": None})
 
@@ -70,6 +86,8 @@ def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
     begin(folder, study)
     stored = _read(folder / "study.json")
     known, differences = stored.get("data"), _study_differences(study, stored["study"])
+    if known != fingerprint and nothing_trained(folder):
+        known = None
     if known is not None:
         if known != fingerprint:
             raise InputError(f"{folder} holds the same study on other data; choose another folder with --out")
@@ -96,14 +114,12 @@ def noted(folder: Path, fact: str, default: Any) -> Any:
 def sweep(folder: Path) -> None:
     """Remove the unfinished files of killed processes. Only the process that holds the study's lock may call it."""
     for place in (folder, folder / "trials", folder / "networks", folder / "failed", folder / "data"):
-        for path in place.glob(f".*{UNFINISHED}"):
-            remove(path)
+        remove_unfinished(place)
     for path in (folder / "unfinished").glob("*"):
         if (folder / "trials" / path.name).is_dir():
             remove(path)
         else:
-            for part in path.glob(f".*{UNFINISHED}"):
-                remove(part)
+            remove_unfinished(path)
 
 
 def remove_if_empty(*folders: Path) -> None:
@@ -111,14 +127,6 @@ def remove_if_empty(*folders: Path) -> None:
     for folder in folders:
         with suppress(OSError):
             folder.rmdir()
-
-
-def remove(path: Path) -> None:
-    """Remove a file or a folder."""
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def versions(study: StudyConfig) -> dict[str, Any]:
@@ -150,13 +158,23 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
+BEGUN = {"study.json", "status.json", "data.json", "cache", "data", "logs", "config.yaml", "versions.json"}
+"""What lies in the folder of a study before its data are known to be usable."""
+
+
+def holds_only_ours(folder: Path) -> bool:
+    """Whether the folder of a study that has only begun holds nothing but what vitrim wrote."""
+    return all(path.name in BEGUN or _ours(path) for path in folder.iterdir())
+
+
 def _ours(path: Path) -> bool:
     """Whether vitrim made this file: a lock or an unfinished file, which a killed process may leave."""
-    return path.name == ".lock" or (path.name.startswith(".") and path.name.endswith(UNFINISHED))
+    unfinished = path.name.startswith(".") and path.name.removesuffix(LOCK).endswith(UNFINISHED)
+    return path.name == ".lock" or unfinished
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8"))
+    return parse_json(path)
 
 
 def _meaning(study: dict[str, Any]) -> dict[str, Any]:

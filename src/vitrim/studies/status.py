@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -11,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from vitrim.files import write_json
+from vitrim.errors import InputError
+from vitrim.files import parse_json, understood, write_json
 from vitrim.progress import TrainingProgress
 
 FILE = "status.json"
@@ -121,6 +121,11 @@ def where(beat: dict[str, Any]) -> str:
 
 def describe(folder: Path, running: bool) -> list[str]:
     """Describe the study in `folder` in a few lines: running trainings, numbers of trials by state, time left."""
+    with understood(folder / FILE):
+        return _described(folder, running)
+
+
+def _described(folder: Path, running: bool) -> list[str]:
     status = read_status(folder)
     trials = status.get("trials", [])
     states = Counter(trial["state"] for trial in trials)
@@ -165,7 +170,7 @@ def duration(seconds: float) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        content = parse_json(path)
+    except InputError:
         return {}
     return content if isinstance(content, dict) else {}

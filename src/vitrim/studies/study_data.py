@@ -21,7 +21,7 @@ from vitrim.errors import DataError, InputError
 from vitrim.files import write_json
 from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.progress import Reporter
-from vitrim.studies.folder import begin, check_claim, claim, is_begun_only, sweep
+from vitrim.studies.folder import begin, check_claim, claim, holds_only_ours, is_begun_only, sweep
 from vitrim.studies.lock import locked
 from vitrim.studies.status import Status
 from vitrim.training.loop import check_batch
@@ -122,6 +122,6 @@ def _removed_on_bad_input(out: Path) -> Iterator[None]:
     try:
         yield
     except InputError:
-        if is_begun_only(out):
+        if is_begun_only(out) and holds_only_ours(out):
             shutil.rmtree(out, ignore_errors=True)
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from vitrim.data.sampling import evenly_spaced
 from vitrim.data.split import Split
 from vitrim.evaluation.accuracy import evaluate_cases
 from vitrim.evaluation.cost import measure_costs
-from vitrim.files import read_table, replacing, write_json, write_table
+from vitrim.files import parse_json, read_table, replacing, write_json, write_table
 from vitrim.hardware import Hardware
 from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.models.checkpoint import load_model, write_model
@@ -121,7 +120,7 @@ class Result:
     @cached_property
     def cost(self) -> dict[str, float | str | None]:
         """Cost: train_seconds, milliseconds_per_slice, peak_memory_mib, device."""
-        return json.loads((self.folder / "cost.json").read_text(encoding="utf-8"))
+        return parse_json(self.folder / "cost.json")
 
 
 def nested_tables(folder: Path) -> dict[int, pd.DataFrame] | None:

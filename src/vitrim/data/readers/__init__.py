@@ -39,10 +39,28 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
     if not case_set.cases and not case_set.problems:
         raise DataError(f"no cases in {folder}: expected the layout {config.layout!r}")
     case_set = replace(case_set, voxel_size=config.voxel_size)
+    _check_classes(case_set)
     _check_unique(case_set)
     if config.patient is None:
         return case_set
     return replace(case_set, cases=tuple(replace(c, patient=_patient(config.patient, c.id)) for c in case_set.cases))
+
+
+MOST_CLASSES, LARGEST_VALUE = 255, 65535
+"""Classes with the background, which are stored as 8-bit integers; and the largest value of a label file."""
+
+
+def _check_classes(case_set: CaseSet) -> None:
+    """Raise DataError if there are too many classes, or if a label value is so large that it cannot be meant."""
+    if case_set.num_classes > MOST_CLASSES:
+        raise DataError(
+            f"{case_set.folder} names {case_set.num_classes} classes with the background; vitrim takes {MOST_CLASSES}"
+        )
+    largest = max(case_set.label_values)
+    if largest > LARGEST_VALUE:
+        raise DataError(
+            f"{case_set.folder}: the label value {largest} is larger than {LARGEST_VALUE}; renumber the classes from 0"
+        )
 
 
 def _check_unique(case_set: CaseSet) -> None:

@@ -7,7 +7,7 @@ dataset.json if the configuration names the classes.
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +17,8 @@ from vitrim.data.cases import Case, CaseSet
 from vitrim.data.readers import find_files
 from vitrim.data.readers.find_files import NIFTI, is_image, some, stem
 from vitrim.data.readers.layout import Layout
-from vitrim.errors import DataError
+from vitrim.errors import DataError, InputError
+from vitrim.files import parse_json
 
 CHANNEL = re.compile(r"^(?P<id>.+)_(?P<channel>\d{4})$")
 """nnU-Net appends the channel number to the case name."""
@@ -37,7 +38,8 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
     problems: list[str] = []
     found = _listed(folder, description)
     if found is None:
-        images, labels = _by_case(folder / "imagesTr"), _by_id(folder / "labelsTr")
+        labels = _by_id(folder / "labelsTr")
+        images = _by_case(folder / "imagesTr", set(labels))
         found = [(id, images.get(id, ()), labels.get(id)) for id in sorted(images.keys() | labels.keys())]
     cases = []
     for id, files, label in found:
@@ -61,9 +63,9 @@ def _description(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=_unique)
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        content = parse_json(path, object_pairs_hook=_unique)
+    except InputError as error:
+        raise DataError(str(error)) from error
     if not isinstance(content, dict) or not isinstance(content.get("labels"), dict):
         raise DataError(f"{path} has no `labels`: expected the dataset.json of the Decathlon or of nnU-Net")
     for key in ("channel_names", "modality"):
@@ -128,7 +130,9 @@ def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[
     if not isinstance(entries, list) or not entries:
         return None
     listed = []
-    by_case = _by_case(folder / "imagesTr")
+    below = folder / "labelsTr"
+    named = [_inside(folder, e["label"]) for e in entries if isinstance(e, dict) and isinstance(e.get("label"), str)]
+    by_case = _by_case(folder / "imagesTr", {_id(path, below) for path in named if below in path.parents})
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             raise DataError(f"{folder / 'dataset.json'}: an entry of `training` has no image: {entry!r}")
@@ -143,10 +147,10 @@ def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[
 
 def _inside(folder: Path, name: str) -> Path:
     """Return the path of `name` in `folder`. Raises DataError if it leaves the folder."""
-    path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts:
+    path = Path(os.path.normpath(folder / PurePosixPath(name.replace("\\", "/"))))
+    if not path.is_relative_to(os.path.normpath(folder)) or path == Path(os.path.normpath(folder)):
         raise DataError(f"{folder / 'dataset.json'}: {name} is not a path inside the folder")
-    return folder / path
+    return folder / path.relative_to(os.path.normpath(folder))
 
 
 def _id(path: Path, folder: Path) -> str:
@@ -164,11 +168,14 @@ def _by_id(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _by_case(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Return case id to image files, in the order of the channels."""
+def _by_case(folder: Path, labels: set[str]) -> dict[str, tuple[Path, ...]]:
+    """Return case id to image files, in the order of the channels.
+
+    Four digits at the end of every name are the number of a channel, unless a label (ids in `labels`) has such a name.
+    """
     files = _by_id(folder)
     numbered = {id: CHANNEL.match(id) for id in files}
-    if files and all(numbered.values()):
+    if files and all(numbered.values()) and not labels & files.keys():
         cases: dict[str, list[Path]] = {}
         for id, match in sorted(numbered.items()):
             if match:
