@@ -16,6 +16,7 @@ import torch
 
 from tests.support import vitrim, write_checkpoint, write_image
 from vitrim.commands import export
+from vitrim.inference.onnx_engine import KEY
 
 
 @pytest.fixture(scope="module")
@@ -169,12 +170,24 @@ def test_without_a_preparation_no_file_is_written_and_a_study_gives_it(tmp_path,
     assert set(pd.read_csv(tmp_path / "out" / "volumes.csv")["structure"]) == {"a", "b"}
 
 
+def test_a_file_with_a_flipped_bit_is_refused(exported, tmp_path, capsys):
+    whole, rng = exported.read_bytes(), np.random.default_rng(0)
+    for number in range(20):
+        damaged = bytearray(whole)
+        damaged[int(rng.integers(len(whole)))] ^= 1 << int(rng.integers(8))
+        (tmp_path / f"{number}.onnx").write_bytes(damaged)
+        image = write_image(tmp_path / "a.nii.gz")
+        assert vitrim("predict", tmp_path / f"{number}.onnx", image, tmp_path / "labels.nii.gz") == 2
+        assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
 @pytest.mark.parametrize("lie", [{"num_classes": 4}, {"num_classes": 2}, {"image_size": [48, 48]}, {"in_chans": 2}])
 def test_a_file_that_is_not_what_its_metadata_say_is_refused(tmp_path, capsys, lie):
     checkpoint = write_checkpoint(tmp_path / "network")
     assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 0
     model = onnx.load(tmp_path / "out.onnx")
-    (entry,) = model.metadata_props
+    entry = next(entry for entry in model.metadata_props if entry.key == KEY)
+    del model.metadata_props[1]  # the checksum; without it the file looks like an older one
     about = json.loads(entry.value)
     about["network"].update(lie)
     if "num_classes" in lie:

@@ -24,7 +24,7 @@ from vitrim.errors import InputError
 from vitrim.files import replacing, sha256
 from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.inputs import find_inputs, load_input
-from vitrim.inference.onnx_engine import FORMAT, KEY, OnnxEngine, optional
+from vitrim.inference.onnx_engine import CHECKSUM, FORMAT, KEY, NO_CHECKSUM, OnnxEngine, add_checksum, optional
 from vitrim.inference.torch_engine import TorchEngine
 from vitrim.models.checkpoint import load_model
 from vitrim.models.network import Network
@@ -113,6 +113,7 @@ def export(
             _write(fold_for_inference(network), unfinished, about)
             if int8:
                 _to_int8(unfinished)
+            add_checksum(unfinished)
             exported = OnnxEngine.open(unfinished)
             checks = {what: _compare(engine, exported, images) for what, images in slices.items()}
             for what, check in checks.items():
@@ -146,6 +147,7 @@ def _write(network: Network, path: Path, about: dict[str, Any]) -> None:
     for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
         del value.metadata_props[:]
     model.metadata_props.add(key=KEY, value=json.dumps(about, ensure_ascii=False))
+    model.metadata_props.add(key=CHECKSUM, value=NO_CHECKSUM.decode())
     onnx.save(model, path)
     onnx.checker.check_model(path)
 

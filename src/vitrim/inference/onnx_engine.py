@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +19,9 @@ from vitrim.config.schema import NetworkConfig
 from vitrim.data.recipe import Recipe
 from vitrim.errors import InputError, WeightsError
 from vitrim.files import sha256
+
+CHECKSUM, NO_CHECKSUM = "vitrim_sha256", b"0" * 64
+"""Key in the metadata of the SHA-256 of the whole file, computed with this text in its place."""
 
 KEY = "vitrim"
 """Key of vitrim's JSON in the metadata of the ONNX file."""
@@ -71,6 +75,8 @@ class OnnxEngine:
             raise WeightsError(f"{path}: {explain(error, NetworkConfig)}") from error
         except (ValueError, KeyError, TypeError) as error:
             raise WeightsError(f"{path} has damaged vitrim metadata; export the network again") from error
+        if _damaged(path, session.get_modelmeta().custom_metadata_map.get(CHECKSUM)):
+            raise WeightsError(f"{path} is damaged or was changed: its checksum is wrong; export the network again")
         device = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
         _check_graph(session, config, path)
         return cls(session, sha256(path), config.in_chans, config.image_size, config.num_classes, recipe, device)
@@ -78,6 +84,21 @@ class OnnxEngine:
     def __call__(self, images: np.ndarray) -> Tensor:
         """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""
         return torch.from_numpy(self.session.run(None, {"images": np.ascontiguousarray(images)})[0])
+
+
+def add_checksum(path: Path) -> None:
+    """Write the SHA-256 of an ONNX file into the file, in place of the zeros that its metadata hold for it."""
+    content = path.read_bytes()
+    assert content.count(NO_CHECKSUM) == 1
+    path.write_bytes(content.replace(NO_CHECKSUM, hashlib.sha256(content).hexdigest().encode()))
+
+
+def _damaged(path: Path, checksum: str | None) -> bool:
+    """Whether the file is not what it was when its checksum was written. Older files have none."""
+    if checksum is None:
+        return False
+    content = path.read_bytes().replace(checksum.encode(), NO_CHECKSUM)
+    return hashlib.sha256(content).hexdigest() != checksum
 
 
 def _check_graph(session: Any, config: NetworkConfig, path: Path) -> None:
