@@ -133,3 +133,23 @@ def test_a_table_goes_before_the_label_maps_that_it_tells_of(checkpoint, tmp_pat
     monkeypatch.undo()
     assert vitrim(*arguments, "--overwrite") == 0
     assert (tmp_path / "out/volumes.csv").exists()
+
+
+def test_a_table_or_a_picture_of_the_user_is_never_replaced_without_being_asked(checkpoint, tmp_path, capsys):
+    image = write_image(tmp_path / "in" / "knee.nii.gz")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "volumes.csv").write_text("my,table\n")
+    (out / "knee_preview.png").write_bytes(b"my picture")
+    run = ("predict", checkpoint, image.parent, out)
+    for option, name in (("--labels", "volumes.csv"), ("--preview", "knee_preview.png")):
+        assert vitrim(*run, option) == 2
+        error = capsys.readouterr().err
+        assert name in error
+        assert "--overwrite" in error
+    assert vitrim(*run) == 0
+    assert vitrim(*run, "--precision", "float32", "--overwrite") == 0
+    assert (out / "volumes.csv").read_text() == "my,table\n"
+    assert (out / "knee_preview.png").read_bytes() == b"my picture"
+    assert vitrim(*run, "--preview", "--labels", "--overwrite") == 0
+    assert vitrim(*run, "--preview", "--labels") == 0  # they are vitrim's now

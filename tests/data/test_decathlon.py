@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support import vitrim
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Volume
 from vitrim.data.readers import read_cases
 from vitrim.data.volumes import load_volume
-from vitrim.errors import InputError
+from vitrim.errors import DataError, InputError
 
 Write = Callable[..., Path]
 CONFIG = DataConfig()
@@ -283,3 +284,41 @@ def test_labels_that_contradict_themselves_are_refused(labels: str, message: str
 def test_values_as_text_are_values(decathlon: Path) -> None:
     describe(decathlon, labels={"background": "0", "left": "1", "right": "2"})
     assert read_cases(CONFIG, decathlon).classes == {0: "background", 1: "left", 2: "right"}
+
+
+def test_a_name_that_ends_in_four_digits_is_no_channel_where_its_label_has_the_name(decathlon, write):
+    for old, new in (("case_0", "vert_0001"), ("case_1", "vert_0002"), ("case_2", "vert_0003")):
+        for kind in ("imagesTr", "labelsTr"):
+            (decathlon / kind / f"{old}.nii.gz").rename(decathlon / kind / f"{new}.nii.gz")
+    description = json.loads((decathlon / "dataset.json").read_text())
+    del description["training"]
+    (decathlon / "dataset.json").write_text(json.dumps(description))
+    assert read_cases(DataConfig(), decathlon).ids == ("vert_0001", "vert_0002", "vert_0003")
+
+
+@pytest.mark.parametrize("name", ["imagesTr/../imagesTr/case_0.nii.gz", "./imagesTr//case_0.nii.gz", None])
+def test_a_path_inside_the_folder_may_be_written_in_any_way(decathlon, name):
+    description = json.loads((decathlon / "dataset.json").read_text())
+    description["training"][0]["image"] = name or str(decathlon / "imagesTr" / "case_0.nii.gz")
+    (decathlon / "dataset.json").write_text(json.dumps(description))
+    assert read_cases(DataConfig(), decathlon).ids == ("case_0", "case_1", "case_2")
+
+
+def test_absurd_labels_are_refused_before_memory_is_taken(decathlon):
+    description = json.loads((decathlon / "dataset.json").read_text())
+    for labels, words in (
+        ({"background": 0, "left": 10**12}, "larger than 65535"),
+        ({"background": 0, **{f"c{n}": n for n in range(1, 300)}}, "300 classes"),
+    ):
+        (decathlon / "dataset.json").write_text(json.dumps({**description, "labels": labels}))
+        with pytest.raises(DataError, match=words):
+            read_cases(DataConfig(), decathlon)
+
+
+def test_findings_do_not_replace_the_description_of_the_data(decathlon, capsys):
+    before = (decathlon / "dataset.json").read_bytes()
+    assert vitrim("data", "check", "decathlon", decathlon, "--out", decathlon / "dataset.json") == 2
+    assert "--out" in capsys.readouterr().err
+    assert (decathlon / "dataset.json").read_bytes() == before
+    for _ in range(2):  # findings replace findings
+        assert vitrim("data", "check", "decathlon", decathlon, "--out", decathlon / "check.json") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -277,6 +278,41 @@ def test_an_h5_that_promises_a_trillion_voxels_is_refused(tmp_path: Path) -> Non
         for key in ("image", "label"):
             file.create_dataset(key, (10_000, 10_000, 10_000), "f4", chunks=True)
     refused(SYNAPSE, folder, r"declares 1e\+12 voxels")
+
+
+def test_an_h5_that_points_at_other_files_is_not_followed(tmp_path: Path) -> None:
+    folder = release(tmp_path)
+    path, other = folder / "test_vol_h5" / "case0001.npy.h5", tmp_path / "other.h5"
+    voxels = np.ones((3, 8, 8), np.float32)
+    with h5py.File(other, "w") as file:
+        file["image"] = voxels
+    (tmp_path / "raw").write_bytes(voxels.tobytes())
+    layout = h5py.VirtualLayout(voxels.shape, np.float32)
+    layout[...] = h5py.VirtualSource(str(other), "image", voxels.shape)
+
+    def external(file: h5py.File) -> None:
+        file["image"] = h5py.ExternalLink(str(other), "image")
+
+    def virtual(file: h5py.File) -> None:
+        file.create_virtual_dataset("image", layout)
+
+    def outside(file: h5py.File) -> None:
+        raw = [(str(tmp_path / "raw"), 0, voxels.nbytes)]
+        file.create_dataset("image", voxels.shape, np.float32, external=raw)
+
+    for make in (external, virtual, outside):
+        with h5py.File(path, "w") as file:
+            make(file)
+            file["label"] = np.zeros(voxels.shape, np.uint8)
+        refused(SYNAPSE, folder, "not followed")
+
+
+@pytest.mark.parametrize("name", ["train_npz/case0005_slice000.npz", "test_vol_h5/case0001.npy.h5"])
+def test_a_pipe_in_place_of_a_file_does_not_hang(tmp_path: Path, name: str) -> None:
+    folder = release(tmp_path)
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    refused(SYNAPSE, folder, "no regular file")
 
 
 @pytest.mark.parametrize("name", ["train_npz/case0005_slice000.npz", "test_vol_h5/case0001.npy.h5"])

@@ -157,3 +157,12 @@ def test_tensors_of_another_type_are_named_and_half_precision_becomes_float32(sa
     save_file({**state, "head.bias": state["head.bias"].long()}, saved / "model.safetensors")
     with pytest.raises(InputError, match=r"of another type: head.bias torch.int64 instead of torch.float32"):
         load_model(saved)
+
+
+def test_a_folder_with_other_files_is_not_replaced(saved: Path) -> None:
+    (saved / "notes.txt").write_text("mine")
+    network = load_model(saved)
+    for path in (saved, saved / "notes.txt"):
+        with pytest.raises(InputError, match=r"notes\.txt"):
+            save_model(network, path)
+    assert (saved / "notes.txt").read_text() == "mine"

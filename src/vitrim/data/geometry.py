@@ -32,13 +32,13 @@ def geometry(image: Any, prefer: VoxelSize | None = None) -> Geometry:
 
     A NIfTI header holds the voxel size twice: in its sform and in pixdim (which the qform uses). If they differ by more
     than 1 %, `prefer` is taken. Without it, the sform is taken, unless it gives exactly 1 mm along every axis: that is
-    what programs write that know no size.
+    what programs write that know no size. Raises ValueError if the header has an undefined unit.
     """
     affine = np.array(image.affine, np.float64)
     if not isinstance(image, (nib.Nifti1Image, nib.Nifti1Pair)):
         return Geometry(affine)
     header = image.header
-    scale = MILLIMETRES.get(header.get_xyzt_units()[0], 1.0)
+    scale = MILLIMETRES.get(_unit(header), 1.0)
     affine[:3] *= scale
     if int(header["sform_code"]) <= 0:
         return Geometry(affine)
@@ -59,6 +59,14 @@ def geometry(image: Any, prefer: VoxelSize | None = None) -> Geometry:
         f"its header gives two voxel sizes, {_text(sform)} mm in the sform and {_text(pixdim)} mm in pixdim; "
         f"{taken} was taken, {why}",
     )
+
+
+def _unit(header: Any) -> str:
+    """Return the unit of length of a NIfTI header. Raises ValueError if its code is not defined."""
+    try:
+        return str(header.get_xyzt_units()[0])
+    except KeyError as error:
+        raise ValueError(f"its header has an undefined unit, code {int(header['xyzt_units'])}") from error
 
 
 def _text(sizes: np.ndarray) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import logging
 import os
 import zipfile
 from dataclasses import dataclass
@@ -23,6 +24,10 @@ DEFLATE_LIMIT = 1032
 
 PADDING = 512
 """Largest number of bytes after the last voxel. They must be zero: some programs fill a file up."""
+
+
+# nibabel tells what it repaired in a header on stderr; what matters of that is checked here.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 
 @dataclass
@@ -54,6 +59,7 @@ def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
         stored = Path(image.file_map["image"].filename)
         _check_promise(image.shape, image.get_data_dtype(), stored, zipped=_zipped(stored))
         array = np.asanyarray(_complete(image, stored).dataobj)
+        place = geometry(image, voxel_size)
     except InputError:
         raise
     except Exception as error:  # nibabel raises many kinds, more with each version
@@ -66,7 +72,6 @@ def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
         array = array[..., None]
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise DataError(f"{path} has the shape {shape_text(array.shape)}: expected a volume")
-    place = geometry(image, voxel_size)
     affine = place.affine
     if not np.isfinite(affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
         raise DataError(f"{path} has an affine that cannot be inverted: repair its header")
