@@ -204,10 +204,12 @@ class Decision:
 
 def decision_content(path: Path, formats: Sequence[str]) -> dict[str, Any]:
     """Read the JSON of a decision in one of these formats. Raises WeightsError if the file cannot be used."""
+    if not path.is_file():
+        raise WeightsError(f"cannot read the decision {path}: there is no such file")
     try:
         content = parse_json(path)
     except InputError as error:
-        raise WeightsError(f"{path} is no decision: {error}") from error
+        raise WeightsError(f"{path} is not JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") not in formats:
         raise WeightsError(f"{path} is not a decision: its format is not {formats[0]!r}")
     return content

@@ -100,6 +100,8 @@ class AttentionProfile:
         """Read the files that `save` wrote. Raises InputError if they do not exist or hold something else."""
         folder = Path(folder)
         try:
+            if not (folder / "profile.json").is_file():
+                raise InputError(f"no attention profile in {folder}: profile.json is missing")
             head = parse_json(folder / "profile.json")
             table = pd.read_csv(
                 folder / "profile.csv", dtype={"case": str, "head": str, "measure": str}, na_filter=False

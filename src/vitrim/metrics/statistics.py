@@ -28,6 +28,9 @@ FIRM_CASES, FIRM_SEEDS = 20, 3
 """With fewer cases, or with fewer seeds, a verdict is provisional."""
 POWER = 2.8
 """Sum of the normal quantiles of 97.5 % confidence and 80 % power."""
+LAST_DECIMAL = 1e-6
+"""Tables hold Dice with six decimals; smaller differences are rounding."""
+
 RESAMPLES = 10_000
 """Resamples of every bootstrap."""
 CELLS = 2_000_000
@@ -237,7 +240,8 @@ class _Limits:
         means = u + margin * v
         squares = uu + 2 * margin * uv + margin**2 * vv - means**2
         errors = np.sqrt(np.maximum(squares, 0) / (self.u.shape[1] - 1))
-        tiny = 1e-9 * error + 1e-300  # a resample of one case alone has no error: its t is beyond every quantile
+        # A resample of one case alone has no error: its t is beyond every quantile, unless differences are rounding.
+        tiny = 1e-9 * error + LAST_DECIMAL
         scores = np.sign(means) * np.minimum(np.abs(means) / np.maximum(errors, tiny), 1e9)
         below, above = np.quantile(scores, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
         return centre - float(above) * error, centre - float(below) * error
