@@ -73,7 +73,8 @@ def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise DataError(f"{path} has the shape {shape_text(array.shape)}: expected a volume")
     affine = place.affine
-    if not np.isfinite(affine).all() or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12:
+    flat = abs(np.linalg.det(image.affine[:3, :3])) < 1e-12
+    if not np.isfinite(affine).all() or flat or np.isnan(nib.orientations.io_orientation(affine)).any():
         raise DataError(f"{path} has an affine that cannot be inverted: repair its header")
     return Voxels(array, affine, _oriented(image), place.doubt)
 
