@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -43,12 +44,19 @@ def replacing(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
     """Give a temporary path beside `path`. On success it is renamed to `path`; on failure it is removed.
 
     This works for a file and for a folder. An existing folder at `path` is replaced; with `keep_existing` a folder that
-    another process has put there in the meantime is kept.
+    another process has put there in the meantime is kept. Raises OSError, with the name `path`, if writing fails.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with unfinished(path) as temporary:
-        yield temporary
+        try:
+            yield temporary
+        except OSError as error:
+            if error.filename not in (None, str(temporary)):
+                raise
+            # some libraries do not say which file it was, and the temporary name tells the user nothing
+            reason = error.strerror or f"writing failed ({error})"
+            raise OSError(error.errno or errno.EIO, reason, str(path)) from error
         if keep_existing and path.exists():
             return
         if temporary.is_dir() and path.exists():
@@ -110,6 +118,40 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+class Telling:
+    """A file to write for libraries that hide why writing failed: they raise RuntimeError or a class of their own.
+
+    Use it as a context. If a write failed, its OSError is raised in place of what the library raised.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self._error = error
+            raise
+
+    def flush(self) -> None:
+        """Write what is buffered."""
+        self._file.flush()
+
+    def __enter__(self) -> Telling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            self._error = self._error or error
+        if self._error is not None:
+            raise self._error
 
 
 def write_json(path: Path, value: Any) -> None:

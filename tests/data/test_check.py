@@ -155,3 +155,12 @@ def test_there_is_no_paper_to_compare_other_data_sets_with(decathlon: Path) -> N
 def test_real_data_sets_are_sound(shared: Path, name: str) -> None:
     findings = check(shared / "data" / name)
     assert findings.problems == []
+
+
+def test_label_values_that_were_rounded_are_said(decathlon: Path, write: Write) -> None:
+    path = decathlon / "labelsTr" / "case_1.nii.gz"
+    image = nib.load(path)
+    write(path, np.asarray(image.dataobj) * 0.99999999977, image.affine)
+    findings = check(decathlon)
+    assert not findings.errors
+    assert any("case_1" in line and "were rounded" in line for line in findings.warnings)

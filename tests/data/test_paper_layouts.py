@@ -344,3 +344,12 @@ def test_a_folder_that_is_linked_into_itself_is_searched_once(tmp_path: Path, wr
 @pytest.mark.parametrize("config", [IBSR, EMIDEC, SYNAPSE])
 def test_other_classes_than_the_data_sets_own_are_refused(decathlon: Path, config: DataConfig) -> None:
     refused(config.model_copy(update={"classes": ["brain"]}), decathlon, r"has the classes .* leave data\.classes out")
+
+
+def test_files_that_no_case_uses_are_counted_and_named(tmp_path: Path) -> None:
+    folder = release(tmp_path)
+    (folder / "old").mkdir()
+    (folder / "old" / "case0099.npy.h5").write_bytes(b"")
+    (line,) = read_cases(SYNAPSE, folder).unused
+    assert line.startswith("1 files")
+    assert "old/case0099.npy.h5" in line

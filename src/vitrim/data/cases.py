@@ -103,6 +103,8 @@ class Volume:
     """Voxel size in mm along X, Y, Z; None if it is not known (npz, h5)"""
     doubt: str = ""
     """How the image's header contradicts itself about the voxel size; empty if it does not"""
+    rounded: float = 0.0
+    """Largest distance of a label value from the whole number that it was taken for"""
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -213,6 +213,10 @@ def inspect_case(case: Case, case_set: CaseSet, preprocessing: Preprocessing) ->
         found.spacing = list(volume.spacing)
         found.orientation = "".join(nib.aff2axcodes(volume.affine))
     found.content = hashlib.blake2b(np.ascontiguousarray(volume.image).data, digest_size=16).hexdigest()
+    if volume.rounded:
+        warnings.append(
+            f"{case.label}: label values are up to {volume.rounded:.2g} away from whole numbers and were rounded"
+        )
     if volume.doubt and case_set.voxel_size is None:
         errors.append(f"{case.images[0]}: {volume.doubt}. Say which is right: data.voxel_size: sform or pixdim")
     finite = bool(np.isfinite(volume.image).all())

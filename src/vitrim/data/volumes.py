@@ -62,7 +62,7 @@ def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]
     if not np.isfinite(image).all():
         problems.append(f"NaN or infinity in {case.images[0]}: repair or remove case {case.id}")
     spacing = None if headless else _spacing(voxels.affine)
-    return Volume(image, label, voxels.affine, spacing, voxels.doubt), problems
+    return Volume(image, label, voxels.affine, spacing, voxels.doubt, _rounding(values)), problems
 
 
 def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
@@ -87,6 +87,14 @@ def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
     )
     names = ", ".join(f"{value} {case_set.classes[index]}" for value, index in sorted(known.items()))
     raise DataError(f"label value {unknown:.10g} in {path} has no class: known values are {names}")
+
+
+def _rounding(values: np.ndarray | None) -> float:
+    """Return the largest distance of the values of a label file from whole numbers."""
+    if values is None or values.dtype.kind != "f":
+        return 0.0
+    distance = np.abs(np.rint(values) - values)
+    return float(np.nanmax(distance, initial=0.0, where=np.isfinite(distance)))
 
 
 def _load_slices(case: Case) -> tuple[Voxels, np.ndarray]:

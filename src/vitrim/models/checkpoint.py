@@ -9,7 +9,7 @@ from typing import Any, overload
 import torch
 from pydantic import ValidationError
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vitrim import __version__
@@ -76,7 +76,8 @@ def write_model(model: Network | Adapted, folder: Path) -> None:
         described = {"adapted": _description_of(model)}
     # The description stands in the file of the tensors too, whose checksum covers it.
     stored = {DESCRIPTION: json.dumps(described, sort_keys=True)}  # one key: several have no order in the file
-    save_file(_own_memory(model.state_dict()), folder / "model.safetensors", metadata=stored)
+    # as bytes, because safetensors' own writer hides why it failed
+    (folder / "model.safetensors").write_bytes(save(_own_memory(model.state_dict()), metadata=stored))
     about = {"format": FORMAT, "vitrim": __version__, **described, "initialised_from": model.initialised_from}
     write_json(folder / "model.json", {**about, "sha256": sha256(folder / "model.safetensors")})
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from vitrim.compression.depth_decision import DepthDecision
 from vitrim.config.names import NetworkName
 from vitrim.config.schema import StudyConfig, TrainConfig
-from vitrim.errors import ConfigurationError, InputError
+from vitrim.errors import ConfigurationError, DataError, InputError
 from vitrim.hardware import resolved
 from vitrim.progress import Reporter
 from vitrim.studies.control import reach_lines
@@ -98,6 +98,8 @@ def _run_study(
     ray: str | None,
     coordinator: Coordinator | None,
 ) -> Path:
+    if source is not None and not source.is_dir():  # before anything that takes long
+        raise DataError(f"no such data folder: {source}")
     make_logger(logger, out / "logs", "check")
     origins = check_networks(study)
     if ray is not None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vitrim.files import replacing
+from vitrim.files import Telling, replacing
 
 LONGEST = 60.0
 """Most seconds of a training between two states: what a killed training can lose."""
@@ -32,8 +32,8 @@ class TrainingState:
 
     def save(self, path: Path) -> None:
         """Write the state to `path`, completely or not at all."""
-        with replacing(path) as temporary:
-            torch.save(vars(self), temporary)
+        with replacing(path) as temporary, Telling(temporary) as file:
+            torch.save(vars(self), file)  # type: ignore[arg-type]
 
 
 class StateWriter:

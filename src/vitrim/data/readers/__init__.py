@@ -11,8 +11,12 @@ from typing import get_args
 from vitrim.config.names import LayoutName
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
+from vitrim.data.readers.find_files import NIFTI, files, some
 from vitrim.data.readers.layout import Layout
 from vitrim.errors import DataError
+
+VOLUMES = (*NIFTI, ".npz", ".h5")
+"""Endings of files that may hold volumes or slices."""
 
 LAYOUTS: dict[str, Layout] = {
     name: import_module(f"vitrim.data.readers.{name}").LAYOUT for name in get_args(LayoutName)
@@ -39,11 +43,21 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
     if not case_set.cases and not case_set.problems:
         raise DataError(f"no cases in {folder}: expected the layout {config.layout!r}")
     case_set = replace(case_set, voxel_size=config.voxel_size)
+    if config.layout != "decathlon" and not case_set.problems:  # that reader says it, and so do problems
+        case_set = replace(case_set, unused=_unused(case_set, folder))
     _check_classes(case_set)
     _check_unique(case_set)
     if config.patient is None:
         return case_set
     return replace(case_set, cases=tuple(replace(c, patient=_patient(config.patient, c.id)) for c in case_set.cases))
+
+
+def _unused(case_set: CaseSet, folder: Path) -> tuple[str, ...]:
+    """Say which files that may hold volumes or slices no case uses. The reader of a layout may know more of them."""
+    used = {path for case in case_set.cases for path in case.files}
+    left = [path for path in files(folder) if path.name.lower().endswith(VOLUMES) and path not in used]
+    names = some([str(path.relative_to(folder)) for path in left])
+    return (f"{len(left)} files in {folder} are not used: {names}",) if left else ()
 
 
 MOST_CLASSES, LARGEST_VALUE = 255, 65535
