@@ -97,10 +97,10 @@ def test_a_killed_command_leaves_nothing_after_the_next_run(name, whole, tmp_pat
             process.wait(moments.uniform(0.4, 1.0) * lasts)
         process.kill()
         process.wait()
-        if process.returncode == 0:
-            break
-    else:
-        assert start(command).wait(timeout=300) == 0
+    again = start(command)
+    error = again.communicate(timeout=300)[1]
+    # Killed after the output was in its place, a command that makes a new folder finds it.
+    assert again.returncode == 0 or "exists already" in error, error
     assert not left_over(tmp_path)
 
 
@@ -121,6 +121,6 @@ def test_a_command_that_is_asked_to_stop_leaves_nothing_at_once(name, whole, tmp
         error = process.communicate(timeout=60)[1]
         assert "Traceback" not in error
         assert not left_over(tmp_path)
-        if process.returncode == 0:
+        if process.returncode == 0 or "exists already" in error:  # it was quicker than the signal
             return
         assert process.returncode in (128 + number, -number), error

@@ -24,9 +24,20 @@ _stopped_by = signal.SIGINT
 """The last signal that stopped this process."""
 
 
-def interrupted() -> int:
-    """Exit status where the user or the system stopped a command: 128 plus the number of the signal."""
-    return 128 + _stopped_by
+_told = False
+"""Whether the user was told that the command was stopped."""
+
+
+def stopped(message: str = "stopped") -> typer.Exit:
+    """Tell the user that the command was stopped; return the exception that ends it.
+
+    The exit status is 128 plus the number of the signal.
+    """
+    global _told
+    if not _told:
+        typer.echo(f"vitrim: {message}", err=True)
+    _told = True
+    return typer.Exit(128 + _stopped_by)
 
 
 app = typer.Typer(
@@ -76,8 +87,7 @@ def main() -> None:
             typer.echo(f"vitrim: {_one_line(error)}", err=True)
         sys.exit(2)
     except (typer.Abort, KeyboardInterrupt):
-        typer.echo("vitrim: stopped", err=True)
-        sys.exit(interrupted())
+        sys.exit(stopped().exit_code)
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
@@ -86,6 +96,8 @@ def main() -> None:
             raise
         typer.echo(f"vitrim: {_machine(error)}", err=True)
         sys.exit(FAILED)
+    if status == 128 + signal.SIGINT:  # typer's own answer to an interrupt
+        status = stopped().exit_code
     if isinstance(status, int):
         sys.exit(status)
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from vitrim.cli.root import app, interrupted
+from vitrim.cli.root import app, stopped
 from vitrim.config.names import DecoderForm, RuleName
 from vitrim.errors import InputError
 
@@ -98,8 +98,7 @@ def study(
     try:
         result = study(config, data=data, out=folder, logger=logger, ray=ray, reporter=reporter)
     except KeyboardInterrupt:
-        typer.echo(f"vitrim: stopped; the same command continues with what is in {folder}", err=True)
-        raise typer.Exit(interrupted()) from None
+        raise stopped(f"stopped; the same command continues with what is in {folder}") from None
     if result.written:
         reporter.say("")
         reporter.say((folder / "report.md").read_text(encoding="utf-8").split("\n\n## ")[0].strip())

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app, interrupted
+from vitrim.cli.root import app
 from vitrim.config.names import FULL_DEPTH, NetworkName
 
 
@@ -41,7 +41,6 @@ def train(
             logger=logger,
         )
     except KeyboardInterrupt:
-        typer.echo("vitrim: stopped; the same command continues", err=True)
-        raise typer.Exit(interrupted()) from None
+        raise stopped("stopped; the same command continues") from None
     typer.echo(f"average Dice {result.average_dice:.3f} on {result.cases} held-out cases")
     typer.echo(f"wrote {out}")
