@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app
+from vitrim.cli.root import app, stopped
 from vitrim.config.names import FULL_DEPTH, NetworkName
 
 
