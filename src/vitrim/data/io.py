@@ -73,8 +73,7 @@ def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise DataError(f"{path} has the shape {shape_text(array.shape)}: expected a volume")
     affine = place.affine
-    flat = abs(np.linalg.det(image.affine[:3, :3])) < 1e-12
-    if not np.isfinite(affine).all() or flat or np.isnan(nib.orientations.io_orientation(affine)).any():
+    if _is_flat(image.affine) or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12 or _is_flat(affine):
         raise DataError(f"{path} has an affine that cannot be inverted: repair its header")
     return Voxels(array, affine, _oriented(image), place.doubt)
 
@@ -213,6 +212,11 @@ def _check_own(file: h5py.File, key: str, path: Path) -> None:
         raise DataError(
             f"{path}: the voxels of {key!r} lie in other files, which are not followed: store them in this one"
         )
+
+
+def _is_flat(affine: np.ndarray) -> bool:
+    """Whether an affine (4, 4) is not finite or loses a direction: an axis has no orientation."""
+    return not np.isfinite(affine).all() or bool(np.isnan(nib.orientations.io_orientation(affine)).any())
 
 
 def _oriented(image: Any) -> bool:

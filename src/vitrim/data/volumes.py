@@ -93,8 +93,8 @@ def _rounding(values: np.ndarray | None) -> float:
     """Return the largest distance of the values of a label file from whole numbers."""
     if values is None or values.dtype.kind != "f":
         return 0.0
-    distance = np.abs(np.rint(values) - values)
-    return float(np.nanmax(distance, initial=0.0, where=np.isfinite(distance)))
+    finite = values[np.isfinite(values)]
+    return float(np.abs(np.rint(finite) - finite).max(initial=0.0))
 
 
 def _load_slices(case: Case) -> tuple[Voxels, np.ndarray]:
