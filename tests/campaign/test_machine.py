@@ -7,6 +7,7 @@ import io
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -43,11 +44,20 @@ def commands(whole: Whole, place: Path) -> dict[str, tuple[object, ...]]:
         "data check": ("data", "check", "decathlon", whole.data, "--out", place / "check.json"),
         "data phantom": ("data", "phantom", "cardiac", place / "phantom", "--cases", 2),
         "train": ("train", whole.study, *data, "--out", place / "out"),
+        "report": ("report", _copied(whole.run, place / "run")),
         "study": ("study", whole.study, *data, "--out", place / "out", "--tries", 0),
     }
 
 
-NAMES = tuple(commands(Whole(*[Path()] * 8), Path()))
+def _copied(run: Path, to: Path) -> Path:
+    """`vitrim report` writes into the folder of the study."""
+    if run.is_dir() and not to.exists():
+        shutil.copytree(run, to)
+    return to
+
+
+NOWHERE = Path("no such folder")
+NAMES = tuple(commands(Whole(*[NOWHERE] * 8), NOWHERE))
 MARKED = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 
 

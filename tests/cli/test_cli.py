@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -198,3 +199,37 @@ def test_a_phantom_is_written_and_read_again(tmp_path, capsys):
     assert "2 cases" in capsys.readouterr().out
     assert vitrim("data", "phantom", "cardiac", folder, "--cases", 2) == 2
     assert "exists" in capsys.readouterr().err
+
+
+def test_a_path_that_cannot_be_is_one_line(tmp_path, capsys, monkeypatch):
+    long = "a" * 300
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / long, tmp_path / "file" / "below"):
+        for command in (
+            ("predict", path, path, tmp_path / "out"),
+            ("data", "check", "decathlon", path),
+            ("report", path),
+            ("study", path),
+            ("evaluate", path, "--data", path, "--out", tmp_path / "out"),
+        ):
+            assert vitrim(*command) == 2, command
+            error = capsys.readouterr().err.strip()
+            assert len(error.splitlines()) == 1
+            assert len(error) < 1000
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert vitrim("data", "phantom", "cardiac", "phantom", "--cases", 2) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_does_not_know_a_character_does_not_end_a_command(tiny_data, tmp_path, encoding):
+    done = subprocess.run(
+        [sys.executable, "-c", "from vitrim.cli import main; main()", "data", "check", "decathlon", "缺失"],
+        env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True, text=True, errors="replace",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith("vitrim: no such data folder: ")
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -16,6 +17,9 @@ from vitrim.errors import InputError
 
 UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
 """What typer raises for options that are impossible, unknown or missing; it has no public name."""
+
+PATHS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""Errors about a path that the user gave: input, not the machine."""
 
 FAILED = 1
 """Exit status where the machine is at fault (a full disk, too little memory), or vitrim itself."""
@@ -94,6 +98,9 @@ def main() -> None:
     except Exception as error:
         if "--debug" in arguments:
             raise
+        if isinstance(error, OSError) and error.errno in PATHS:
+            typer.echo(f"vitrim: {error.strerror}: {_file(error) or 'the folder that you are in'}", err=True)
+            sys.exit(2)
         typer.echo(f"vitrim: {_machine(error)}", err=True)
         sys.exit(FAILED)
     if status == 128 + signal.SIGINT:  # typer's own answer to an interrupt
@@ -119,6 +126,13 @@ def _stop_as_by_the_user() -> None:
             signal.signal(number, stop)
 
 
+def _file(error: OSError) -> str:
+    from vitrim.errors import printable
+
+    name = printable(str(error.filename)) if error.filename else ""
+    return name if len(name) <= 200 else f"{name[:100]}… ({len(name)} characters)"
+
+
 def _machine(error: Exception) -> str:
     """What the machine lacks, in one line, or that vitrim has a fault."""
     from vitrim.errors import printable
@@ -127,8 +141,10 @@ def _machine(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return f"there is not enough memory{f' ({text})' if text else ''}"
     if isinstance(error, OSError) and error.strerror:
-        where = f": {printable(str(error.filename))}" if error.filename else ""
+        where = f": {_file(error)}" if error.filename else ""
         return f"{error.strerror}{where}; the same command goes on once that is mended"
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
+        return "there is not enough memory on the GPU"
     return f"unexpected {type(error).__name__}: {text}; this is a fault of vitrim, --debug shows where"
 
 

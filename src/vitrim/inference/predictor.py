@@ -117,7 +117,7 @@ class Prediction:
                     labels, chances = segment_slices(
                         self.engine, self._channels(prepared.images), self.batch_size, target.probabilities is not None
                     )
-                except (InputError, MemoryError) as error:
+                except (InputError, MemoryError, OSError) as error:
                     summary.failed[target.case.name] = str(error) or type(error).__name__
                 else:
                     while len(written) >= self.readers:
