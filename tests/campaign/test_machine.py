@@ -44,16 +44,16 @@ def commands(whole: Whole, place: Path) -> dict[str, tuple[object, ...]]:
         "data check": ("data", "check", "decathlon", whole.data, "--out", place / "check.json"),
         "data phantom": ("data", "phantom", "cardiac", place / "phantom", "--cases", 2),
         "train": ("train", whole.study, *data, "--out", place / "out"),
-        "report": ("report", _copied(whole.run, place / "run")),
+        "report": ("report", place / "run"),
         "study": ("study", whole.study, *data, "--out", place / "out", "--tries", 0),
     }
 
 
-def _copied(run: Path, to: Path) -> Path:
-    """`vitrim report` writes into the folder of the study."""
-    if run.is_dir() and not to.exists():
-        shutil.copytree(run, to)
-    return to
+def command_of(name: str, whole: Whole, place: Path) -> tuple[object, ...]:
+    """The command `name`, with a copy of what it writes into."""
+    if name == "report" and not (place / "run").exists():
+        shutil.copytree(whole.run, place / "run")
+    return commands(whole, place)[name]
 
 
 NOWHERE = Path("no such folder")
@@ -79,7 +79,7 @@ def left_over(place: Path) -> list[str]:
 
 @pytest.mark.parametrize("name", MARKED)
 def test_on_a_full_disk_a_command_ends_in_one_line_and_goes_on_when_there_is_room(name, whole, tmp_path):
-    command = commands(whole, tmp_path)[name]
+    command = command_of(name, whole, tmp_path)
     process = start(command, ROOM)
     error = process.communicate(timeout=300)[1].strip()
     assert process.returncode in (1, 2), error
@@ -95,10 +95,10 @@ def test_on_a_full_disk_a_command_ends_in_one_line_and_goes_on_when_there_is_roo
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_killed_command_leaves_nothing_after_the_next_run(name, whole, tmp_path):
-    command = commands(whole, tmp_path)[name]
+    command = command_of(name, whole, tmp_path)
     begin = time.monotonic()
     (tmp_path / "first").mkdir()
-    assert start(commands(whole, tmp_path / "first")[name]).wait(timeout=300) == 0
+    assert start(command_of(name, whole, tmp_path / "first")).wait(timeout=300) == 0
     lasts = time.monotonic() - begin
     moments = random.Random(zlib.crc32(name.encode()))
     for _ in range(3):
@@ -117,10 +117,10 @@ def test_a_killed_command_leaves_nothing_after_the_next_run(name, whole, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_command_that_is_asked_to_stop_leaves_nothing_at_once(name, whole, tmp_path):
-    command = commands(whole, tmp_path)[name]
+    command = command_of(name, whole, tmp_path)
     (tmp_path / "first").mkdir()
     begin = time.monotonic()
-    assert start(commands(whole, tmp_path / "first")[name]).wait(timeout=300) == 0
+    assert start(command_of(name, whole, tmp_path / "first")).wait(timeout=300) == 0
     lasts = time.monotonic() - begin
     moments = random.Random(zlib.crc32(name.encode()) + 1)
     for number in (signal.SIGTERM, signal.SIGHUP):
