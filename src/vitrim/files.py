@@ -92,6 +92,7 @@ def _sweep(folder: Path) -> None:
     _swept.add(place)
     for path in folder.glob(f".*{UNFINISHED}{LOCK}"):
         lock = FileLock(path, timeout=0)
+        # another process is writing it, or has just removed it
         with suppress(Timeout, OSError, NotImplementedError), lock:
             remove(path.with_name(path.name.removesuffix(LOCK)))
             path.unlink(missing_ok=True)
@@ -174,7 +175,7 @@ def parse_json(path: Path, **options: Any) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"), **options)
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read {path}: {one_line(error)}") from error
+        raise InputError(f"cannot read {path}: {short_reason(error)}") from error
 
 
 @contextmanager
@@ -188,10 +189,10 @@ def understood(what: Path | str) -> Iterator[None]:
     except (InputError, MemoryError):
         raise
     except Exception as error:
-        raise InputError(f"{what} does not hold what vitrim writes there ({one_line(error)})") from error
+        raise InputError(f"{what} does not hold what vitrim writes there ({short_reason(error)})") from error
 
 
-def one_line(error: BaseException) -> str:
+def short_reason(error: BaseException) -> str:
     """Return the message of an error in one short line; its kind if it has none."""
     text = " ".join(str(getattr(error, "strerror", None) or error).split())
     return text[:LONGEST_REASON] if text else type(error).__name__
@@ -236,7 +237,7 @@ def read_table(path: Path) -> pd.DataFrame:
     except MemoryError:
         raise
     except Exception as error:  # pandas raises many kinds
-        raise InputError(f"{path} cannot be read as a table: {one_line(error)}") from error
+        raise InputError(f"{path} cannot be read as a table: {short_reason(error)}") from error
     return plain_cells(table)
 
 
@@ -260,7 +261,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray] | None:
     except MemoryError:
         raise
     except Exception as error:  # zip, zlib and numpy raise many kinds
-        raise InputError(f"{path} cannot be read: {one_line(error)}") from error
+        raise InputError(f"{path} cannot be read: {short_reason(error)}") from error
 
 
 def sha256(path: Path) -> str:

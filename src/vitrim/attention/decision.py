@@ -9,7 +9,7 @@ from typing import Any
 
 from vitrim.attention.measures import MEASURES, checked_measures
 from vitrim.errors import InputError, WeightsError
-from vitrim.files import one_line, parse_json, read_json, write_json
+from vitrim.files import parse_json, read_json, short_reason, write_json
 from vitrim.metrics.statistics import COVERAGE
 
 FORMAT = "vitrim decision 1"
@@ -199,7 +199,7 @@ class Decision:
         except KeyError as error:
             raise WeightsError(f"the decision {path} has no {error}") from error
         except Exception as error:  # whatever an edited file raises
-            raise WeightsError(f"the decision {path} cannot be read: {one_line(error)}") from error
+            raise WeightsError(f"the decision {path} cannot be read: {short_reason(error)}") from error
 
 
 def decision_content(path: Path, formats: Sequence[str]) -> dict[str, Any]:

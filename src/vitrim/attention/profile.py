@@ -11,7 +11,7 @@ import pandas as pd
 
 from vitrim.attention.measures import MEASURES
 from vitrim.errors import InputError
-from vitrim.files import one_line, parse_json, plain_cells, replacing, safe_cells, write_json
+from vitrim.files import parse_json, plain_cells, replacing, safe_cells, short_reason, write_json
 
 FORMAT = "vitrim attention profile 1"
 
@@ -135,7 +135,7 @@ class AttentionProfile:
         except (InputError, MemoryError):
             raise
         except Exception as error:  # whatever a damaged file raises
-            raise InputError(f"the attention profile in {folder} cannot be read: {one_line(error)}") from error
+            raise InputError(f"the attention profile in {folder} cannot be read: {short_reason(error)}") from error
 
 
 def _mean_or_none(values: np.ndarray) -> float | None:

@@ -16,7 +16,7 @@ from vitrim import __version__
 from vitrim.config.reading import explain
 from vitrim.config.schema import NetworkConfig
 from vitrim.errors import InputError, WeightsError
-from vitrim.files import one_line, parse_json, replacing, sha256, write_json
+from vitrim.files import parse_json, replacing, sha256, short_reason, write_json
 from vitrim.models.adapt import Adapted, adapt
 from vitrim.models.factory import NETWORKS
 from vitrim.models.network import Network, check_tensors, expected_state, rebuilt
@@ -188,7 +188,7 @@ def _read_tensors(folder: Path, description: dict[str, Any]) -> dict[str, Tensor
     except (InputError, MemoryError):
         raise
     except Exception as error:  # safetensors raises many kinds, more with each version
-        raise WeightsError(f"cannot read {path}: {one_line(error)}") from error
+        raise WeightsError(f"cannot read {path}: {short_reason(error)}") from error
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

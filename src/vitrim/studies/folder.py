@@ -40,7 +40,7 @@ def check_claim(folder: Path, study: StudyConfig) -> None:
             raise InputError(f"{folder} is not empty and holds no vitrim study; choose another folder with --out")
         return
     with understood(stored):
-        other = _read(stored)["study"]
+        other = parse_json(stored)["study"]
     if nothing_trained(folder):
         return
     differences = [name for name in _study_differences(study, other) if not GROWS.fullmatch(name)]
@@ -66,7 +66,7 @@ def begin(folder: Path, study: StudyConfig) -> None:
     What another study left there that trained nothing is removed.
     """
     stored = folder / "study.json"
-    if stored.is_file() and nothing_trained(folder) and _study_differences(study, _read(stored)["study"]):
+    if stored.is_file() and nothing_trained(folder) and _study_differences(study, parse_json(stored)["study"]):
         for name in ("failed", "unfinished", "data", "study.json"):
             remove(folder / name)
     if not (folder / "study.json").is_file():
@@ -75,7 +75,7 @@ def begin(folder: Path, study: StudyConfig) -> None:
 
 def is_begun_only(folder: Path) -> bool:
     """Whether study.json names no data yet. The study then never had usable data, and its folder can be removed."""
-    return (folder / "study.json").is_file() and _read(folder / "study.json").get("data") is None
+    return (folder / "study.json").is_file() and parse_json(folder / "study.json").get("data") is None
 
 
 def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
@@ -84,7 +84,7 @@ def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
     Also writes `config.yaml` (the study, with every value resolved) and `versions.json`.
     """
     begin(folder, study)
-    stored = _read(folder / "study.json")
+    stored = parse_json(folder / "study.json")
     known, differences = stored.get("data"), _study_differences(study, stored["study"])
     if known != fingerprint and nothing_trained(folder):
         known = None
@@ -103,12 +103,12 @@ def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
 
 def note(folder: Path, **facts: Any) -> None:
     """Add facts to `study.json`, or replace them."""
-    write_json(folder / "study.json", {**_read(folder / "study.json"), **facts})
+    write_json(folder / "study.json", {**parse_json(folder / "study.json"), **facts})
 
 
 def noted(folder: Path, fact: str, default: Any) -> Any:
     """Return a fact from `study.json`, or `default` if it is missing."""
-    return _read(folder / "study.json").get(fact, default)
+    return parse_json(folder / "study.json").get(fact, default)
 
 
 def sweep(folder: Path) -> None:
@@ -171,10 +171,6 @@ def _ours(path: Path) -> bool:
     """Whether vitrim made this file: a lock or an unfinished file, which a killed process may leave."""
     unfinished = path.name.startswith(".") and path.name.removesuffix(LOCK).endswith(UNFINISHED)
     return path.name == ".lock" or unfinished
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return parse_json(path)
 
 
 def _meaning(study: dict[str, Any]) -> dict[str, Any]:

@@ -193,7 +193,7 @@ def _train(
                 loss = do_step(batch, learning_rate(config, step, steps))
                 step += 1
                 note(late.add(loss))
-                if writer.due() or (step == steps and path is not None and fabric.is_global_zero):
+                if writer.due(last=step == steps):
                     note(late.rest())
                     seconds = before + time.perf_counter() - begin
                     scaler = fabric.strategy.precision.state_dict()

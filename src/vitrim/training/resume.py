@@ -46,9 +46,9 @@ class StateWriter:
         self.path = path
         self._pause, self._last = 0.0, time.perf_counter()
 
-    def due(self) -> bool:
-        """Whether it is time to write a state."""
-        return self.path is not None and time.perf_counter() - self._last >= self._pause
+    def due(self, last: bool) -> bool:
+        """Whether it is time to write a state: enough of it has passed, or this is the last step."""
+        return self.path is not None and (last or time.perf_counter() - self._last >= self._pause)
 
     def write(self, state: TrainingState) -> None:
         """Write a state."""
