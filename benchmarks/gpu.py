@@ -64,7 +64,7 @@ class Settings:
         self.seconds = 0.2 if tiny else 2.5
         self.rate_size = 256 if tiny else 8192
         self.volume = (48, 48, 6) if tiny else (256, 256, 128)
-        self.cases = 3 if tiny else 32
+        self.cases = 3 if tiny else 64
         self.readers = (2,) if tiny else (1, 8)
         self._volumes: tempfile.TemporaryDirectory[str] | None = None
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 
+import vitrim
 from tests.attention.planted import PlantedViT, noise, planted
 from vitrim.attention.capture import capture_attention
 from vitrim.attention.measures import MEASURES, globality, measure_maps, rollout
@@ -62,6 +65,23 @@ def test_values_are_the_measures_of_the_maps(model: PlantedViT, profile: Attenti
 def test_batches_make_no_difference(model: PlantedViT, profile: AttentionProfile, batch_size: int) -> None:
     again = profile_attention(model, noise(5), spacing=(1.0, 2.0), batch_size=batch_size)
     np.testing.assert_allclose(again.values, profile.values, atol=1e-5)
+
+
+def test_blocks_that_are_measured_together_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where fewer and larger operations are faster."""
+    torch.manual_seed(0)
+    for model in (
+        timm.create_model("vit_tiny_patch16_224", img_size=64, embed_dim=48, depth=3),  # with a class token
+        vitrim.create_model("unetr2d", num_classes=2, in_chans=3, size="micro", width=0.125, image_size=64, depth=3),
+    ):
+        images, names = torch.randn(5, 3, 64, 64), ["globality", "self_share", "distance_mm"]
+        measure = partial(profile_attention, model, images, measures=names, spacing=(1.0, 2.0), batch_size=2)
+        apart = measure()
+        with monkeypatch.context() as patch:
+            patch.setattr("vitrim.attention.profiling.measures_together", lambda call: True)
+            together = measure()
+        np.testing.assert_allclose(together.values, apart.values, rtol=1e-5)
+        assert together.layers == apart.layers
 
 
 def test_slices_are_averaged_within_their_case(model: PlantedViT, profile: AttentionProfile) -> None:

@@ -24,6 +24,7 @@ from torch.overrides import TorchFunctionMode
 from vitrim.errors import InputError
 
 SOFTMAX = (F.softmax, torch.softmax, torch.Tensor.softmax, torch.special.softmax)
+ATTENTION = frozenset({F.scaled_dot_product_attention, F.multi_head_attention_forward, *SOFTMAX})
 HEAD_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 
 
@@ -67,14 +68,14 @@ class AttentionMode(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        kwargs = dict(kwargs or {})
+        kwargs = kwargs or {}
+        if func not in ATTENTION:  # nearly every call: on a GPU the processor's time for it counts
+            return func(*args, **kwargs)
         if func is F.scaled_dot_product_attention:
             return self._dot_product(*args, **kwargs)
-        if func in SOFTMAX:
-            return self._softmax(func, args, kwargs)
         if func is F.multi_head_attention_forward:
-            return self._multi_head(args, kwargs)
-        return func(*args, **kwargs)
+            return self._multi_head(args, dict(kwargs))
+        return self._softmax(func, args, dict(kwargs))
 
     def _dot_product(self, *args: Any, **kwargs: Any) -> Tensor:
         caller = self._caller()

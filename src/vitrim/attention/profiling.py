@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from vitrim.attention.capture import AttentionCall
 from vitrim.attention.forward import as_written, batches, run_captured
 from vitrim.attention.measures import MEASURES, checked_measures, globality, measure_maps, rollout
 from vitrim.attention.profile import AttentionProfile
+from vitrim.attention.softmax import DotProduct, Weights, joined, parts
 from vitrim.attention.tokens import Tokens, check_call, check_layers, find_tokens, own_attention
 from vitrim.errors import InputError
 
@@ -94,7 +96,7 @@ def profile_attention(
         if tokens is None:
             check_layers(model, layers, captured)
         tokens = reducer.tokens
-        sums.add(case_ids, [layer for layer, _ in captured.calls], captured.results)
+        sums.add(case_ids, [layer for layer, _ in captured.calls], reducer.measured(captured.results))
         if progress is not None:
             progress(sums.images)
     if tokens is None:
@@ -183,6 +185,23 @@ class _Sums:
 ROLLOUT = "rollout_globality"
 
 
+def _kind(result: Tensor | DotProduct) -> tuple[Any, ...]:
+    """Blocks that follow one another and have the same kind are measured together if the first item is true."""
+    return (True, result.shape, result.scale) if isinstance(result, DotProduct) else (False,)
+
+
+def measures_together(call: AttentionCall) -> bool:
+    """Whether the call's measures wait until the model has run, to be computed for all blocks at once.
+
+    Blocks of a small batch keep a GPU busy for less time than the processor needs to start their operations, so fewer
+    and larger operations are faster there. On a CPU, maps that fit into its cache are faster.
+    """
+    source = call.source
+    return (
+        call.device.type == "cuda" and isinstance(source, DotProduct) and source.mask is None and not source.is_causal
+    )
+
+
 class BatchReducer:
     """Computes the measures of each attention call of one batch. It keeps only the rollout of the blocks so far."""
 
@@ -205,20 +224,42 @@ class BatchReducer:
         # The mean over heads of a linear measure is that of the head-averaged map, which is then not needed.
         self.all_linear = all(MEASURES[name].linear is not None for name in names)
 
-    def __call__(self, call: AttentionCall) -> Tensor | None:
+    def __call__(self, call: AttentionCall) -> Tensor | DotProduct | None:
         """Compute the measures of one block, (B, 1 + heads, measures). Index 0 is the head-averaged attention.
 
-        Returns None if the call does not belong to a block. Raises InputError if the attention is not over one grid of
-        all patches of the image.
+        Returns None if the call does not belong to a block, and what `measured` needs if all blocks are measured
+        together. Raises InputError if the attention is not over one grid of all patches of the image.
         """
         if not self.wanted(call.layer) or call.shape[2] < call.shape[3]:
             return None
         check_call(call, self.images, self.image_size, self.tokens)
-        tokens = self.tokens = self.tokens or self.describe(call, self.image_size)
-        heads = call.shape[1]
-        values = torch.full((self.images, 1 + heads, len(self.names)), math.nan, device=call.device)
+        self.tokens = self.tokens or self.describe(call, self.image_size)
+        if self.all_linear and measures_together(call):
+            assert isinstance(call.source, DotProduct)
+            return call.source.kept()
+        return self._values(call.source)
+
+    def measured(self, results: Sequence[Tensor | DotProduct]) -> list[Tensor]:
+        """Return the measures (B, 1 + heads, measures) of every block, from what the reducer returned for it."""
+        found: list[Tensor] = []
+        for (waits, *_), group in groupby(results, _kind):
+            if waits:
+                calls = [call for call in group if isinstance(call, DotProduct)]
+                with torch.no_grad(), torch.autocast(calls[0].device.type, enabled=False):
+                    found += self._values(joined(calls)).split(self.images)
+            else:
+                found += [values for values in group if isinstance(values, Tensor)]
+        return found
+
+    def _values(self, source: Weights) -> Tensor:
+        """Return the measures (images, 1 + heads, measures) of one or several blocks."""
+        tokens = self.tokens
+        assert tokens is not None
+        count, heads = source.shape[:2]
+        values = torch.full((count, 1 + heads, len(self.names)), math.nan, device=source.device)
         total: Any = 0.0
-        for images, some, weights in call.parts(tokens.prefix):
+        for images, some in parts(source):
+            weights = source.compute(images, some, tokens.prefix)
             values[images, 1 + some.start : 1 + some.stop] = self._measure(weights, tokens)
             if self.all_linear:
                 continue

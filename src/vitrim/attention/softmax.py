@@ -7,7 +7,7 @@ to be in memory at the same time. A part that fits into the CPU cache is also fa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -82,6 +82,23 @@ class DotProduct:
         if self.mask is None or self.mask.dtype == torch.bool:
             return self.mask
         return _not_masked(self.mask)
+
+    def kept(self) -> DotProduct:
+        """Return the same with copies of its tensors, for use after the model has run on."""
+        query, key = (tensor.clone(memory_format=torch.contiguous_format) for tensor in (self.query, self.key))
+        return DotProduct(query, key, self.mask, self.is_causal, self.scale)
+
+
+def joined(calls: Sequence[DotProduct]) -> DotProduct:
+    """Join calls without masks, of one shape, into one: its images are those of the first call, then of the second …
+
+    Raises ValueError if the calls differ in shape or scale.
+    """
+    first = calls[0]
+    if any((call.shape, call.scale) != (first.shape, first.scale) for call in calls):
+        raise ValueError("the calls differ in shape or scale")
+    query, key = torch.cat([call.query for call in calls]), torch.cat([call.key for call in calls])
+    return DotProduct(query, key, None, is_causal=False, scale=first.scale)
 
 
 @dataclass(frozen=True)
