@@ -22,9 +22,13 @@ import numpy as np
 
 from tests.campaign.inputs import KINDS, Whole
 from tests.support import vitrim
+from vitrim.data.io import read_nifti
 
 PATIENCE = 60
 """Seconds after which a command hangs."""
+
+IMAGES = ("header", "zipped")
+"""Kinds of input that are one damaged image."""
 
 FOREIGN = "notes of the user.txt"
 
@@ -77,8 +81,17 @@ def run(kind: str, number: int, whole: Whole, place: Path) -> Outcome:
         f"input changed: {path}" for path, stamp in before.items()
         if not written and (not path.exists() or path.stat().st_mtime_ns != stamp)
     ]  # fmt: skip
+    if status == 0 and kind in IMAGES and not _told(place, whole, out.getvalue()):
+        faults.append("other voxels, and not a word")
     faults += [f"left over: {path.name}" for path in place.rglob(".*.part*")]
     return Outcome(status, said, tuple(faults))
+
+
+def _told(place: Path, whole: Whole, output: str) -> bool:
+    """Whether the damaged image has the voxels of the whole one, or the command said that its header scales them."""
+    image = next(path for path in place.iterdir() if path.name.startswith("in.nii"))
+    found, expected = (read_nifti(path).array for path in (image, whole.image))
+    return np.array_equal(found, expected) or "headers scale intensities" in output
 
 
 def _hang(*_: object) -> None:

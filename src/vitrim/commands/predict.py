@@ -9,6 +9,7 @@ import pandas as pd
 
 from vitrim.config.names import Precision
 from vitrim.config.reading import Study, data_section
+from vitrim.data.intensity_scale import PLAIN, said_scales
 from vitrim.data.recipe import recipe_for
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import BATCH
@@ -106,6 +107,8 @@ def predict(
             folder.rmdir()
     for case, doubt in summary.doubts.items():
         reporter.say(f"note: {case}: {doubt}")
+    if any(scale != PLAIN for scale in summary.scales.values()):
+        reporter.say(f"note: headers scale intensities: {said_scales(summary.scales)}")
     done = [target for target in targets if target.case.name not in summary.failed]
     if done:
         kept = f", {len(summary.kept)} of them kept from before" if summary.kept else ""

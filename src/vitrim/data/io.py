@@ -17,6 +17,7 @@ import numpy as np
 
 from vitrim.config.names import VoxelSize
 from vitrim.data.geometry import geometry
+from vitrim.data.intensity_scale import PLAIN, Scale, scaled
 from vitrim.errors import DataError, InputError
 
 DEFLATE_LIMIT = 1032
@@ -42,6 +43,8 @@ class Voxels:
     """Whether the header gives the patient's orientation"""
     doubt: str = ""
     """How the header contradicts itself about the voxel size; empty if it does not"""
+    scale: Scale = PLAIN
+    """Factor and offset from the stored numbers to the voxels' values, as the header says"""
 
 
 def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
@@ -51,14 +54,14 @@ def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
     gzip's checksum is compared. `voxel_size`: as in `vitrim.data.geometry`.
 
     Raises DataError if the file cannot be read, holds more or less than its header declares, does not hold a volume of
-    numbers, or has an affine that cannot be inverted.
+    numbers, has an affine that cannot be inverted, or scales intensities so that voxels become equal.
     """
     _check_file(path)
     try:
         image: Any = nib.load(path)
         stored = Path(image.file_map["image"].filename)
         _check_promise(image.shape, image.get_data_dtype(), stored, zipped=_zipped(stored))
-        array = np.asanyarray(_complete(image, stored).dataobj)
+        array, scale = scaled(_complete(image, stored), path)
         place = geometry(image, voxel_size)
     except InputError:
         raise
@@ -75,7 +78,7 @@ def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
     affine = place.affine
     if _is_flat(image.affine) or abs(np.linalg.det(image.affine[:3, :3])) < 1e-12 or _is_flat(affine):
         raise DataError(f"{path} has an affine that cannot be inverted: repair its header")
-    return Voxels(array, affine, _oriented(image), place.doubt)
+    return Voxels(array, affine, _oriented(image), place.doubt, scale)
 
 
 def read_npz_slice(path: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vitrim.config.names import VoxelSize
 from vitrim.data.cases import Case, CaseSet, Volume
+from vitrim.data.intensity_scale import PLAIN
 from vitrim.data.io import Voxels, read_h5_volume, read_nifti, read_npz_slice, shape_text
 from vitrim.errors import DataError, InputError
 
@@ -53,8 +54,10 @@ def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]
     headless = case.images[0].suffix in (".npz", ".h5")
     stored = attempt(_load_slices, case) if headless else attempt(_load_channels, case, case_set)
     voxels, values = stored if stored and headless else (stored, None)
+    label_scale = PLAIN
     if case.label is not None:
-        values = attempt(_load_label, case, case.label, voxels, case_set.voxel_size)
+        read = attempt(_load_label, case, case.label, voxels, case_set.voxel_size)
+        values, label_scale = (read.array, read.scale) if read else (None, PLAIN)
     label = None if values is None else attempt(to_classes, values, case_set, case.label or case.images[0])
     if voxels is None:
         return None, problems
@@ -62,7 +65,8 @@ def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]
     if not np.isfinite(image).all():
         problems.append(f"NaN or infinity in {case.images[0]}: repair or remove case {case.id}")
     spacing = None if headless else _spacing(voxels.affine)
-    return Volume(image, label, voxels.affine, spacing, voxels.doubt, _rounding(values)), problems
+    rounded = _rounding(values)
+    return Volume(image, label, voxels.affine, spacing, voxels.doubt, voxels.scale, label_scale, rounded), problems
 
 
 def to_classes(values: np.ndarray, case_set: CaseSet, path: Path) -> np.ndarray:
@@ -137,24 +141,25 @@ def _load_channels(case: Case, case_set: CaseSet) -> Voxels:
         raise DataError(
             f"case {case.id} has {len(arrays)} channel(s), but the data set has {channels}: {case.images[0]}"
         )
-    return Voxels(np.stack(arrays, 3), files[0].affine, files[0].oriented, files[0].doubt)
+    scale = next((voxels.scale for voxels in files if voxels.scale != PLAIN), PLAIN)
+    return Voxels(np.stack(arrays, 3), files[0].affine, files[0].oriented, files[0].doubt, scale)
 
 
-def _load_label(case: Case, path: Path, image: Voxels | None, voxel_size: VoxelSize | None) -> np.ndarray:
+def _load_label(case: Case, path: Path, image: Voxels | None, voxel_size: VoxelSize | None) -> Voxels:
     """Read the values (X, Y, Z) of a label file.
 
     Raises DataError if shape or position differ from the image's. `image` is None if the image could not be read.
     """
     label = read_nifti(path, voxel_size)
     if image is None:
-        return label.array
+        return label
     if label.array.shape != image.array.shape[:3]:
         raise DataError(
             f"image and label of case {case.id} differ in shape: {shape_text(image.array.shape[:3])} in"
             f" {case.images[0]}, {shape_text(label.array.shape)} in {path}"
         )
     _check_place(case, image, label, path, "image and label")
-    return label.array
+    return label
 
 
 def _check_place(case: Case, one: Voxels, other: Voxels, path: Path, what: str) -> None:

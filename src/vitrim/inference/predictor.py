@@ -17,6 +17,7 @@ import nibabel as nib
 import numpy as np
 
 import vitrim
+from vitrim.data.intensity_scale import Scale
 from vitrim.data.preprocessing import PreparedCase, Preprocessing, restore
 from vitrim.data.recipe import Recipe
 from vitrim.errors import InputError
@@ -69,6 +70,8 @@ class Summary:
     failed: dict[str, str] = field(default_factory=dict)
     doubts: dict[str, str] = field(default_factory=dict)
     """Case to how its header contradicts itself, and what was taken."""
+    scales: dict[str, Scale] = field(default_factory=dict)
+    """Case to the scale of intensities in its header."""
 
 
 class Prediction:
@@ -112,6 +115,7 @@ class Prediction:
             for target, read in _ahead(reading, self._read, todo, self.readers):
                 try:
                     loaded, prepared, origin = read.result()
+                    summary.scales[target.case.name] = loaded.volume.scale
                     if loaded.volume.doubt:
                         summary.doubts[target.case.name] = loaded.volume.doubt
                     labels, chances = segment_slices(
