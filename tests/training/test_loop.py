@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
+import signal
 
 import pytest
 import torch
@@ -84,6 +87,21 @@ def test_a_state_is_written_after_the_first_step_and_then_by_time(tmp_path, monk
         train_network(network(), Squares(), config(), 3, state=state, watch=KilledAt(5))
     train_network(network(), Squares(), config(), 3, state=state, watch=lambda moment: seen.append(moment.step))
     assert seen == [2, 3, 4, 5, 6, 7]
+
+
+def test_a_signal_to_the_whole_group_is_for_the_main_process_alone():
+    """As a scheduler sends it: the processes that read slices go on until the training ends."""
+    readers: set[int] = set()
+
+    def signal_all(moment) -> None:
+        for child in multiprocessing.active_children():
+            readers.add(child.pid)
+            for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                os.kill(child.pid, name)
+
+    found = train_network(network(), Squares(), config(workers=2), 3, watch=signal_all)
+    assert len(readers) == 2
+    assert found.losses == train_network(network(), Squares(), config(), 3).losses
 
 
 def test_a_training_resumes_in_the_middle_of_an_epoch(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import tempfile
 import time
 from dataclasses import dataclass
@@ -107,6 +108,13 @@ def train_network(
         return Training(found.losses, found.seconds)
 
 
+def _ignore_signals(number: int) -> None:
+    """Leave it to the main process to stop. A signal to the whole group would otherwise end its readers first."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 def _train(
     fabric: Fabric,
     network: nn.Module,
@@ -141,6 +149,7 @@ def _train(
         batch_sampler=sampler,
         num_workers=config.workers or 0,
         collate_fn=collate_slices,
+        worker_init_fn=_ignore_signals,
         persistent_workers=bool(config.workers),
         pin_memory=config.device == "gpu",
     )
