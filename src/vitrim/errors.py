@@ -8,6 +8,15 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
 
 
+def by_interrupt(error: BaseException | None) -> bool:
+    """Whether an exception is the consequence of an interrupt: raised while one was handled, by Ctrl-C or a signal."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 class InputError(Exception):
     """Input from outside vitrim cannot be used.
 

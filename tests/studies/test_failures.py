@@ -38,6 +38,22 @@ def run(tmp_path, data, capsys, **changes) -> tuple[int, str]:
     return status, capsys.readouterr().err.strip()
 
 
+def test_what_an_interrupt_breaks_is_no_failure(monkeypatch, tiny_data_once, tmp_path, capsys):
+    """An interrupt that arrives inside a library can come out as an error of that library."""
+
+    def train(*arguments, **options):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise RuntimeError("trying to pop from empty mode stack")  # noqa: B904
+
+    monkeypatch.setattr(trial_module, "train_network", train)
+    status, error = run(tmp_path, tiny_data_once, capsys)
+    assert status == 130
+    assert error == f"vitrim: stopped; the same command continues with what is in {tmp_path / 'out'}"
+    assert not (tmp_path / "out" / "failed").exists()
+
+
 def test_one_failed_training_leaves_the_others_and_is_tried_again(broken, tiny_data_once, tmp_path, capsys):
     broken.add(3)
     status, error = run(tmp_path, tiny_data_once, capsys)

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from vitrim import __version__
-from vitrim.errors import InputError
+from vitrim.errors import InputError, by_interrupt
 
 UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
 """What typer raises for options that are impossible, unknown or missing; it has no public name."""
@@ -98,6 +98,8 @@ def main() -> None:
     except Exception as error:
         if "--debug" in arguments:
             raise
+        if by_interrupt(error):
+            sys.exit(stopped().exit_code)
         if isinstance(error, OSError) and error.errno in PATHS:
             typer.echo(f"vitrim: {error.strerror}: {_file(error) or 'the folder that you are in'}", err=True)
             sys.exit(2)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from vitrim.config.schema import AttentionConfig
 from vitrim.data.cache import PreparedData
+from vitrim.errors import by_interrupt
 from vitrim.progress import Reporter
 from vitrim.studies.attention_step import analyse_full_network
 from vitrim.studies.coordinator import Coordinator
@@ -71,6 +72,8 @@ class Worker:
             )
             return Outcome(sentence=decision.sentence(), seconds=seconds)
         except Exception as error:
+            if by_interrupt(error):
+                raise KeyboardInterrupt from error
             failure = Failure.of(key, trial_title(job.trial), error)
             record(self.out, failure)
             return Outcome(failure=failure)
