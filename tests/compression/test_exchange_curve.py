@@ -17,7 +17,8 @@ from tests.report.synthetic_run import losing
 from vitrim.attention.exchange import without_exchange
 from vitrim.attention.mean_maps import mean_maps
 from vitrim.commands.provenance import prepared_data
-from vitrim.compression.exchange_curve import ExchangeCurve, find_exchanging_blocks, measure_exchange
+from vitrim.compression.exchange_curve import ExchangeCurve
+from vitrim.compression.measure_exchange import find_exchanging_blocks, measure_exchange
 from vitrim.config.schema import DataConfig
 from vitrim.data.cache import PreparedData
 from vitrim.data.readers import read_cases

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from vitrim.metrics.intervals import limits
 from vitrim.metrics.statistics import (
     Change,
     average_dice,
@@ -13,7 +14,6 @@ from vitrim.metrics.statistics import (
     change,
     false_positives,
     in_sequence,
-    limits,
     network_dice,
     pseudo_values,
 )

@@ -10,7 +10,7 @@ from typing import Any
 from vitrim.attention.measures import MEASURES, checked_measures
 from vitrim.errors import InputError, WeightsError
 from vitrim.files import parse_json, read_json, short_reason, write_json
-from vitrim.metrics.statistics import COVERAGE
+from vitrim.metrics.intervals import COVERAGE
 
 FORMAT = "vitrim decision 1"
 RULE_FILE = "attention_rule.json"

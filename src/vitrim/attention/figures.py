@@ -26,7 +26,7 @@ from vitrim.attention.measures import MEASURES
 from vitrim.attention.profile import AttentionProfile
 from vitrim.errors import InputError
 from vitrim.files import replacing
-from vitrim.metrics.statistics import mean_interval
+from vitrim.metrics.intervals import mean_interval
 
 COLUMN = 3.4
 """Width of a column of a paper, in inches."""

@@ -21,7 +21,7 @@ from vitrim.attention.decision import (
 from vitrim.attention.measures import MEASURES, checked_measures
 from vitrim.attention.profile import AttentionProfile
 from vitrim.errors import InputError
-from vitrim.metrics.statistics import MINIMUM_CASES, RESAMPLES, TRUSTED_CASES, mean_interval
+from vitrim.metrics.intervals import MINIMUM_CASES, RESAMPLES, TRUSTED_CASES, mean_interval
 
 
 def decide_depth(

@@ -19,7 +19,8 @@ from vitrim.attention.forward import CaseImages
 from vitrim.commands.provenance import cases_for, new_folder, prepared_data, read_provenance
 from vitrim.compression.depth_decision import DECISION, DepthDecision
 from vitrim.compression.depth_rules import answers_of, changed_by_training, stored_evidence, untrained_answers
-from vitrim.compression.exchange_curve import ExchangeCurve, measure_exchange
+from vitrim.compression.exchange_curve import ExchangeCurve
+from vitrim.compression.measure_exchange import measure_exchange
 from vitrim.config.names import DecidingMeasure, Head
 from vitrim.config.reading import Study, data_section, explain
 from vitrim.config.schema import AttentionConfig, DataConfig

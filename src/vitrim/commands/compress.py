@@ -35,7 +35,7 @@ from vitrim.compression.depth_rules import (
     untrained_answers,
 )
 from vitrim.compression.depth_search import DepthSearch, smallest_depth
-from vitrim.compression.exchange_curve import measure_exchange
+from vitrim.compression.measure_exchange import measure_exchange
 from vitrim.compression.summary import costs_of, summarise_compression, summary_lines
 from vitrim.config.names import NETWORK_TITLES, Criterion, DecoderForm, Recovery
 from vitrim.config.reading import Study, checked_name, data_section

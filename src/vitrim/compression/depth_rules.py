@@ -165,11 +165,7 @@ def by_nested(evidence: Evidence) -> int | None:
     Nested training lets the tokens leave after a random block in every second step (Fan et al. 2020, Elhoushi et al.
     2024). Depths that share weights can hinder each other, so this too is an upper bound.
     """
-    full = evidence.nested.get(evidence.blocks)
-    if full is None:
-        return None
-    changes = {k: change(full, table) for k, table in evidence.nested.items() if k != evidence.blocks}
-    return lasting_depth(changes, evidence.blocks, evidence.margin, few=full["case"].nunique() < VERDICT_CASES)
+    return lasting_depth(evidence.nested, evidence.margin) if evidence.blocks in evidence.nested else None
 
 
 def by_accuracy(evidence: Evidence) -> int | None:

@@ -5,27 +5,17 @@ docs/depth.md says what follows from it and what does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import nn
 
-from vitrim.attention.mean_maps import mean_maps
-from vitrim.attention.replay import Intervention, run_interventions
 from vitrim.config.names import ExchangeForm
-from vitrim.data.cache import PreparedData
-from vitrim.errors import DataError
-from vitrim.evaluation.segment import BATCH
 from vitrim.files import read_table, write_table
-from vitrim.hardware import Hardware
-from vitrim.metrics.segmentation import class_dice
-from vitrim.metrics.statistics import VERDICT_CASES, Change, change, network_dice
-from vitrim.progress import Stage
+from vitrim.metrics.statistics import VERDICT_CASES, Change, change, change_percent, network_dice
 
 EXCHANGE, CONTENT = "exchange.csv", "content.csv"
 FORMS: tuple[ExchangeForm, ...] = ("identity", "constant", "uniform")
@@ -68,19 +58,17 @@ class ExchangeCurve:
     @property
     def untouched_dice(self) -> float:
         """Average Dice of the untouched network."""
-        return network_dice(self._rows("none", "after", self.blocks))
+        return network_dice(self.untouched)
 
     @property
     def without_any(self) -> float | None:
         """Change in Dice in percent without any exchange; None if the untouched network has a Dice of 0."""
-        percent = self.changes()[0].percent
+        percent = change_percent(self.untouched, self.tables()[0])
         return percent if np.isfinite(percent) else None
 
     def changes(self, form: ExchangeForm = "identity", where: Where = "after") -> dict[int, Change]:
         """Return the paired change in Dice by block, for `after` from 0 to L − 1, for `alone` from 1 to L."""
-        full = self._rows("none", "after", self.blocks)
-        own = self.table[(self.table["form"] == form) & (self.table["where"] == where)]
-        return {int(str(block)): change(full, rows) for block, rows in own.groupby("block")}
+        return {block: change(self.untouched, rows) for block, rows in self.tables(form, where).items()}
 
     def cutoff(self, margin: float, form: ExchangeForm = "identity") -> int | None:
         """Return the exchange cut-off: the smallest k from which on Dice is not worse by `margin` for all larger k too.
@@ -88,10 +76,8 @@ class ExchangeCurve:
         The depths are a fixed sequence of tests from deep to shallow. With fewer than 8 cases the point estimates
         decide. None if this form was not measured.
         """
-        found = self.changes(form)
-        if not found:
-            return None
-        return lasting_depth(found, self.blocks, margin, few=self.cases < VERDICT_CASES)
+        tables = self.tables(form)
+        return lasting_depth({**tables, self.blocks: self.untouched}, margin) if tables else None
 
     def roles(self, margin: float) -> list[str]:
         """Say of each block what its attention does: "nothing", "pools", "fixed places" or "content".
@@ -123,15 +109,14 @@ class ExchangeCurve:
         tried = self.table[self.table["where"] == "too"]
         if end is None or (tried.empty and end > 0):
             return None
-        full = self._rows("none", "after", self.blocks)
         for block, rows in tried.groupby("block", sort=False):
-            if _holds(change(full, rows), margin, few=self.cases < VERDICT_CASES):
+            if holds(self.untouched, rows, margin):
                 kept.discard(int(str(block)))
         return tuple(sorted(kept))
 
     def sentence(self, margin: float) -> str:
         """Return what Dice loses without any exchange, and the cut-off, as text."""
-        none = self.changes()[0]
+        none = change(self.untouched, self.tables()[0])
         if self.without_any is None:
             return "The untouched network segments nothing (Dice 0), so a change in Dice has no meaning."
         interval = "" if none.low is None or none.high is None else f" ({none.low:+.1f} to {none.high:+.1f})"
@@ -189,160 +174,34 @@ class ExchangeCurve:
             table = table.groupby(keys, sort=False, as_index=False).mean(numeric_only=True)
         return cls(table)
 
-    def _rows(self, form: str, where: str, block: int) -> pd.DataFrame:
-        table = self.table
-        return table[(table["form"] == form) & (table["where"] == where) & (table["block"] == block)]
+    @property
+    def untouched(self) -> pd.DataFrame:
+        """The rows of the untouched network."""
+        return self.tables("none")[self.blocks]
+
+    def tables(self, form: str = "identity", where: Where = "after") -> dict[int, pd.DataFrame]:
+        """Return the rows of each block."""
+        own = self.table[(self.table["form"] == form) & (self.table["where"] == where)]
+        return {int(str(block)): rows for block, rows in own.groupby("block")}
 
 
-def lasting_depth(changes: Mapping[int, Change], full: int, margin: float, *, few: bool) -> int:
-    """Return the smallest depth from which on all larger ones are "not worse" too; `full` if there is none.
+def lasting_depth(tables: Mapping[int, pd.DataFrame], margin: float) -> int:
+    """Return the smallest depth from which on all larger ones are "not worse" than the deepest, which is the full one.
 
-    With `few` cases there is no verdict, and the point estimates decide.
+    `tables` holds a per-case table by depth. With fewer than 8 cases there is no verdict, and the point estimates
+    decide.
     """
-    end = full
-    for depth, difference in sorted(changes.items(), reverse=True):
-        if not _holds(difference, margin, few):
+    end, *depths = sorted(tables, reverse=True)
+    full = tables[end]
+    for depth in depths:
+        if not holds(full, tables[depth], margin):
             break
         end = depth
     return end
 
 
-def _holds(difference: Change, margin: float, few: bool) -> bool:
-    """Whether Dice is not worse by `margin`; with `few` cases, whether its point estimate is not."""
-    return difference.percent > -100 * margin if few else difference.verdict(margin) == "not worse"
-
-
-def measure_exchange(
-    network: nn.Module,
-    blocks: int,
-    data: PreparedData,
-    ids: Sequence[str],
-    hardware: Hardware,
-    stage: Stage | None = None,
-    forms: Sequence[ExchangeForm] = FORMS,
-    untrained: nn.Module | None = None,
-) -> ExchangeCurve:
-    """Measure the exchange curve of a network of `blocks` blocks on the cases `ids`, in 3D on the original grid.
-
-    Each batch runs once untouched and once for each change: the `forms` after every block and, if there are more than
-    `identity`, every block alone; what lies before the first changed block is computed once.
-    Cases without a label are compared with the labels of the untouched network (agreement); then no case is compared
-    with its label. `untrained`: the network before training; its content dependence is measured too. The stage
-    advances for each case once per network for the mean maps, and once for the changes.
-
-    Raises:
-        DataError: if there are no cases.
-        InputError: as `vitrim.without_exchange`.
-    """
-    if not ids:
-        raise DataError("the exchange curve needs cases, and there are none")
-    agreement = any(data.cache.case(id).reference is None for id in ids)
-    device = torch.device(hardware.torch_device)
-    forms = [form for form in FORMS if form == "identity" or form in forms]
-    alone = len(forms) > 1
-    with hardware.running(network):
-        means = mean_maps(network, _batches(data, ids, device, stage))
-        variants: list[tuple[str, Where, int]] = [("none", "after", blocks)]
-        variants += [(form, "after", k) for form in forms for k in range(blocks)]
-        if alone:
-            variants += [("identity", "alone", block) for block in range(1, blocks)]
-        changes = [_intervention(form, where, k, blocks, means.maps) for form, where, k in variants[1:]]
-        rows: list[dict[str, Any]] = []
-        for id in ids:
-            rows += _case_rows(network, data, id, device, variants, changes, agreement)
-            if stage:
-                stage.advance(note=id)
-    before: tuple[np.ndarray, ...] = ()
-    if untrained is not None:
-        with hardware.running(untrained):
-            before = mean_maps(untrained, _batches(data, ids, device, stage)).content
-    table = pd.DataFrame(rows)
-    if alone:  # the last block alone is the same as all after the one before it
-        last = table[(table["form"] == "identity") & (table["where"] == "after") & (table["block"] == blocks - 1)]
-        table = pd.concat([table, last.assign(where="alone", block=blocks)], ignore_index=True)
-    return ExchangeCurve(table.assign(against="agreement" if agreement else "labels"), means.content, before)
-
-
-def find_exchanging_blocks(
-    network: nn.Module,
-    curve: ExchangeCurve,
-    data: PreparedData,
-    ids: Sequence[str],
-    hardware: Hardware,
-    margin: float,
-    stage: Stage | None = None,
-) -> ExchangeCurve:
-    """Return `curve` with the rows from which `ExchangeCurve.exchanging` reads the blocks whose exchange Dice needs.
-
-    Exchange is off after the cut-off. Then it is switched off in one more block after the other, first where it alone
-    loses least; a block stays off if Dice is not worse by `margin`. `ids` are the cases of the curve. The stage
-    advances once for each case and block up to the cut-off.
-    """
-    end = curve.cutoff(margin) or 0
-    losses = curve.changes("identity", "alone")
-    order = sorted(range(1, end + 1), key=lambda block: -losses[block].percent)
-    off = set(range(end + 1, curve.blocks + 1))
-    full = curve._rows("none", "after", curve.blocks)
-    device = torch.device(hardware.torch_device)
-    tables = [curve.table]
-    with hardware.running(network):
-        for block in order:
-            variants: list[tuple[str, Where, int]] = [("none", "after", curve.blocks), ("identity", "too", block)]
-            changes = [Intervention(tuple(sorted({*off, block})))]
-            rows: list[dict[str, Any]] = []
-            for id in ids:
-                rows += _case_rows(network, data, id, device, variants, changes, curve.agreement)
-                if stage:
-                    stage.advance(note=id)
-            table = pd.DataFrame(rows)
-            table = table[table["where"] == "too"].assign(against=curve.table["against"].iloc[0])
-            tables.append(table)
-            if _holds(change(full, table), margin, few=curve.cases < VERDICT_CASES):
-                off.add(block)
-    return replace(curve, table=pd.concat(tables, ignore_index=True))
-
-
-def _intervention(form: Any, where: Where, block: int, blocks: int, maps: dict[int, torch.Tensor]) -> Intervention:
-    changed = (block,) if where == "alone" else tuple(range(block + 1, blocks + 1))
-    return Intervention(changed, form, maps if form == "constant" else None)
-
-
-def _case_rows(
-    network: nn.Module,
-    data: PreparedData,
-    id: str,
-    device: torch.device,
-    variants: Sequence[tuple[str, Where, int]],
-    changes: Sequence[Intervention],
-    agreement: bool,
-) -> list[dict[str, Any]]:
-    prepared = data.cache.case(id)
-    labels: list[list[np.ndarray]] = [[] for _ in variants]
-    for batch in _slices(prepared.images, device):
-        outputs = run_interventions(network, lambda batch=batch: network(batch), batch, changes)  # type: ignore[misc]
-        for place, logits in enumerate(outputs):
-            if not torch.isfinite(logits).all():
-                raise DataError(f"case {id}: the network's logits are not finite; check its weights and the images")
-            labels[place].append(logits.argmax(dim=1).to(torch.uint8).cpu().numpy())
-    predictions = [data.preprocessing.restore(np.concatenate(parts), prepared.record) for parts in labels]
-    reference = predictions[0] if agreement or prepared.reference is None else prepared.reference
-    rows = []
-    for (form, where, block), prediction in zip(variants, predictions, strict=True):
-        for row in class_dice(prediction, reference, data.cases.classes, data.cases.regions):
-            rows.append({"form": form, "where": where, "block": block, "case": id, **row})
-    return rows
-
-
-def _batches(
-    data: PreparedData, ids: Sequence[str], device: torch.device, stage: Stage | None
-) -> Iterable[torch.Tensor]:
-    for id in ids:
-        yield from _slices(data.cache.case(id).images, device)
-        if stage:
-            stage.advance(note=id)
-
-
-def _slices(images: np.ndarray, device: torch.device) -> Iterable[torch.Tensor]:
-    for start in range(0, len(images), BATCH):
-        batch = torch.from_numpy(np.array(images[start : start + BATCH], dtype=np.float32))
-        yield batch.to(device).contiguous(memory_format=torch.channels_last)
+def holds(full: pd.DataFrame, changed: pd.DataFrame, margin: float) -> bool:
+    """Whether Dice is not worse by `margin`; with few cases, whether its point estimate is not."""
+    if full["case"].nunique() < VERDICT_CASES:
+        return change_percent(full, changed) > -100 * margin
+    return change(full, changed).verdict(margin) == "not worse"

@@ -1,40 +1,25 @@
-"""Confidence intervals and verdicts: over cases, and over seeds and folds if there are several.
+"""The average Dice, its change between two networks, and the verdict on it.
 
 docs/definitions.md gives the formulas and the error rates in simulations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
-from scipy.stats import t as student
 
-COVERAGE = 0.95
-"""Nominal coverage of every interval."""
-MINIMUM_CASES = 5
-"""Smallest number of cases for an interval. With fewer cases there is only the point estimate."""
+from vitrim.metrics.intervals import MINIMUM_CASES, limits, ratio_interval
+
 VERDICT_CASES = 8
 """Smallest number of cases for a verdict. With fewer cases the verdict is "undecided"."""
-TRUSTED_CASES = 10
-"""With fewer cases than this, a percentile interval of nominal 95 % covers only about 80 to 90 %."""
 FIRM_CASES, FIRM_SEEDS = 20, 3
 """With fewer cases, or with fewer seeds, a verdict is provisional."""
 POWER = 2.8
 """Sum of the normal quantiles of 97.5 % confidence and 80 % power."""
-LAST_DECIMAL = 1e-6
-"""Tables hold Dice with six decimals; smaller differences are rounding."""
-
-RESAMPLES = 10_000
-"""Resamples of every bootstrap."""
-CELLS = 2_000_000
-"""Number of values to resample at a time, so that memory does not grow with cases and seeds."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +94,7 @@ def network_dice(cases: pd.DataFrame) -> float:
 
     The value of a case is its mean over seeds.
     """
-    return float(average_dice(_mean(np.stack([table.to_numpy(np.float64) for table in _seeds(cases).values()]), 0)))
+    return float(average_dice(_mean(_dice_table(cases).values, axis=0)))
 
 
 def change(full: pd.DataFrame, truncated: pd.DataFrame, seed: int = 0) -> Change:
@@ -122,27 +107,21 @@ def change(full: pd.DataFrame, truncated: pd.DataFrame, seed: int = 0) -> Change
 
     Raises ValueError if the two tables do not hold the same cases, classes and seeds.
     """
-    before, after = _seeds(full), _seeds(truncated)
-    if before.keys() != after.keys() or any(
-        not before[s].index.equals(after[s].index) or not before[s].columns.equals(after[s].columns) for s in before
-    ):
-        raise ValueError("the two networks were not evaluated on the same cases, classes and seeds")
-    a = np.stack([table.to_numpy(np.float64) for table in before.values()])  # (seeds, cases, classes)
-    b = np.stack([table.to_numpy(np.float64) for table in after.values()])
-    absent = (np.isnan(a) | np.isnan(b)).any(axis=0)  # of a class that its reference lacks, no network has a Dice
-    kept = ~absent.all(axis=1)
-    a, b = (np.where(absent, np.nan, values)[:, kept] for values in (a, b))
+    pair = _Pair.of(full, truncated)
+    a, b = pair.full, pair.truncated
     seeds, cases = a.shape[:2]
-    base = float(_mean(average_dice(a), axis=-1)) if cases else float("nan")
-    with np.errstate(divide="ignore", invalid="ignore"):
-        percent = float(100 * (np.float64(_mean(average_dice(b), axis=-1)) - base) / base) if cases else float("nan")
+    percent = pair.percent
     if cases < MINIMUM_CASES or not np.isfinite(percent):
         return Change(percent, None, None, cases=cases, seeds=seeds)
     loss, level = pseudo_values(b) - pseudo_values(a), pseudo_values(a)
-    folds = full.groupby("case")["fold"].first().loc[before[next(iter(before))].index[kept]] if "fold" in full else None
-    low, high = _interval(loss, level, None if folds is None else folds.to_numpy(), seed)
-    by_case = loss.mean(axis=0)
-    return Change(percent, low, high, _effect(a, b), cases, seeds, float(by_case.std(ddof=1)) / base)
+    low, high = ratio_interval(loss, level, pair.folds, seed)
+    deviation = float(loss.mean(axis=0).std(ddof=1)) / pair.base
+    return Change(percent, low, high, _effect(a, b), cases, seeds, deviation)
+
+
+def change_percent(full: pd.DataFrame, truncated: pd.DataFrame) -> float:
+    """Return `change(full, truncated).percent` without an interval, so without resampling."""
+    return _Pair.of(full, truncated).percent
 
 
 def where_reference(cases: pd.DataFrame) -> pd.DataFrame:
@@ -175,34 +154,6 @@ def pseudo_values(table: np.ndarray) -> np.ndarray:
     return _mean(mean + np.where(known, table - mean, 0.0) * weight, axis=-1)
 
 
-def limits(values: np.ndarray, folds: np.ndarray | None = None, seed: int = 0) -> tuple[float, float]:
-    """Return the lower and the upper one-sided 97.5 % limit of the mean of `values` (seeds, cases).
-
-    One seed: bootstrap-t over cases (Hesterberg 2015). Several: two-way t over cases and seeds, degrees of freedom by
-    Satterthwaite. `folds` (cases,): the fold of each case, if there are several.
-    """
-    return _Limits(values, np.zeros_like(values), folds, seed).at(0.0)
-
-
-def mean_interval(
-    values: np.ndarray, *, seed: int = 0, summary: Callable[[np.ndarray], np.ndarray] | None = None
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the 95 % percentile bootstrap interval over cases of the mean of `values` (cases, ...), as two ends (...).
-
-    `summary` maps the means of all resamples (resamples, ...) to the quantity of the interval, for example their
-    maximum along the last axis. Returns None with fewer than 5 cases.
-    """
-    cases = len(values)
-    if cases < MINIMUM_CASES:
-        return None
-    drawn = _draws(cases, seed)
-    means = np.tensordot(drawn / cases, values, axes=1)  # (resamples, ...)
-    low, high = np.quantile(
-        means if summary is None else summary(means), [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], axis=0
-    )
-    return low, high
-
-
 def average_interval(values: np.ndarray, seed: int = 0) -> tuple[float | None, float | None]:
     """Return the 95 % interval over cases of the average of `values` (cases, classes), by bootstrap-t.
 
@@ -210,116 +161,6 @@ def average_interval(values: np.ndarray, seed: int = 0) -> tuple[float | None, f
     """
     values = values[~np.isnan(values).all(axis=1)]
     return limits(pseudo_values(values)[None], seed=seed) if len(values) >= MINIMUM_CASES else (None, None)
-
-
-class _Limits:
-    """One-sided limits of the mean of u + δ·v for any δ; u and v are (seeds, cases)."""
-
-    def __init__(self, u: np.ndarray, v: np.ndarray, folds: np.ndarray | None, seed: int) -> None:
-        self.u, self.v, self.folds = u, v, folds
-        self.several = len(u) > 1
-        if not self.several:
-            centred = [part[0] - part.mean() for part in (u, v)]
-            products = [centred[0] ** 2, centred[0] * centred[1], centred[1] ** 2]
-            self.moments = _resampled_means(np.stack([*centred, *products], axis=1), seed)  # (resamples, 5)
-
-    def at(self, margin: float) -> tuple[float, float]:
-        values = self.u + margin * self.v
-        centre, cases = float(values.mean()), values.shape[1]
-        error, freedom = two_way_error(values) if self.several else (values[0].std(ddof=1) / np.sqrt(cases), cases - 1)
-        by_fold = _fold_error(values.mean(axis=0), self.folds)
-        if by_fold is not None and by_fold[0] > error:
-            error, freedom = by_fold
-        elif not self.several:
-            return self._bootstrap_t(margin, centre, error)
-        reach = float(student.ppf((1 + COVERAGE) / 2, freedom)) * error
-        return centre - reach, centre + reach
-
-    def _bootstrap_t(self, margin: float, centre: float, error: float) -> tuple[float, float]:
-        u, v, uu, uv, vv = self.moments.T
-        means = u + margin * v
-        squares = uu + 2 * margin * uv + margin**2 * vv - means**2
-        errors = np.sqrt(np.maximum(squares, 0) / (self.u.shape[1] - 1))
-        # A resample of one case alone has no error: its t is beyond every quantile, unless differences are rounding.
-        tiny = 1e-9 * error + LAST_DECIMAL
-        scores = np.sign(means) * np.minimum(np.abs(means) / np.maximum(errors, tiny), 1e9)
-        below, above = np.quantile(scores, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-        return centre - float(above) * error, centre - float(below) * error
-
-
-def two_way_error(values: np.ndarray) -> tuple[float, float]:
-    """Return the standard error of the mean of `values` (seeds, cases), both random, and its degrees of freedom.
-
-    V = max(MS_s + MS_c − MS_e, MS_s, MS_c) / (S·n); degrees of freedom by Satterthwaite over the three mean squares.
-    """
-    seeds, cases = values.shape
-    by_seed, by_case, centre = values.mean(axis=1), values.mean(axis=0), values.mean()
-    rest = values - by_seed[:, None] - by_case + centre
-    ms_seed, ms_case = cases * by_seed.var(ddof=1), seeds * by_case.var(ddof=1)
-    ms_rest = float((rest**2).sum() / ((seeds - 1) * (cases - 1)))
-    largest = max(ms_seed + ms_case - ms_rest, ms_seed, ms_case)
-    spread = ms_seed**2 / (seeds - 1) + ms_case**2 / (cases - 1) + ms_rest**2 / ((seeds - 1) * (cases - 1))
-    freedom = largest**2 / spread if spread > 0 else cases - 1
-    return float(np.sqrt(largest / (seeds * cases))), float(max(freedom, 1.0))
-
-
-def _fold_error(by_case: np.ndarray, folds: np.ndarray | None) -> tuple[float, float] | None:
-    """Return standard error and degrees of freedom if the folds are the sampling units; None with one fold."""
-    names = [] if folds is None else list(dict.fromkeys(folds))
-    if len(names) < 2:
-        return None
-    groups = [by_case[folds == name] for name in names]
-    centre, cases = by_case.mean(), len(by_case)
-    between = sum(len(group) * (group.mean() - centre) ** 2 for group in groups) / (len(names) - 1)
-    return float(np.sqrt(between / cases)), len(names) - 1
-
-
-def _interval(
-    loss: np.ndarray, level: np.ndarray, folds: np.ndarray | None, seed: int
-) -> tuple[float | None, float | None]:
-    """Return the change in percent at which the lower and the upper limit of g = loss + δ·level cross 0."""
-    found = _Limits(loss, level, folds, seed)
-    point = -float(loss.mean()) / float(level.mean())  # the margin at which the mean of g is 0
-    if max(abs(end) for end in found.at(point)) < 1e-9:
-        return -100 * point, -100 * point  # all cases lose the same share
-    return (
-        _crossing(lambda margin: found.at(margin)[0], point, 1.0),
-        _crossing(lambda margin: found.at(margin)[1], point, -1.0),
-    )
-
-
-def _crossing(limit: Callable[[float], float], start: float, direction: float) -> float | None:
-    """Return −100·δ where `limit` crosses 0, on the side of `start` in `direction`; a fall ends at −100 %."""
-    step, near = 1e-4, start
-    while True:
-        far = min(start + direction * step, 1.0) if direction > 0 else start + direction * step
-        if limit(far) * direction > 0:
-            low, high = sorted((near, far))
-            return -100 * float(brentq(limit, low, high, xtol=1e-7))
-        if far >= 1.0:
-            return -100.0
-        if step > 100:  # the full network is so poor that no ratio is known
-            return None
-        near, step = far, 2 * step
-
-
-@lru_cache(maxsize=2)
-def _draws(cases: int, seed: int) -> np.ndarray:
-    """How often each case occurs in each resample, (resamples, cases)."""
-    drawn = np.random.default_rng(seed).multinomial(cases, np.full(cases, 1 / cases), size=RESAMPLES)
-    return drawn.astype(np.int16)
-
-
-def _resampled_means(values: np.ndarray, seed: int) -> np.ndarray:
-    """Return the mean over cases of `values` (cases, k) in each resample, (resamples, k)."""
-    drawn = _draws(len(values), seed)
-    return np.concatenate([part @ values for part in _parts(drawn)]) / len(values)
-
-
-def _parts(drawn: np.ndarray) -> Iterator[np.ndarray]:
-    rows = max(1, CELLS // drawn.shape[1])
-    for start in range(0, len(drawn), rows):
-        yield drawn[start : start + rows].astype(np.float64)
 
 
 def _effect(a: np.ndarray, b: np.ndarray) -> float | None:
@@ -338,12 +179,70 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     return np.divide(total, number, out=np.full(total.shape, np.nan), where=number > 0)
 
 
-def _seeds(cases: pd.DataFrame) -> dict[Any, pd.DataFrame]:
-    """Return a table of Dice (cases × classes) for each seed."""
-    cases = where_reference(cases)
-    if "seed" not in cases:
-        cases = cases.assign(seed=0)
-    return {
-        seed: table.pivot(index="case", columns="class", values="dice")
-        for seed, table in cases.groupby("seed", sort=True)
-    }
+@dataclass(frozen=True)
+class _DiceTable:
+    """Dice of a per-case table as an array; NaN if the reference lacks the class."""
+
+    seeds: pd.Index
+    cases: pd.Index
+    classes: pd.Index
+    values: np.ndarray
+    """(seeds, cases, classes)"""
+    folds: np.ndarray | None
+    """(cases,)"""
+
+
+def _dice_table(cases: pd.DataFrame) -> _DiceTable:
+    """Raises ValueError if the table is empty, has a row twice, or if its seeds differ in cases or classes."""
+    dice = cases["dice"].to_numpy(np.float64)
+    if "reference_voxels" in cases:
+        dice = np.where(cases["reference_voxels"].to_numpy() > 0, dice, np.nan)
+    seed = cases["seed"] if "seed" in cases else pd.Series(0, index=cases.index)
+    columns = (seed, cases["case"], cases["class"])
+    places, names = zip(*(pd.factorize(each, sort=True, use_na_sentinel=False) for each in columns), strict=True)
+    values = np.full([len(each) for each in names], np.nan)
+    known = np.zeros(values.shape, bool)
+    values[places], known[places] = dice, True
+    if not known.any(axis=2).all() or not known.any(axis=1).all() or known.sum() != len(dice) or not len(dice):
+        raise ValueError("the seeds of the per-case table do not hold the same cases and classes, each once")
+    folds = None
+    if "fold" in cases:
+        folds = cases["fold"].to_numpy()[np.unique(places[1], return_index=True)[1]]
+    return _DiceTable(names[0], names[1], names[2], values, folds)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Dice of two networks (seeds, cases, classes) on the cases that have a class in their reference."""
+
+    full: np.ndarray
+    truncated: np.ndarray
+    folds: np.ndarray | None
+
+    @classmethod
+    def of(cls, full: pd.DataFrame, truncated: pd.DataFrame) -> _Pair:
+        """Raises ValueError if the two tables do not hold the same cases, classes and seeds."""
+        before, after = _dice_table(full), _dice_table(truncated)
+        if not all(getattr(before, name).equals(getattr(after, name)) for name in ("seeds", "cases", "classes")):
+            raise ValueError("the two networks were not evaluated on the same cases, classes and seeds")
+        # Of a class that its reference lacks, no network has a Dice.
+        absent = (np.isnan(before.values) | np.isnan(after.values)).any(axis=0)
+        kept = ~absent.all(axis=1)
+        a, b = (np.where(absent, np.nan, table.values)[:, kept] for table in (before, after))
+        return cls(a, b, None if before.folds is None else before.folds[kept])
+
+    @property
+    def base(self) -> float:
+        """Average Dice of the full network; NaN without cases."""
+        return _average(self.full)
+
+    @property
+    def percent(self) -> float:
+        """Change of the average Dice in percent; NaN without cases."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(100 * (np.float64(_average(self.truncated)) - self.base) / self.base)
+
+
+def _average(values: np.ndarray) -> float:
+    """Mean over seeds of the average Dice of `values` (seeds, cases, classes); NaN without cases."""
+    return float(_mean(average_dice(values), axis=-1)) if values.shape[1] else float("nan")

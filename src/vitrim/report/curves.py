@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from vitrim.attention.measures import MEASURES, Measure
-from vitrim.metrics.statistics import mean_interval
+from vitrim.metrics.intervals import mean_interval
 
 
 def measure_named(name: str) -> Measure:

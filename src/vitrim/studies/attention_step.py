@@ -10,7 +10,8 @@ from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision, stored_rule
 from vitrim.compression.block_selection import block_influence
 from vitrim.compression.depth_rules import INFLUENCE
-from vitrim.compression.exchange_curve import EXCHANGE, find_exchanging_blocks, measure_exchange
+from vitrim.compression.exchange_curve import EXCHANGE
+from vitrim.compression.measure_exchange import find_exchanging_blocks, measure_exchange
 from vitrim.config.schema import AttentionConfig
 from vitrim.data.cache import PreparedData
 from vitrim.data.sampling import case_images, evenly_spaced, example_slice

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -143,10 +144,11 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
         folder = other if other.is_dir() else run / "networks" / network
         own = cases[(cases["network"] == network) & (cases["seed"] == seed) & (cases["fold"] == fold)]
         tables = {int(str(blocks)): table for blocks, table in own.groupby("blocks")}
+        evidence = stored_evidence(folder, margins[0], nested.get((network, seed, fold)))
+        if len(tables) < SWEEP or evidence is None:
+            continue
         for margin in margins:
-            evidence = stored_evidence(folder, margin, nested.get((network, seed, fold)))
-            if len(tables) >= SWEEP and evidence is not None:
-                judged.append((network, seed, fold, margin, judge_rules(tables, evidence)))
+            judged.append((network, seed, fold, margin, judge_rules(tables, replace(evidence, margin=margin))))
     if not judged:
         (run / "rules.csv").unlink(missing_ok=True)
         return []

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from vitrim.metrics.statistics import average_dice, change, false_positives, in_sequence, network_dice, where_reference
+from vitrim.metrics.statistics import (
+    average_dice,
+    change,
+    change_percent,
+    false_positives,
+    in_sequence,
+    network_dice,
+    where_reference,
+)
 from vitrim.models.checkpoint import load_model
 from vitrim.models.describe import count_macs, count_parameters
 from vitrim.studies.trial import Result, Trial
@@ -127,7 +135,7 @@ def trials_table(rows: Sequence[Row]) -> pd.DataFrame:
                     "train_cases": len(trial.split.train),
                     "validation_cases": len(trial.split.validation),
                     "average_dice": network_dice(result.cases),
-                    "dice_change_percent": None if result is full else change(full.cases, result.cases).percent,
+                    "dice_change_percent": None if result is full else change_percent(full.cases, result.cases),
                     "trial": trial.key,
                 }
             )
