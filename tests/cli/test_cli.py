@@ -16,31 +16,6 @@ import pytest
 from tests.support import tiny_study, vitrim
 
 
-def test_help_answers_without_importing_torch():
-    code = (
-        "import sys; sys.argv = ['vitrim', 'study', '--help']\n"
-        "from vitrim.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as stop: assert not stop.code\n"
-        "assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "--data" in done.stdout
-
-
-def test_where_a_study_is_is_said_without_importing_torch(tmp_path):
-    (tmp_path / "study.json").write_text("{}")
-    code = (
-        f"import sys; sys.argv = ['vitrim', 'study', 'demo', '--out', {str(tmp_path)!r}, '--status']\n"
-        "from vitrim.cli import main\n"
-        "try: main()\n"
-        "except SystemExit as stop: assert not stop.code\n"
-        "assert 'torch' not in sys.modules"
-    )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert "no process runs a study" in done.stdout
-
-
 def rewrite(path: Path, change) -> None:
     """Save a NIfTI file again with `change` applied to (array, affine)."""
     image = nibabel.load(path)

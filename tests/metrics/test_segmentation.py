@@ -11,12 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
+from monai.metrics.utils import get_mask_edges, get_surface_distance
 from scipy import ndimage
 
 from vitrim.config.schema import DataConfig
 from vitrim.data.readers import read_cases
 from vitrim.data.volumes import load_volume
-from vitrim.metrics.segmentation import case_metrics, slice_dice
+from vitrim.metrics.segmentation import case_metrics, slice_dice, surface_distances
 
 CLASSES = {0: "background", 1: "organ", 2: "lesion"}
 
@@ -150,6 +151,16 @@ def test_hd95_is_not_larger_than_monais_which_takes_the_worse_direction() -> Non
         torch.from_numpy(prediction)[None, None], torch.from_numpy(reference)[None, None], percentile=95
     )
     assert 0 < row(prediction, reference)["hd95"] <= float(monai)
+
+
+@pytest.mark.parametrize("spacing", [None, (0.7, 1.3, 4.0)])
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0])
+def test_distances_between_surfaces_are_monais(share: float, spacing: tuple[float, ...] | None) -> None:
+    """Few voxels, many, and masks that fill the volume, so that their surfaces lie at its border."""
+    prediction, reference = np.random.default_rng(3).random((2, 9, 8, 7)) < share
+    mine, theirs = get_mask_edges(prediction, reference)
+    expected = [get_surface_distance(*pair, spacing=spacing) for pair in ((mine, theirs), (theirs, mine))]
+    assert np.array_equal(surface_distances(prediction, reference, spacing), np.concatenate(expected))
 
 
 def test_dice_agrees_with_monais() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from vitrim.studies.result_tables import sequenced
+from vitrim.studies.result_columns import sequenced
 
 GOOD, BAD, OPEN = "not worse", "worse", "undecided"
 

@@ -16,6 +16,7 @@ from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
 from vitrim.attention.figures import write_figures
 from vitrim.attention.forward import CaseImages
+from vitrim.attention.profile import AttentionProfile
 from vitrim.commands.provenance import cases_for, new_folder, prepared_data, read_provenance
 from vitrim.compression.depth_decision import DECISION, DepthDecision
 from vitrim.compression.depth_rules import answers_of, changed_by_training, stored_evidence, untrained_answers
@@ -37,6 +38,7 @@ from vitrim.models.factory import build
 from vitrim.models.network import Network
 from vitrim.progress import Reporter, Stage, silent
 from vitrim.report.html_page import write_explorer_page
+from vitrim.studies.snapshots import write_explorer
 
 TIMM = "timm:"
 """Before the name of a timm model, in place of a checkpoint."""
@@ -159,7 +161,11 @@ def analyse_attention(
     with reporter.stage("figures", 1):
         write_figures(out)
     if html:
-        write_explorer_page(out, subject.name, subject.network, len(rule.blocks), *_explorer_images(gallery))
+        names, images = _explorer_images(gallery)
+        networks, grid = {len(rule.blocks): subject.network}, AttentionProfile.load(out).grid
+        first = [0] * len(names)
+        write_explorer(out / "explorer.npz", networks, images, grid=grid, cases=names, slices=first, segment=False)
+        write_explorer_page(out, subject.name)
     return AttentionResult(out, rule, decision, curve)
 
 

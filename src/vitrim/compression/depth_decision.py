@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 from pydantic import ValidationError
@@ -18,7 +18,9 @@ from vitrim.config.schema import Strict
 from vitrim.errors import WeightsError
 from vitrim.files import write_json
 from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, Change, change, network_dice
-from vitrim.models.network import Network
+
+if TYPE_CHECKING:
+    from vitrim.models.network import Network
 
 FORMAT = "vitrim decision 2"
 FORMATS = (FORMAT, RULE_FORMAT)

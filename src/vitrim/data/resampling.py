@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from scipy import ndimage
 
 
@@ -15,20 +14,24 @@ def nearest(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize labels (S, H, W) to `size` (H, W) by the nearest neighbour, pixel centres aligned."""
     if list(labels.shape[1:]) == list(size):
         return labels
-    tensor = torch.from_numpy(labels.copy(order="C"))[:, None]
-    return F.interpolate(tensor, size=tuple(size), mode="nearest-exact")[:, 0].numpy()
+    return _interpolated(labels.copy(order="C")[:, None], size, mode="nearest-exact")[:, 0]
 
 
 def bilinear(images: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize images (S, C, H, W) or (C, S, H, W) to `size` (H, W) bilinearly, pixel centres aligned."""
-    tensor = torch.from_numpy(np.ascontiguousarray(images))
-    return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=False).numpy()
+    return _interpolated(images, size, mode="bilinear", align_corners=False)
 
 
 def corner_bilinear(values: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Resize values (S, H, W) to `size` (H, W) bilinearly, centres of the corner pixels aligned."""
-    tensor = torch.from_numpy(np.ascontiguousarray(values))[:, None]
-    return F.interpolate(tensor, size=tuple(size), mode="bilinear", align_corners=True)[:, 0].numpy()
+    return _interpolated(values[:, None], size, mode="bilinear", align_corners=True)[:, 0]
+
+
+def _interpolated(values: np.ndarray, size: Sequence[int], **options: Any) -> np.ndarray:
+    import torch  # only here: phantoms and checks of files need no torch
+
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return torch.nn.functional.interpolate(tensor, size=tuple(size), **options).numpy()
 
 
 def zoomed_images(images: np.ndarray, size: Sequence[int]) -> np.ndarray:

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from monai.metrics.utils import get_mask_edges, get_surface_distance
+from scipy.ndimage import binary_erosion
+from scipy.spatial import KDTree
 
 SURFACE_TOLERANCE = 2.0
 """Tolerance of surface Dice in mm; in voxels if the spacing is not known."""
@@ -111,10 +112,21 @@ def surface_distances(
     """
     if not prediction.any() or not reference.any():
         return None
-    mine, theirs = get_mask_edges(prediction, reference)
-    there = get_surface_distance(mine, theirs, spacing=spacing)
-    back = get_surface_distance(theirs, mine, spacing=spacing)
-    return np.concatenate([there, back]).astype(np.float64)
+    sides = np.ones(reference.ndim) if spacing is None else np.asarray(spacing, np.float64)
+    mine, theirs = (_surface(mask.astype(bool)) * sides for mask in (prediction, reference))
+    distances = [KDTree(to).query(start)[0] for start, to in ((mine, theirs), (theirs, mine))]
+    return np.concatenate(distances).astype(np.float32).astype(np.float64)  # as exact as MONAI's
+
+
+def _surface(mask: np.ndarray) -> np.ndarray:
+    """Return the places (n, axes) of the voxels of a mask with a neighbour, by a face, outside of it or of the image.
+
+    Only the box around the mask is eroded.
+    """
+    found = np.nonzero(mask)
+    start = np.array([axis.min() for axis in found])
+    box = mask[tuple(slice(axis.min(), axis.max() + 1) for axis in found)]
+    return np.argwhere(box & ~binary_erosion(box)) + start
 
 
 def _percentile(

@@ -8,12 +8,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
-from torch import nn
 
-from vitrim.attention.profile import AttentionProfile
 from vitrim.errors import InputError
 from vitrim.files import write_text
 from vitrim.report.answers import Answer
@@ -27,7 +24,6 @@ from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run
 from vitrim.report.sentences import rule, setting
 from vitrim.report.tables import results_table
-from vitrim.studies.snapshots import write_explorer
 
 PAPER_BLOCKS = (1, 2, 3, 6)
 """Blocks shown in figures 4 and 5 of the paper."""
@@ -142,16 +138,8 @@ def _network(run: Run, answer: Answer) -> dict[str, Any]:
     }
 
 
-def write_explorer_page(
-    folder: Path, title: str, network: nn.Module, blocks: int, names: Sequence[str], images: np.ndarray
-) -> Path:
-    """Write explorer.npz and explorer.html next to the profile in `folder`; return the path of the page.
-
-    images: (n, C, H, W), with one name each; the page shows their attention.
-    """
-    grid = AttentionProfile.load(folder).grid
-    stored, page = folder / "explorer.npz", folder / "explorer.html"
-    slices = [0] * len(names)
-    write_explorer(stored, {blocks: network}, images, grid=grid, cases=names, slices=slices, segment=False)
-    write_text(page, explorer_page(title, [(title, stored)]))
+def write_explorer_page(folder: Path, title: str) -> Path:
+    """Write explorer.html from the explorer.npz in `folder`; return the path of the page."""
+    page = folder / "explorer.html"
+    write_text(page, explorer_page(title, [(title, folder / "explorer.npz")]))
     return page

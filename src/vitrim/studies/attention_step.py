@@ -18,7 +18,8 @@ from vitrim.data.sampling import case_images, evenly_spaced, example_slice
 from vitrim.files import read_json, remove, write_json, write_table
 from vitrim.hardware import Hardware
 from vitrim.progress import Reporter
-from vitrim.studies.trial import TRIAL, Result, exchange_cases, initial_network, trial_title
+from vitrim.studies.trial import Result, exchange_cases, initial_network, trial_title
+from vitrim.studies.trial_files import TRIAL
 
 
 def analyse_full_network(

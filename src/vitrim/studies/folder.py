@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from pydantic import ValidationError
 
@@ -131,6 +130,8 @@ def remove_if_empty(*folders: Path) -> None:
 
 def versions(study: StudyConfig) -> dict[str, Any]:
     """Return the versions of vitrim, Python and `LIBRARIES`, and the machine, processor, threads and precision."""
+    import torch  # only here: a stored study is read without it
+
     found: dict[str, Any] = {"vitrim": vitrim.__version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:

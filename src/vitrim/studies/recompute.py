@@ -27,8 +27,8 @@ from vitrim.errors import InputError
 from vitrim.files import read_json, read_table, write_table
 from vitrim.models.factory import NETWORKS
 from vitrim.studies.folder import note
-from vitrim.studies.result_tables import found_columns, sequenced
-from vitrim.studies.trial import TRIAL, nested_tables
+from vitrim.studies.result_columns import found_columns, sequenced
+from vitrim.studies.trial_files import TRIAL, nested_tables
 
 OLD = "corrected_verdict_"
 """Columns of version 0.1.0 that this version does not write."""

@@ -31,11 +31,11 @@ from vitrim.progress import Reporter
 from vitrim.studies.coordinator import Coordinator
 from vitrim.studies.folder import digest
 from vitrim.studies.status import Heartbeat
+from vitrim.studies.trial_files import NESTED, TRIAL, TUNING, nested_tables
 from vitrim.training.distillation import recover
 from vitrim.training.loggers import make_logger
 from vitrim.training.loop import Training, history_table, total_steps, train_network
 
-TRIAL, TUNING, NESTED = "trial.json", "tuning.csv", "nested.csv"
 EXCHANGE_CASES = 20
 """Number of training cases on which a depth is proposed if there are too few tuning cases."""
 
@@ -121,12 +121,6 @@ class Result:
     def cost(self) -> dict[str, float | str | None]:
         """Cost: train_seconds, milliseconds_per_slice, peak_memory_mib, device."""
         return parse_json(self.folder / "cost.json")
-
-
-def nested_tables(folder: Path) -> dict[int, pd.DataFrame] | None:
-    """Read the per-case table of every depth from a trial's folder; None if its network is not nested."""
-    path = folder / NESTED
-    return {int(str(k)): table for k, table in read_table(path).groupby("depth")} if path.is_file() else None
 
 
 def initial_network(trial: Trial) -> Network:
