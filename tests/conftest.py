@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Workers share the cores: more threads than cores wait for one another. Before torch is imported, so that the processes
@@ -17,8 +18,26 @@ from rich.console import Console
 
 import vitrim as package
 from tests.support import tiny_study, write_checkpoint, write_tiny_data
+from vitrim.attention.figures import STYLE
 from vitrim.config.reading import load_study
 from vitrim.progress import Reporter
+
+LONG = ("tests/studies/", "tests/test_face.py", "tests/commands/", "tests/training/")
+"""Where the tests take longest."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first: each worker takes the next file when it is ready, so that all end at nearly the same time."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_figures() -> Iterator[None]:
+    """Every study draws figures. Few pixels and whole fonts take two thirds of the time; tests of figures undo this."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(STYLE, "savefig.dpi", 40)
+        patch.setitem(STYLE, "pdf.fonttype", 3)
+        yield
 
 
 @pytest.fixture(scope="session")

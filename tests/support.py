@@ -74,11 +74,11 @@ def tiny_study(path: Path, **changes: object) -> Path:
     return path
 
 
-def make_checkpoint(folder: Path, seed: int = 0, classes: int = 3, split: dict | None = None) -> Path:
+def make_checkpoint(folder: Path, seed: int = 0, classes: int = 3, split: dict | None = None, depth: int = 12) -> Path:
     """An untrained network with what a study leaves beside it."""
     torch.manual_seed(seed)
     network = package.create_model(
-        "transunet", num_classes=classes, image_size=32, in_chans=1, size="micro", width=0.25
+        "transunet", num_classes=classes, image_size=32, in_chans=1, size="micro", width=0.25, depth=depth
     )
     package.save_model(network, folder)
     names = {0: "background", 1: "bright", 2: "dark", 3: "other"}

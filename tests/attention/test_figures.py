@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from tests.attention.planted import PlantedViT, noise, planted
 from vitrim.attention.figures import (
+    STYLE,
     draw_decision,
     draw_image,
     draw_measure,
@@ -26,6 +28,15 @@ from vitrim.attention.rule import decide_depth
 from vitrim.errors import InputError
 
 MEASURES = ["globality", "entropy", "distance_patches", "rollout_globality"]
+PAPER = dict(STYLE)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def as_users_get_them() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PAPER.items():
+            patch.setitem(STYLE, name, value)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -143,11 +143,11 @@ def test_a_folder_of_another_study_is_refused_and_says_where_it_differs(tiny_dat
 def test_after_a_start_that_failed_the_corrected_study_takes_the_folder(tiny_data, tmp_path, capsys):
     out = tmp_path / "out"
     training = {"steps": 2, "batch_size": 4, "learning_rate": 1e30}
-    wrong = tiny_study(tmp_path / "wrong.yaml", training=training, seed=1)
+    wrong = tiny_study(tmp_path / "wrong.yaml", training=training, seed=1, networks={"unetr2d": {"depths": [3]}})
     assert vitrim("study", wrong, "--data", tiny_data, "--out", out) == 1
     assert "learning_rate" in capsys.readouterr().err
     (out / "notes.txt").write_text("mine")
-    right = tiny_study(tmp_path / "right.yaml", networks={"transunet": {}}, data={"image_size": 64, "validation": 2})
+    right = tiny_study(tmp_path / "right.yaml", networks={"unetr2d": {}}, data={"image_size": 64, "validation": 2})
     assert vitrim("study", right, "--data", tiny_data, "--out", out, "--tries", 0) == 0
     assert not (out / "failed").exists()
     assert (out / "notes.txt").read_text() == "mine"

@@ -77,7 +77,8 @@ def test_the_procedure_decides_and_only_held_out_cases_confirm(tmp_path, capsys,
     """It looks at training cases, chooses on tuning cases, and confirms on held-out ones; each group keeps its task."""
     names = [f"case_{n:03d}" for n in range(24)]
     split = {"train": names[:8], "validation": names[8:16], "tuning": names[16:]}
-    trained, data = make_checkpoint(tmp_path / "trained", split=split), write_tiny_data(tmp_path / "data", cases=24)
+    trained = make_checkpoint(tmp_path / "trained", split=split, depth=4)
+    data = write_tiny_data(tmp_path / "data", cases=24, slices=2)
     monkeypatch.setattr("vitrim.compression.depth_procedure.DICE_FLOOR", 0.0)  # the network is untrained
     out = tmp_path / "small"
     assert vitrim("compress", trained, "--depth", "auto", "--data", data, "--out", out, "--steps", 1) == 0
@@ -104,7 +105,7 @@ def test_the_procedure_decides_and_only_held_out_cases_confirm(tmp_path, capsys,
 def test_a_network_that_segments_nothing_is_not_made_smaller(tmp_path, capsys):
     names = [f"case_{n:03d}" for n in range(24)]
     split = {"train": names[:8], "validation": names[8:16], "tuning": names[16:]}
-    trained = make_checkpoint(tmp_path / "trained", split=split)
+    trained = make_checkpoint(tmp_path / "trained", split=split, depth=4)
     recipe = {name: (trained / name).read_text() for name in ("preparation.json", "trial.json")}
     network = package.load_model(trained)
     with torch.no_grad():
@@ -112,11 +113,11 @@ def test_a_network_that_segments_nothing_is_not_made_smaller(tmp_path, capsys):
     package.save_model(network, trained)
     for name, text in recipe.items():
         (trained / name).write_text(text)
-    data = write_tiny_data(tmp_path / "data", cases=24)
+    data = write_tiny_data(tmp_path / "data", cases=24, slices=2)
     assert vitrim("compress", trained, "--depth", "auto", "--data", data, "--out", tmp_path / "small") == 0
     said = capsys.readouterr().out
     assert "Cannot tell how many blocks TransUNet needs: the average Dice of the full network is 0.000" in said
-    assert package.load_model(tmp_path / "small").depth == 12
+    assert package.load_model(tmp_path / "small").depth == 4
 
 
 @pytest.mark.parametrize("recovery", ["finetune", "distil"])
