@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def quick_figures() -> Iterator[None]:
-    """Every study draws figures. Few pixels and whole fonts take two thirds of the time; tests of figures undo this."""
+    """Every study draws figures. Few pixels and Type 3 fonts take two thirds of the time; tests of figures undo it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(STYLE, "savefig.dpi", 40)
         patch.setitem(STYLE, "pdf.fonttype", 3)
