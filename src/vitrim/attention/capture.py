@@ -113,24 +113,31 @@ def capture_attention(
         >>> captured.results[0].shape
         torch.Size([1, 4, 4, 4])
     """
-    captured = Captured()
-    mode = _CaptureMode(model, reducer or _keep, layers, captured)
-    with uncompiled(), mode:
+    with Capture(model, layers).into(reducer or _keep) as captured:
         yield captured
-    if not captured.counts:
-        raise InputError(_nothing_captured(model, layers))
 
 
 def _keep(call: AttentionCall) -> Tensor:
     return call.weights
 
 
-class _CaptureMode(AttentionMode):
-    def __init__(
-        self, model: nn.Module, reducer: Reducer, layers: str | Sequence[str] | None, captured: Captured
-    ) -> None:
+class Capture(AttentionMode):
+    """The mode behind `capture_attention`, for several runs of one model."""
+
+    def __init__(self, model: nn.Module, layers: str | Sequence[str] | None = None) -> None:
         super().__init__(model, layers)
-        self.reducer, self.captured = reducer, captured
+        self.model, self.asked = model, layers
+        self.reducer: Reducer = _keep
+        self.captured = Captured()
+
+    @contextmanager
+    def into(self, reducer: Reducer) -> Iterator[Captured]:
+        """Do what `capture_attention` does, once."""
+        self.reducer, self.captured = reducer, Captured()
+        with uncompiled(), self:
+            yield self.captured
+        if not self.captured.counts:
+            raise InputError(_nothing_captured(self.model, self.asked))
 
     def attend(self, caller: Caller, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         output = F.scaled_dot_product_attention(*args, **kwargs)

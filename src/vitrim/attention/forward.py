@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitrim.attention.capture import Captured, Reducer, capture_attention
+from vitrim.attention.capture import Capture, Captured, Reducer
 from vitrim.errors import InputError
 
 
@@ -18,17 +18,26 @@ def as_written(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
-def run_captured(
-    model: nn.Module, batch: Tensor, reducer: Reducer, layers: str | Sequence[str] | None = None
-) -> Captured:
-    """Run `model` once on `batch` (B, C, H, W), in eval mode and without gradients. `reducer` gets its attention calls.
+CapturedRun = Callable[[Tensor, Reducer], Captured]
+"""Runs a model once on a batch (B, C, H, W); the reducer gets its attention calls."""
 
-    Raises:
-        InputError: if the model cannot take the images, or no attention was captured.
+
+@contextmanager
+def captured_runs(model: nn.Module, layers: str | Sequence[str] | None = None) -> Iterator[CapturedRun]:
+    """Give a function that runs `model` on one batch after another, in eval mode and without gradients.
+
+    The modules of the model are listed once, because that takes as long as a part of a forward pass on a GPU. The
+    function raises InputError if the model cannot take the images, or no attention was captured.
     """
-    with evaluating(model), torch.no_grad(), capture_attention(model, reducer, layers=layers) as captured:
-        _forward(model, batch)
-    return captured
+    capture = Capture(model, layers)
+
+    def run(batch: Tensor, reducer: Reducer) -> Captured:
+        with torch.no_grad(), capture.into(reducer) as captured:
+            _forward(model, batch)
+        return captured
+
+    with evaluating(model):
+        yield run
 
 
 def _forward(model: nn.Module, batch: Tensor) -> None:

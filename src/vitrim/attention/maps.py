@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrim.attention.capture import AttentionCall
-from vitrim.attention.forward import as_written, run_captured
+from vitrim.attention.forward import as_written, captured_runs
 from vitrim.attention.measures import rollout
 from vitrim.attention.tokens import Tokens, check_call, check_layers, find_tokens, own_attention
 from vitrim.errors import InputError
@@ -173,7 +173,8 @@ def _run(
         take(block, call.patches(tokens.prefix)[0])
         return True
 
-    captured = run_captured(model, image, reduce, layers)
+    with captured_runs(model, layers) as run:
+        captured = run(image, reduce)
     check_layers(model, layers, captured)
     assert tokens is not None
     return tokens

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrim.attention.capture import AttentionCall
-from vitrim.attention.forward import as_written, run_captured
+from vitrim.attention.forward import as_written, captured_runs
 from vitrim.attention.tokens import check_call, check_layers, find_tokens, own_attention
 from vitrim.errors import InputError
 
@@ -38,26 +38,27 @@ def mean_maps(model: nn.Module, images: Iterable[Tensor]) -> MeanMaps:
     maps: dict[str, Tensor] = {}
     entropies: dict[str, Tensor] = {}
     count = 0
-    for batch in images:
-        size = (int(batch.shape[-2]), int(batch.shape[-1]))
+    with captured_runs(model) as run:
+        for batch in images:
+            size = (int(batch.shape[-2]), int(batch.shape[-1]))
 
-        def add(call: AttentionCall, count: int = len(batch), size: tuple[int, int] = size) -> bool | None:
-            if not wanted(call.layer) or call.shape[2] < call.shape[3]:
-                return None
-            check_call(call, count, size, None)
-            if call.layer not in maps:
-                find_tokens(call, size, model=model)
-                maps[call.layer] = torch.zeros(call.shape[1:], dtype=torch.float32, device=call.device)
-                entropies[call.layer] = torch.zeros(call.shape[1:3], dtype=torch.float64, device=call.device)
-            for _, heads, weights in call.parts():
-                maps[call.layer][heads] += weights.sum(dim=0)
-                entropies[call.layer][heads] += torch.special.entr(weights).sum(dim=(0, -1))
-            return True
+            def add(call: AttentionCall, count: int = len(batch), size: tuple[int, int] = size) -> bool | None:
+                if not wanted(call.layer) or call.shape[2] < call.shape[3]:
+                    return None
+                check_call(call, count, size, None)
+                if call.layer not in maps:
+                    find_tokens(call, size, model=model)
+                    maps[call.layer] = torch.zeros(call.shape[1:], dtype=torch.float32, device=call.device)
+                    entropies[call.layer] = torch.zeros(call.shape[1:3], dtype=torch.float64, device=call.device)
+                for _, heads, weights in call.parts():
+                    maps[call.layer][heads] += weights.sum(dim=0)
+                    entropies[call.layer][heads] += torch.special.entr(weights).sum(dim=(0, -1))
+                return True
 
-        captured = run_captured(model, batch, add)
-        if not count:
-            check_layers(model, None, captured)
-        count += len(batch)
+            captured = run(batch, add)
+            if not count:
+                check_layers(model, None, captured)
+            count += len(batch)
     if not count:
         raise InputError("there are no images to measure attention on")
     means = {layer: total / count for layer, total in maps.items()}

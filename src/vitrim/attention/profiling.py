@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrim.attention.capture import AttentionCall
-from vitrim.attention.forward import as_written, batches, run_captured
+from vitrim.attention.forward import as_written, batches, captured_runs
 from vitrim.attention.measures import MEASURES, checked_measures, globality, measure_maps, rollout
 from vitrim.attention.profile import AttentionProfile
 from vitrim.attention.softmax import DotProduct, Weights, joined, parts
@@ -81,24 +81,25 @@ def profile_attention(
     wanted = own_attention(model, layers)
     describe = partial(find_tokens, model=model, grid=grid, prefix_tokens=prefix_tokens, patch=patch)
     tokens: Tokens | None = None
-    for case_ids, batch, mm in batches(images, cases, spacing, batch_size):
-        reducer = BatchReducer(
-            len(batch),
-            (int(batch.shape[-2]), int(batch.shape[-1])),
-            names,
-            wanted=wanted,
-            describe=describe,
-            tokens=tokens,
-            spacing=mm,
-            queries=queries,
-        )
-        captured = run_captured(model, batch, reducer, layers)
-        if tokens is None:
-            check_layers(model, layers, captured)
-        tokens = reducer.tokens
-        sums.add(case_ids, [layer for layer, _ in captured.calls], reducer.measured(captured.results))
-        if progress is not None:
-            progress(sums.images)
+    with captured_runs(model, layers) as run:
+        for case_ids, batch, mm in batches(images, cases, spacing, batch_size):
+            reducer = BatchReducer(
+                len(batch),
+                (int(batch.shape[-2]), int(batch.shape[-1])),
+                names,
+                wanted=wanted,
+                describe=describe,
+                tokens=tokens,
+                spacing=mm,
+                queries=queries,
+            )
+            captured = run(batch, reducer)
+            if tokens is None:
+                check_layers(model, layers, captured)
+            tokens = reducer.tokens
+            sums.add(case_ids, [layer for layer, _ in captured.calls], reducer.measured(captured.results))
+            if progress is not None:
+                progress(sums.images)
     if tokens is None:
         raise InputError("there are no images to profile")
     return sums.profile(tokens, queries)
