@@ -3,8 +3,8 @@
 import pytest
 import yaml
 
+from vitrim.config.network_schema import NetworkConfig
 from vitrim.config.reading import load_study, parse_study, presets
-from vitrim.config.schema import NetworkConfig
 from vitrim.errors import ConfigurationError, InputError
 
 GOOD = {

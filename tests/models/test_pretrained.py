@@ -242,7 +242,8 @@ def test_a_hub_that_cannot_be_reached_is_an_error_that_names_the_local_file(
     monkeypatch.setattr(timm_weights, "_answers", lambda address: True)
     choices = {**UNETR, "width": 1.0, "size": "base", "depth": 1}
     with pytest.raises(
-        InputError, match=r"cannot get vit_base_.* \(no route to the hub\); set pretrained to a local file"
+        InputError,
+        match=r"cannot get vit_base_.* \(no route to the hub\); on a machine with network run `hf download timm/",
     ):
         create_model(network, **choices, pretrained=True)
 
@@ -252,7 +253,7 @@ def test_a_hub_that_does_not_answer_is_asked_once_and_its_client_left_as_it_was(
 ) -> None:
     monkeypatch.setattr(timm_weights.hub, "ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setattr(timm_weights.hub, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match=r"\(no answer from http://127.0.0.1:9\); set pretrained to a local file"):
+    with pytest.raises(InputError, match=r"\(no answer from http://127.0.0.1:9\); on a machine with network run"):
         create_model("unetr2d", **{**UNETR, "width": 1.0, "size": "base", "depth": 1}, pretrained=True)
     assert timm_weights.hub.HF_HUB_OFFLINE is False
 

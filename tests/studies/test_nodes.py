@@ -19,7 +19,8 @@ from rich.console import Console
 
 from tests.studies.processes import wait_for
 from tests.support import tiny_study, vitrim
-from vitrim.config.schema import NetworkConfig, TrainConfig
+from vitrim.config.network_schema import NetworkConfig
+from vitrim.config.schema import TrainConfig
 from vitrim.data.cache import SliceCache
 from vitrim.data.split import Split
 from vitrim.errors import InputError

@@ -13,8 +13,9 @@ import torch
 
 import vitrim as package
 from tests.support import tiny_study, vitrim
+from vitrim.config.network_schema import NetworkConfig
 from vitrim.config.reading import changed, load_study, whole_numbers
-from vitrim.config.schema import NetworkConfig, TrainConfig
+from vitrim.config.schema import TrainConfig
 from vitrim.data.split import Split
 from vitrim.errors import InputError
 from vitrim.studies.plan import fixed_depths, left_out, origin_by_content

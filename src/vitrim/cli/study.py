@@ -64,6 +64,7 @@ def study(
     decoder: Annotated[
         DecoderForm | None, typer.Option(help="Decoder of truncated networks: as in the paper, or whole.")
     ] = None,
+    vit: Annotated[str | None, typer.Option(help="timm's name of a ViT, in place of the study's own.")] = None,
     logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
     ray: Annotated[
         str | None,
@@ -85,7 +86,7 @@ def study(
     from vitrim.config.reading import study_config, study_folder
 
     config = study_config(
-        source, seed, seeds, folds, depths, networks, init or [], devices, nodes, rule, tries, noise_floor, decoder
+        source, seed, seeds, folds, depths, networks, init or [], devices, nodes, rule, tries, noise_floor, decoder, vit
     )
     folder = study_folder(config, out)
     if config.training.nodes > 1:  # read when torch is imported; else torch prints forty lines when a machine is gone

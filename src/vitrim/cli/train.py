@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vitrim.cli.root import app, stopped
-from vitrim.config.names import FULL_DEPTH, NetworkName
+from vitrim.config.names import NetworkName
 
 
 @app.command()
@@ -18,7 +18,8 @@ def train(
     network: Annotated[
         NetworkName | None, typer.Option(help="Which of the study's networks; the first by default.")
     ] = None,
-    depth: Annotated[int, typer.Option(min=0, help="Transformer blocks; 12 is the full network.")] = FULL_DEPTH,
+    depth: Annotated[int | None, typer.Option(min=0, help="Transformer blocks; all of them by default.")] = None,
+    vit: Annotated[str | None, typer.Option(help="timm's name of a ViT, in place of the study's own.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder with the data set.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the study's own.")] = None,
     init: Annotated[str | None, typer.Option(help="Start: scratch, pretrained, or local weights.")] = None,
@@ -34,6 +35,7 @@ def train(
             out,
             network=network,
             depth=depth,
+            vit=vit,
             data=data,
             seed=seed,
             init=init,

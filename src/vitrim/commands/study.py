@@ -44,6 +44,7 @@ def study(
     tries: int | None = None,
     noise_floor: bool | None = None,
     decoder: DecoderForm | None = None,
+    vit: str | None = None,
     logger: str | None = None,
     ray: str | None = None,
     reporter: Reporter | None = None,
@@ -70,6 +71,7 @@ def study(
         tries: largest number of depths that are trained to find the depth.
         noise_floor: also train the full network with a second seed.
         decoder: form of the decoder of truncated networks: "paper", or "whole" to keep all its scales.
+        vit: timm's name of a ViT, in place of the study's own.
         logger: one of Lightning's loggers by its class name, beside the history that is always written.
         ray: do the trainings on a Ray cluster: its address, or "local" for one on this machine.
 
@@ -83,7 +85,7 @@ def study(
         ['report.md', 'report.tex', 'report.html']
     """
     config = study_config(
-        source, seed, seeds, folds, depths, networks, init, devices, nodes, rule, tries, noise_floor, decoder
+        source, seed, seeds, folds, depths, networks, init, devices, nodes, rule, tries, noise_floor, decoder, vit
     )
     folder, reporter = study_folder(config, out), reporter or Reporter()
     here = this_machine(config.training, ray)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitrim.commands.provenance import new_folder
-from vitrim.config.names import FULL_DEPTH, NetworkName
-from vitrim.config.reading import changed, load_study, start_of
+from vitrim.config.names import NetworkName
+from vitrim.config.reading import changed, load_study, start_of, with_vit
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import ConfigurationError
 from vitrim.hardware import resolved
@@ -16,7 +16,7 @@ from vitrim.metrics.statistics import network_dice
 from vitrim.models.factory import NETWORKS
 from vitrim.progress import Reporter
 from vitrim.studies.plan import Plan, check_networks
-from vitrim.studies.study_data import open_study
+from vitrim.studies.study_data import check_source, open_study
 from vitrim.studies.trial import run_trial
 from vitrim.training.loggers import make_logger
 
@@ -37,7 +37,8 @@ def train(
     out: str | Path,
     *,
     network: NetworkName | None = None,
-    depth: int = FULL_DEPTH,
+    depth: int | None = None,
+    vit: str | None = None,
     data: str | Path | None = None,
     seed: int | None = None,
     init: str | None = None,
@@ -54,7 +55,8 @@ def train(
     Args:
         source: a preset such as "demo", the path of a YAML file, or a configuration.
         network: which of the study's networks; the first by default.
-        depth: transformer blocks; 12 is the full network.
+        depth: transformer blocks; by default all of them.
+        vit: timm's name of a ViT, in place of the study's own.
         data: folder with the data set; not needed by a study of phantoms.
         seed: in place of the study's own.
         init: what the network starts from: "scratch", "pretrained" (timm's hub) or local weights.
@@ -74,9 +76,11 @@ def train(
     study = source if isinstance(source, StudyConfig) else load_study(source)
     changes = {"training": {} if devices is None else {"devices": devices}}
     only = {} if seed is None else {"seed": seed, "seeds": None}
-    study = changed(study, **changes, **only, **start_of([init] if init else []))
+    study = changed(study, **changes, **only, **with_vit(vit), **start_of([init] if init else []))
     name: NetworkName = next(iter(study.networks)) if network is None else network
+    depth = study.full_depth if depth is None else depth
     _check(study, name, depth)
+    check_source(study, None if data is None else Path(data))
     study = study.model_copy(
         update={"networks": {name: study.networks[name]}, "training": resolved(study.training), "depths": None}
     )
@@ -100,11 +104,11 @@ def _check(study: StudyConfig, network: str, depth: int) -> None:
         raise ConfigurationError(f"the study {study.name} has no {network!r}; it has {', '.join(study.networks)}")
     if study.training.nodes > 1:
         raise ConfigurationError("one network is trained on one machine: set training.nodes to 1")
-    if study.truncated_from != "scratch" and depth < FULL_DEPTH:
+    if study.truncated_from != "scratch" and depth < study.full_depth:
         raise ConfigurationError(
             f"a truncated network of this study ({study.truncated_from}) needs the trained full one: "
-            f"train that with --depth {FULL_DEPTH}, then use vitrim compress --recover"
+            f"train that with --depth {study.full_depth}, then use vitrim compress --recover"
         )
     shallowest = NETWORKS[network].shallowest
-    if not shallowest <= depth <= FULL_DEPTH:
-        raise ConfigurationError(f"{network} has {shallowest} to {FULL_DEPTH} blocks, not {depth}")
+    if not shallowest <= depth <= study.full_depth:
+        raise ConfigurationError(f"{network} has {shallowest} to {study.full_depth} blocks, not {depth}")

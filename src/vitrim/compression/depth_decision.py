@@ -13,8 +13,8 @@ from vitrim.attention.decision import FORMAT as RULE_FORMAT
 from vitrim.attention.decision import RULE_FILE, Decision, decision_content
 from vitrim.compression.depth_procedure import segments_nothing
 from vitrim.config.names import DecoderForm
+from vitrim.config.network_schema import Strict
 from vitrim.config.reading import explain
-from vitrim.config.schema import Strict
 from vitrim.errors import WeightsError
 from vitrim.files import write_json
 from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, Change, change, network_dice

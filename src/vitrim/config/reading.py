@@ -117,6 +117,7 @@ def study_config(
     tries: int | None = None,
     noise_floor: bool | None = None,
     decoder: DecoderForm | None = None,
+    vit: str | None = None,
 ) -> StudyConfig:
     """A study with the options of `study` in place of its own; ConfigurationError if they are not possible."""
     config = source if isinstance(source, StudyConfig) else load_study(source)
@@ -134,11 +135,17 @@ def study_config(
         changes["networks"] = _chosen(config, [name.strip() for name in names])
     given = {"rule": rule, "tries": tries, "noise_floor": noise_floor, "decoder": decoder}
     changes |= {name: value for name, value in given.items() if value is not None}
+    changes |= with_vit(vit)
     if devices is not None:
         changes["training"]["devices"] = devices
     if nodes is not None:
         changes["training"]["nodes"] = nodes
     return changed(config, **changes, **start_of([init] if isinstance(init, str) else init))
+
+
+def with_vit(vit: str | None) -> dict[str, Any]:
+    """Keys of a study whose networks hold timm's ViT `vit` in place of the study's own; none for None."""
+    return {} if vit is None else {"vit": vit, "size": None}
 
 
 def start_of(init: Sequence[str]) -> dict[str, Any]:
@@ -193,7 +200,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """Say in one line which keys of a configuration of kind `model` are wrong, and why."""
     problems = []
     for item in error.errors():
-        where = ".".join(str(part) for part in item["loc"]) or "study"
+        where = ".".join(str(part) for part in item["loc"])
         message = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
             *parents, key = item["loc"]
@@ -206,6 +213,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
                 f"{where}: {short(item['input'])} is unknown{suggestion(item['input'], known)}; "
                 f"choose from {', '.join(known)}"
             )
+        elif not where:  # several keys together, which the message names
+            problems.append(message)
         else:
             problems.append(f"{where}: {message} (got {short(item['input'])})")
     more = len(problems) - MOST_PROBLEMS

@@ -1,4 +1,4 @@
-"""The keys of a configuration: networks, data, training and study. Pydantic checks each of them on creation."""
+"""The keys of a configuration: data, training and study. Pydantic checks each of them on creation."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from vitrim.config.names import (
-    FULL_DEPTH,
     DecidingMeasure,
     DecoderForm,
     Device,
@@ -23,79 +22,14 @@ from vitrim.config.names import (
     Scaling,
     Schedule,
     SliceAxis,
-    StemForm,
     TrainingPrecision,
     TruncatedStart,
-    ViTSizeName,
     VoxelSize,
 )
-
-PATCH = 16
-"""Side of a ViT patch in pixels, for every network (paper, 3.1.1)."""
-
-
-MOST_PIXELS = 8192
-"""Longest side of an image in pixels."""
+from vitrim.config.network_schema import HoldsViT, ImageSize, Strict
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A random seed; numpy and torch accept 32 bits."""
-
-
-def _image_size(value: Any) -> Any:
-    """Turn 224 into (224, 224). Raises ValueError if a side is no multiple of `PATCH`; timm does not check it."""
-    size = (value, value) if isinstance(value, int) else value
-    if isinstance(size, (list, tuple)) and any(isinstance(n, int) and (n <= 0 or n % PATCH) for n in size):
-        raise ValueError(f"image size {value} is not a multiple of {PATCH}")
-    if isinstance(size, (list, tuple)) and any(isinstance(n, int) and n > MOST_PIXELS for n in size):
-        raise ValueError(f"image size {value} is above {MOST_PIXELS} pixels")
-    return size
-
-
-ImageSize = Annotated[tuple[int, int], BeforeValidator(_image_size)]
-"""Height and width in pixels, each a multiple of 16. One number stands for a square."""
-
-
-class Strict(BaseModel):
-    """Base class of configurations: unknown keys, NaN and infinity are an error, and values cannot change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class NetworkConfig(Strict):
-    """The complete configuration of a network. A checkpoint stores it and builds the network from it alone."""
-
-    name: NetworkName
-    num_classes: int = Field(ge=2)
-    """Number of classes, including the background."""
-    depth: int = Field(default=FULL_DEPTH, ge=0, le=FULL_DEPTH)
-    """Number of transformer blocks; the full network has 12."""
-    size: ViTSizeName = "base"
-    """Size of the ViT."""
-    image_size: ImageSize = (224, 224)
-    in_chans: int = Field(default=3, ge=1)
-    backbone: str = "resnet50"
-    """CNN of 2D CATS: the name of a timm model."""
-    width: float = Field(default=1.0, gt=0, le=64)
-    """Factor on the number of channels of all convolutions."""
-    stem: StemForm = "timm"
-    """TransUNet: form of the ResNetV2 stem, from timm or from the public TransUNet release."""
-    taps: tuple[int, int, int, int] = (3, 6, 9, 12)
-    """2D UNETR and 2D CATS: blocks, counted from 1, that feed the scales 1/2, 1/4, 1/8 and 1/16. At a smaller depth,
-    the first tap at or beyond this depth moves to it, and later taps are removed."""
-    decoder: DecoderForm = "paper"
-    """2D UNETR and 2D CATS: `paper` removes the scales of the decoder whose tap is gone; `whole` keeps all scales, fed
-    by the last block that is kept."""
-    pretrained: bool | str = False
-    """ImageNet weights: true loads them from timm's hub; a path loads a local file."""
-
-    @model_validator(mode="after")
-    def _taps_feed_all(self) -> NetworkConfig:
-        first, second, third, last = self.taps
-        if not 1 <= first < second < third < last:
-            raise ValueError(f"taps {self.taps} are not increasing block numbers, counted from 1")
-        if last < self.depth:
-            raise ValueError(f"taps {self.taps} leave block {last + 1} and later ones unused; set depth to {last}")
-        return self
 
 
 class PhantomConfig(Strict):
@@ -267,33 +201,32 @@ class AttentionConfig(Strict):
     """Number of training cases to measure; all by default."""
     slices: int | None = Field(default=None, ge=1)
     """Number of evenly spaced slices per case; all by default."""
-    forms: list[ExchangeForm] = ["identity", "constant", "uniform"]
+    forms: list[ExchangeForm] = Field(default=["identity", "constant", "uniform"])
     """What takes the place of attention when exchange is measured. `identity` is always measured; with others, each
     block is also changed alone."""
-    maps: list[int] = [1, 2, 3, 6]
+    maps: list[int] = Field(default=[1, 2, 3, 6])
     """Blocks, counted from 1, whose raw attention maps are drawn (paper, figures 4 and 5)."""
 
 
 class StudyNetwork(Strict):
     """One network of a study, with its fixed depths."""
 
-    depths: list[Annotated[int, Field(ge=0, le=FULL_DEPTH)]] = []
+    depths: list[Annotated[int, Field(ge=0)]] = Field(default=[])
     """Fixed depths: trained in addition to the full network and the decided depth."""
     backbone: str = "resnet50"
 
 
-class StudyConfig(Strict):
+class StudyConfig(HoldsViT):
     """A study: train full networks, measure their attention, truncate them, train the truncated ones, compare."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     data: DataConfig
     networks: dict[NetworkName, StudyNetwork] = Field(min_length=1)
-    size: ViTSizeName = "base"
     width: float = Field(default=1.0, gt=0, le=64)
     pretrained: bool | str = False
     training: TrainConfig
     attention: AttentionConfig = AttentionConfig()
-    margins: list[Annotated[float, Field(gt=0, lt=1)]] = [0.05, 0.01]
+    margins: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default=[0.05, 0.01])
     """Non-inferiority margins: relative losses of Dice against the full network, as shares (docs/definitions.md)."""
     seed: Seed = 0
     """Random seed of the split, the initial weights and the order of the slices."""
@@ -301,7 +234,7 @@ class StudyConfig(Strict):
     """Seeds of the trainings: every network is trained once with each. `seed` then draws only the split."""
     folds: int | None = Field(default=None, ge=2)
     """Number of folds: every network is trained once on each, instead of only on `data.fold`."""
-    depths: list[Annotated[int, Field(ge=0, le=FULL_DEPTH)]] | None = None
+    depths: list[Annotated[int, Field(ge=0)]] | None = None
     """Fixed depths of every network; replaces `networks.NAME.depths`. Depths that a network lacks are left out."""
     rule: RuleName = "exchange"
     """Rule that proposes the depth (`vitrim.compression.depth_rules`)."""
@@ -322,6 +255,17 @@ class StudyConfig(Strict):
             given = getattr(self, name) or []
             if len(set(given)) < len(given):
                 raise ValueError(f"{name} {given} contain a number twice")
+        return self
+
+    @model_validator(mode="after")
+    def _depths_exist(self) -> StudyConfig:
+        given = {"depths": self.depths or []}
+        given |= {f"networks.{name}.depths": network.depths for name, network in self.networks.items()}
+        for where, depths in given.items():
+            for place, depth in enumerate(depths):
+                if depth > self.full_depth:
+                    whose = f"{self.vit} has" if self.vit else "a full network has"
+                    raise ValueError(f"{where}.{place}: {whose} {self.full_depth} blocks (got {depth})")
         return self
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitrim.errors import InputError
 from vitrim.hardware import cpu_has_int8
+from vitrim.models.dry_run import run
 from vitrim.models.layers import UpConvs, double_by_interpolation
 from vitrim.models.network import Network
 
@@ -36,8 +37,9 @@ def to_int8(network: Network) -> Network:
     if not cpu_has_int8():
         raise InputError("this processor has no instructions for 8-bit integers (VNNI); choose another precision")
     rounded = copy.deepcopy(network)
+    called = _called_layers(network)
     for name, layer in list(rounded.named_modules()):
-        if type(layer) is nn.Linear:
+        if type(layer) is nn.Linear and name in called:
             rounded.set_submodule(name, Int8Linear(layer))
         elif type(layer) is nn.Conv2d and name.split(".")[0] not in network.float32_parts and _is_wide(layer):
             rounded.set_submodule(name, Int8Conv2d(layer))
@@ -150,6 +152,22 @@ def _round_into(steps: Tensor, values: Tensor, scale: float, zero: int) -> None:
 def _as_it_lies(values: Tensor) -> Tensor:
     """Return a view (B, n) of a contiguous or channels_last tensor, in memory order."""
     return (values if values.is_contiguous() else values.permute(0, 2, 3, 1)).view(len(values), -1)
+
+
+def _called_layers(network: Network) -> set[str]:
+    """Names of the linear layers that are called. Of others, a ViT of timm reads the weights itself."""
+    called: set[str] = set()
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: called.add(name))
+        for name, layer in network.named_modules()
+        if type(layer) is nn.Linear
+    ]
+    try:
+        run(network, network.example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return called
 
 
 def _layers(stage: UpConvs) -> list[nn.Module]:

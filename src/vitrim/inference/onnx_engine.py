@@ -14,8 +14,8 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from vitrim.config.network_schema import NetworkConfig
 from vitrim.config.reading import explain
-from vitrim.config.schema import NetworkConfig
 from vitrim.data.recipe import Recipe
 from vitrim.errors import InputError, WeightsError
 from vitrim.files import sha256

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vitrim.config.schema import PATCH, NetworkConfig
+from vitrim.config.network_schema import PATCH, NetworkConfig
 from vitrim.models.backbones import create_backbone
 from vitrim.models.layers import REDUCTIONS, TwoConvs, UpBlocks, double_size, init_convolutions, kept_taps, scaled
 from vitrim.models.network import Network
-from vitrim.models.vit import SIZES, ViT
+from vitrim.models.timm_vit import make_vit
 
 
 class CATS2D(Network):
@@ -25,17 +25,17 @@ class CATS2D(Network):
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        size = SIZES[config.size]
         self.cnn, channels = create_backbone(config.backbone, self.stem_channels, config.width, config.image_size)
         at = dict(zip(REDUCTIONS, channels, strict=True))
         widths = {reduction: scaled(64 * reduction, config.width) for reduction in (2, 4, 8)}
-        self.vit = ViT(self.stem_channels, PATCH, self.token_grid, size, config.depth) if config.depth else None
+        self.vit = make_vit(config, self.stem_channels, PATCH, self.token_grid) if config.depth else None
         self.lifts = nn.ModuleDict()
+        dim = 0 if self.vit is None else self.vit.dim
         for reduction in self.tap_of_scale:
             up = [widths[r] for r in (8, 4, 2) if r >= reduction]
-            out = up[-1] if up else size.dim
+            out = up[-1] if up else dim
             fit = [nn.Conv2d(out, at[reduction], 1)] if out != at[reduction] or reduction == PATCH else []
-            self.lifts[str(reduction)] = nn.Sequential(UpBlocks(size.dim, up), *fit)
+            self.lifts[str(reduction)] = nn.Sequential(UpBlocks(dim, up), *fit)
         self.ups = nn.ModuleDict()
         self.convs = nn.ModuleDict()
         below = at[16]

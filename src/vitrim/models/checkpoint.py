@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from vitrim import __version__
+from vitrim.config.network_schema import NetworkConfig
 from vitrim.config.reading import explain
-from vitrim.config.schema import NetworkConfig
 from vitrim.errors import InputError, WeightsError
 from vitrim.files import parse_json, replacing, sha256, short_reason, write_json
 from vitrim.models.adapt import Adapted, adapt

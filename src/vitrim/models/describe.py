@@ -95,7 +95,7 @@ def describe(model: nn.Module) -> Description:
         title = type(model.model).__name__
         facts = [("transformer blocks", f"{model.depth} of {model.full_depth}, at {model.found.path}"), *shared]
     else:
-        title = f"{model.config.name} ({model.config.size})"
+        title = f"{model.config.name} ({model.config.vit or model.config.size})"
         feeds = ", ".join(f"block {block} -> 1/{reduction}" for reduction, block in model.tap_of_scale.items())
         facts = [
             ("transformer blocks", str(model.depth)),
@@ -108,7 +108,7 @@ def describe(model: nn.Module) -> Description:
 
 def _parts(model: Network | Adapted, name: str, counted: dict[str, int], used: set[str]) -> Iterator[Part]:
     """Yield the children of the model. A child that contains the list of blocks is split, down to that list."""
-    path = f"model.{model.found.path}" if isinstance(model, Adapted) else "vit.blocks"
+    path = f"model.{model.found.path}" if isinstance(model, Adapted) else model.blocks_path
     module = model.get_submodule(name)
     if name and not path.startswith(f"{name}."):
         parameters = sum(p.numel() for inner, p in module.named_parameters() if f"{name}.{inner}" in used)

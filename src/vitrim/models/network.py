@@ -11,17 +11,16 @@ from torch import nn
 
 from vitrim.arguments import whole_number
 from vitrim.config.names import DecoderForm
+from vitrim.config.network_schema import PATCH, NetworkConfig
 from vitrim.config.reading import checked_name
-from vitrim.config.schema import PATCH, NetworkConfig
 from vitrim.errors import InputError, WeightsError
 from vitrim.models.layers import repeat_gray
-from vitrim.models.vit import PLAIN_VIT, PretrainedViT, ViT
+from vitrim.models.timm_vit import AnyViT, TimmViT
+from vitrim.models.vit import PLAIN_VIT, PretrainedViT
 
 State = Mapping[str, torch.Tensor]
 N = TypeVar("N", bound="Network")
 M = TypeVar("M", bound=nn.Module)
-BLOCKS = "vit.blocks."
-"""Prefix of the transformer blocks in a network's state dict."""
 
 
 class Network(nn.Module, ABC):
@@ -31,7 +30,7 @@ class Network(nn.Module, ABC):
     first: `truncated` then knows which inputs of the kernel to remove.
     """
 
-    vit: ViT | None
+    vit: AnyViT | None
     shallowest: ClassVar[int] = 0
     """Smallest depth of this kind of network."""
     pretrained_vit: ClassVar[PretrainedViT] = PLAIN_VIT
@@ -71,6 +70,11 @@ class Network(nn.Module, ABC):
     def depth(self) -> int:
         """Number of transformer blocks."""
         return self.config.depth
+
+    @property
+    def blocks_path(self) -> str:
+        """Dotted name of the list of blocks."""
+        return f"vit.{self.vit.blocks_path}" if self.vit is not None else "vit.blocks"
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -125,10 +129,13 @@ class Network(nn.Module, ABC):
         Raises InputError for blocks that this network does not have, or for fewer blocks than it needs.
         """
         check_kept(kept, self.depth, self.config.name, self.shallowest)
-        state = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(BLOCKS)}
+        path = f"{self.blocks_path}."
+        state = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith(path)}
         for place, block in enumerate(kept):
             for name, tensor in self.blocks[block - 1].state_dict().items():
-                state[f"{BLOCKS}{place}.{name}"] = tensor
+                state[f"{path}{place}.{name}"] = tensor
+        if isinstance(self.vit, TimmViT):
+            state |= {f"vit.{name}": tensor for name, tensor in self.vit.of_blocks(kept).items()}
         config = self.config.model_copy(update={"depth": len(kept), "decoder": decoder or self.config.decoder})
         if any(name not in state for name in expected_state(type(self), config)):
             raise InputError(

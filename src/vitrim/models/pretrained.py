@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import timm
 import torch
 
-from vitrim.config.schema import NetworkConfig
+from vitrim.config.network_schema import NetworkConfig
 from vitrim.errors import WeightsError
 from vitrim.models.network import Network
-from vitrim.models.timm_weights import Source, load_cnn, load_vit
+from vitrim.models.timm_weights import Source, load_cnn, load_vit, not_at_hand
+from vitrim.models.vit_weights import load_timm_vit
 
 RANDOM = "random"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".npz")
@@ -28,8 +29,8 @@ class Part:
     """Name of its weights in timm's hub; None if there are none."""
     google: str | None
     """Name of Google's weights file for size base; None if there is none."""
-    load: Callable[[Source], None]
-    """Fills the part. Raises WeightsError if the weights do not fit."""
+    load: Callable[[Network, Source], None]
+    """Fills this part of a network. Raises WeightsError if the weights do not fit."""
 
 
 def initialise(network: Network) -> None:
@@ -42,33 +43,54 @@ def initialise(network: Network) -> None:
 
     Raises WeightsError if the weights are not available or do not fit.
     """
-    config = network.config
-    parts = _parts(network)
-    sources = [_source(wish, part, config) for wish, part in zip(_wishes(config, parts), parts, strict=True)]
+    parts, sources = _plan(type(network), network.config)
     said = []
     with torch.random.fork_rng(devices=[]):
         for part, source in zip(parts, sources, strict=True):
             if source:
-                part.load(source)
+                part.load(network, source)
             said.append(f"{part.label}: {_say(source)}")
     network.initialised_from = "; ".join(said)
 
 
-def _parts(network: Network) -> list[Part]:
-    config, kind = network.config, network.pretrained_vit
+def check_at_hand(networks: Iterable[tuple[type[Network], NetworkConfig]]) -> None:
+    """Raise WeightsError if networks need weights that are neither here nor in a hub that answers.
+
+    The message names all files that are missing, and how to bring them to a machine without network.
+    """
+    sources = [source for kind, config in networks if config.pretrained for source in _plan(kind, config)[1]]
+    names = dict.fromkeys(source.name for source in sources if source is not None and source.file is None)
+    if reason := not_at_hand(list(names)):
+        raise WeightsError(f"pretrained: {reason}")
+
+
+def _plan(kind: type[Network], config: NetworkConfig) -> tuple[list[Part], list[Source | None]]:
+    """Return the parts of a network that start from weights, and where these come from."""
+    parts = _parts(kind, config)
+    return parts, [_source(wish, part, config) for wish, part in zip(_wishes(config, parts), parts, strict=True)]
+
+
+def _parts(kind: type[Network], config: NetworkConfig) -> list[Part]:
+    vit = kind.pretrained_vit
     parts = []
-    if network.vit is not None:
-        hub = kind.hub.get(config.size) if config.width == 1 or not kind.with_stem else None
-        parts.append(Part(kind.label, hub, kind.google, lambda source: load_vit(network, source)))
-    if network.pretrained_cnn is not None:
+    if config.vit is not None:
+        parts.append(Part("ViT", _tagged(config.vit), None, load_timm_vit))
+    else:
+        hub = vit.hub.get(str(config.size)) if config.width == 1 or not vit.with_stem else None
+        parts.append(Part(vit.label, hub, vit.google, load_vit))
+    if kind.pretrained_cnn is not None:
         hub = _tagged(config.backbone) if config.width == 1 else None
-        parts.append(Part("CNN", hub, None, lambda source: load_cnn(network, source)))
+        cnn = Part("CNN", hub, None, load_cnn)
+        parts = [*parts, cnn] if config.depth else [cnn]  # without blocks, such a network has no ViT
     return parts
 
 
-def _tagged(backbone: str) -> str | None:
-    tag = timm.get_pretrained_cfg(backbone).tag
-    return (f"{backbone}.{tag}" if tag and "." not in backbone else backbone) if tag else None
+def _tagged(name: str) -> str | None:
+    """Return timm's name of a model with the tag of its weights; None if there are none."""
+    known = timm.get_pretrained_cfg(name)
+    if not known.tag or not known.has_weights:
+        return None
+    return name if "." in name else f"{name}.{known.tag}"
 
 
 def _wishes(config: NetworkConfig, parts: list[Part]) -> list[str | None]:
@@ -93,9 +115,10 @@ def _source(wish: str | None, part: Part, config: NetworkConfig) -> Source | Non
         return None
     if wish is None:
         if part.hub is None:
+            which = f"vit {config.vit}" if config.vit else f"size {config.size}"
             raise WeightsError(
                 f"pretrained: there are no published ImageNet weights for the {part.label} of {config.name} with "
-                f"size {config.size} and width {config.width:g}; set pretrained to false, or to a local file"
+                f"{which} and width {config.width:g}; set pretrained to false, or to a local file"
             )
         return Source(part.hub, None)
     path = Path(wish)
@@ -105,6 +128,8 @@ def _source(wish: str | None, part: Part, config: NetworkConfig) -> Source | Non
         return Source(part.hub or path.stem, path)
     if not path.suffix or path.suffix not in SUFFIXES:
         if timm.is_model(wish.split(".")[0]):
+            if part.load is load_timm_vit and wish.split(".")[0] != str(config.vit).split(".")[0]:
+                raise WeightsError(f"pretrained: {wish} does not hold weights of {config.vit}")
             return Source(wish, None)
         raise WeightsError(f"pretrained: {wish!r} is neither a file, nor a folder, nor a timm model")
     raise WeightsError(f"pretrained: there is no file {wish}")

@@ -16,6 +16,7 @@ import numpy as np
 import timm
 import torch
 from huggingface_hub import constants as hub
+from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from vitrim.errors import InputError, WeightsError
@@ -47,6 +48,7 @@ def load_vit(network: Network, source: Source) -> None:
     """
     config = network.config
     kind = network.pretrained_vit
+    assert config.size is not None
     size = SIZES[config.size]
     settings: dict[str, Any] = {
         "num_classes": 0,
@@ -55,7 +57,7 @@ def load_vit(network: Network, source: Source) -> None:
         "depth": config.depth,
     }
     if source.file is None:
-        theirs = _from_hub(source.name, settings)
+        theirs = from_hub(source.name, settings)
     else:
         settings |= {"embed_dim": size.dim, "num_heads": size.heads}
         theirs = _from_file(kind.architecture, source.file, settings, kind.patch)
@@ -88,7 +90,7 @@ def load_cnn(network: Network, source: Source) -> None:
                 name, network.stem_channels, config.width, config.image_size, pretrained=True, **settings
             )
     except Exception as error:
-        raise _unusable(source, error) from error
+        raise unusable(source, error) from error
     own = network.get_submodule(str(network.pretrained_cnn))
     _fill(own, own.state_dict(), cnn.state_dict(), source)
 
@@ -100,12 +102,13 @@ def _vit_name(name: str) -> str:
     return "vit." + name.replace("patch_embed.proj.", "patch_embed.")
 
 
-def _from_hub(name: str, settings: dict[str, Any]) -> nn.Module:
+def from_hub(name: str, settings: dict[str, Any]) -> nn.Module:
+    """Make timm's model `name` with the weights of timm's hub. Raises WeightsError if it cannot get them."""
     try:
         with _quiet_hub():
             return timm.create_model(name, pretrained=True, pretrained_strict=False, **settings)
     except Exception as error:
-        raise _unusable(Source(name, None), error) from error
+        raise unusable(Source(name, None), error) from error
 
 
 def _from_file(architecture: str, file: Path, settings: dict[str, Any], patch: int) -> nn.Module:
@@ -124,7 +127,7 @@ def _from_file(architecture: str, file: Path, settings: dict[str, Any], patch: i
     except InputError:
         raise
     except Exception as error:
-        raise _unusable(Source(architecture, file), error) from error
+        raise unusable(Source(architecture, file), error) from error
 
 
 def _from_npz(architecture: str, file: Path, settings: dict[str, Any], patch: int) -> nn.Module:
@@ -143,12 +146,13 @@ def _check_names(wanted: State, found: State, file: Path) -> None:
     missing = [n for n in wanted if n not in found and not re.fullmatch(UNUSED.replace(r"|blocks\.\d+\..*", ""), n)]
     missing = [name for name in missing if not name.endswith("num_batches_tracked")]
     surplus = [name for name in found if name not in wanted and not re.fullmatch(UNUSED, name)]
-    said = [f"{what}: {_few(names)}" for what, names in (("missing", missing), ("unexpected", surplus)) if names]
+    said = [f"{what}: {few(names)}" for what, names in (("missing", missing), ("unexpected", surplus)) if names]
     if said:
         raise WeightsError(f"{file} holds weights of another network; tensors {'; tensors '.join(said)}")
 
 
-def _few(names: list[str], most: int = 5) -> str:
+def few(names: list[str], most: int = 5) -> str:
+    """Return the first names in one text, and the number of the others."""
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest
 
@@ -162,21 +166,53 @@ def _fill(part: nn.Module, wanted: State, found: State, source: Source) -> None:
     misfits = sorted(set(wanted) ^ set(found)) or [n for n, t in wanted.items() if t.shape != found[n].shape]
     if misfits:
         raise WeightsError(
-            f"pretrained: {source.file or source.name} does not fit this network: tensors {_few(misfits)}"
+            f"pretrained: {source.file or source.name} does not fit this network: tensors {few(misfits)}"
         )
     part.load_state_dict(found, strict=False)
 
 
-def _unusable(source: Source, error: Exception) -> WeightsError:
+def unusable(source: Source, error: Exception) -> WeightsError:
+    """Make the error for weights that timm cannot load because of `error`."""
     root: BaseException = error
     while source.file is None and (earlier := root.__cause__ or (not root.__suppress_context__ and root.__context__)):
         root = earlier
     reason = next((line.strip() for line in str(root).splitlines() if line.strip()), type(root).__name__)
     if source.file:
         return WeightsError(f"pretrained: {source.file} does not fit this network: {reason}")
-    return WeightsError(
-        f"pretrained: cannot get {source.name} from timm's hub ({reason}); "
-        f"set pretrained to a local file of these weights, or to false to start from scratch"
+    return WeightsError(f"pretrained: cannot get {source.name} from timm's hub ({reason}); {_by_hand([source.name])}")
+
+
+def not_at_hand(names: list[str]) -> str:
+    """Say which of these weights of timm's hub are missing and cannot be fetched, and what to do; "" if none.
+
+    The hub gets `HUB_SECONDS` to answer, and is asked only for weights that are not in its cache.
+    """
+    missing = [name for name in names if timm.get_pretrained_cfg(name).hf_hub_id and not _is_cached(name)]
+    if not missing or (not hub.HF_HUB_OFFLINE and _answers(hub.ENDPOINT)):
+        return ""
+    why = "timm's hub is switched off (HF_HUB_OFFLINE)" if hub.HF_HUB_OFFLINE else f"no answer from {hub.ENDPOINT}"
+    return f"cannot get {' and '.join(missing)} from timm's hub ({why}); {_by_hand(missing)}"
+
+
+def _is_cached(name: str) -> bool:
+    return any(isinstance(try_to_load_from_cache(*place), str) for place in _places(name))
+
+
+def _places(name: str) -> list[tuple[str, str]]:
+    """Repository and file of weights in timm's hub; the file that is usual comes first."""
+    config = timm.get_pretrained_cfg(name)
+    files = [config.hf_hub_filename] if config.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    return [(str(config.hf_hub_id), str(file)) for file in files]
+
+
+def _by_hand(names: list[str]) -> str:
+    """Say how to bring weights of timm's hub to a machine without network."""
+    places = {name: _places(name)[0] for name in names}
+    commands = " and ".join(f"`hf download {repository} {file}`" for repository, file in places.values())
+    copies = " and ".join(f"{name}{Path(file).suffix}" for name, (_, file) in places.items())
+    return (
+        f"on a machine with network run {commands}, copy what it wrote into a folder here as {copies}, and set "
+        "pretrained to this folder; or set it to false to start from scratch"
     )
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vitrim.config.schema import NetworkConfig
+from vitrim.config.network_schema import NetworkConfig
 from vitrim.models.layers import ConvNormAct, UpConvs, init_convolutions, scaled
 from vitrim.models.network import Network
 from vitrim.models.resnet_stem import ResNetStem
-from vitrim.models.vit import SIZES, PretrainedViT, ViT
+from vitrim.models.timm_vit import AnyViT, make_vit
+from vitrim.models.vit import PretrainedViT
 
 HYBRID_VIT = PretrainedViT(
     label="ResNet stem and ViT",
@@ -28,18 +29,17 @@ class TransUNet(Network):
     At depth 0 (no blocks), the 1×1 embedding, the position embedding and the LayerNorm remain.
     """
 
-    vit: ViT
+    vit: AnyViT
     pretrained_vit = HYBRID_VIT
     float32_parts = ("stem",)
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        size = SIZES[config.size]
         self.stem = ResNetStem(self.stem_channels, config.width, config.stem)
         half, quarter, eighth, sixteenth = self.stem.channels
-        self.vit = ViT(sixteenth, 1, self.token_grid, size, config.depth)
+        self.vit = make_vit(config, sixteenth, 1, self.token_grid)
         widths = [scaled(channels, config.width) for channels in (512, 256, 128, 64, 16)]
-        self.bottleneck = ConvNormAct(size.dim, widths[0], bias=False)
+        self.bottleneck = ConvNormAct(self.vit.dim, widths[0], bias=False)
         self.decoder = nn.ModuleList(
             UpConvs(below + skip, out, bias=False)
             for below, skip, out in zip(widths[:-1], (eighth, quarter, half, 0), widths[1:], strict=True)

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from vitrim.config.network_schema import PATCH, NetworkConfig
 from vitrim.config.reading import explain
-from vitrim.config.schema import PATCH, NetworkConfig
 from vitrim.errors import WeightsError
 from vitrim.models.network import State, check_tensors, expected_state, rebuilt
 from vitrim.models.state_dicts import read_state

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from vitrim.config.schema import PATCH, NetworkConfig
+from vitrim.config.network_schema import PATCH, NetworkConfig
 from vitrim.models.layers import REDUCTIONS, TwoConvs, UpBlocks, double_size, init_convolutions, kept_taps, scaled
 from vitrim.models.network import Network
-from vitrim.models.vit import SIZES, ViT
+from vitrim.models.timm_vit import AnyViT, make_vit
 
 
 class UNETR2D(Network):
@@ -18,14 +18,13 @@ class UNETR2D(Network):
     inputs of the next stage's first kernel that came from them. With `decoder: whole` all stages stay.
     """
 
-    vit: ViT
+    vit: AnyViT
     shallowest = 1
     feeds_scales = True
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__(config)
-        size = SIZES[config.size]
-        self.vit = ViT(self.stem_channels, PATCH, self.token_grid, size, config.depth)
+        self.vit = make_vit(config, self.stem_channels, PATCH, self.token_grid)
         widths = {reduction: scaled(64 * reduction, config.width) for reduction in (1, 2, 4, 8)}
         deepest = max(self.tap_of_scale)
         self.lifts = nn.ModuleDict()
@@ -33,10 +32,10 @@ class UNETR2D(Network):
         self.ups = nn.ModuleDict()
         for reduction in self.tap_of_scale:
             if reduction == PATCH:
-                self.lifts[str(reduction)] = double_size(size.dim, widths[8])
+                self.lifts[str(reduction)] = double_size(self.vit.dim, widths[8])
                 continue
             out = widths[reduction]
-            self.lifts[str(reduction)] = UpBlocks(size.dim, [widths[r] for r in (8, 4, 2) if r >= reduction])
+            self.lifts[str(reduction)] = UpBlocks(self.vit.dim, [widths[r] for r in (8, 4, 2) if r >= reduction])
             self.convs[str(reduction)] = TwoConvs(out if reduction == deepest else 2 * out, out)
             self.ups[str(reduction)] = double_size(out, widths[reduction // 2])
         self.image = TwoConvs(self.stem_channels, widths[1])

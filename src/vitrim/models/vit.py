@@ -1,4 +1,4 @@
-"""The vision transformer (ViT) inside every network: timm's blocks, without a class token."""
+"""vitrim's own vision transformer (ViT): timm's blocks, without a class token."""
 
 from __future__ import annotations
 
@@ -62,9 +62,13 @@ class ViT(nn.Module):
     The N tokens (B, N, dim) are in the order of the grid (height × width = N), row by row.
     """
 
+    blocks_path = "blocks"
+    """Dotted name of the list of blocks inside the ViT."""
+
     def __init__(self, in_channels: int, patch: int, grid: tuple[int, int], size: ViTSize, depth: int) -> None:
         super().__init__()
         self.grid = grid
+        self.dim = size.dim
         norm = partial(nn.LayerNorm, eps=1e-6)
         self.patch_embed = nn.Conv2d(in_channels, size.dim, patch, stride=patch)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid[0] * grid[1], size.dim))
@@ -85,9 +89,7 @@ class ViT(nn.Module):
         """
         std = 0.02 * (SIZES["base"].dim / self.pos_embed.shape[-1]) ** 0.5
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        fan_in = self.patch_embed.weight[0].numel()
-        nn.init.trunc_normal_(self.patch_embed.weight, std=fan_in**-0.5)
-        nn.init.zeros_(self.patch_embed.bias)  # type: ignore[arg-type]
+        init_projection(self.patch_embed)
         for layer in self.blocks.modules():
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=std)
@@ -112,3 +114,10 @@ class ViT(nn.Module):
     def to_map(self, tokens: torch.Tensor) -> torch.Tensor:
         """Reshape tokens (B, N, dim) to their grid, (B, dim, h, w)."""
         return tokens.transpose(1, 2).reshape(tokens.shape[0], -1, *self.grid)
+
+
+def init_projection(embedding: nn.Conv2d) -> None:
+    """Draw the weights of a patch embedding from a truncated normal distribution of deviation 1/√(fan in). No bias."""
+    nn.init.trunc_normal_(embedding.weight, std=embedding.weight[0].numel() ** -0.5)
+    if embedding.bias is not None:
+        nn.init.zeros_(embedding.bias)

@@ -37,11 +37,15 @@ def paper_tables() -> dict[str, Any]:
 
 
 def paper_study(run: Run) -> str | None:
-    """Return the name of the data set of the paper that this study uses; None for phantoms and other data."""
+    """Return the name of the data set of the paper that this study uses.
+
+    None for phantoms, other data, and networks with another ViT.
+    """
     settings = run.study.get("study")
-    data = settings.get("data") if isinstance(settings, dict) else None
+    settings = settings if isinstance(settings, dict) else {}
+    data = settings.get("data")
     imitated = isinstance(data, dict) and data.get("phantom") is not None
-    return run.name if run.name in NUMBER and not imitated else None
+    return run.name if run.name in NUMBER and not imitated and settings.get("vit") is None else None
 
 
 def comparison(run: Run) -> Table | None:

@@ -6,10 +6,12 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitrim.config.names import FULL_DEPTH, NETWORK_TITLES, NetworkName
-from vitrim.config.schema import NetworkConfig, StudyConfig
+from vitrim.config.names import NETWORK_TITLES, NetworkName
+from vitrim.config.network_schema import NetworkConfig
+from vitrim.config.schema import StudyConfig
 from vitrim.errors import ConfigurationError, InputError
 from vitrim.models.factory import NETWORKS, build
+from vitrim.models.pretrained import check_at_hand
 from vitrim.studies.study_data import StudyData
 from vitrim.studies.trial import Trial
 
@@ -44,11 +46,11 @@ class Plan:
 
     def full(self, key: RunKey) -> Trial:
         """Return the trial of the full network of this run key."""
-        return self.trial(key, FULL_DEPTH)
+        return self.trial(key, self.study.full_depth)
 
     def noise(self, key: RunKey) -> Trial:
         """Return the trial of the full network with a seed that the study does not use: the noise floor."""
-        return self.trial(replace(key, seed=max(self.study.all_seeds) + 1), FULL_DEPTH)
+        return self.trial(replace(key, seed=max(self.study.all_seeds) + 1), self.study.full_depth)
 
     def nested(self, key: RunKey) -> Trial:
         """Return the trial of the full network with nested training, which the rule `nested` uses."""
@@ -62,7 +64,7 @@ class Plan:
 
     def fixed(self, network: NetworkName) -> list[int]:
         """Return the fixed depths of a network, deepest first, without the full one; see `fixed_depths`."""
-        return sorted({*fixed_depths(self.study, network)} - {FULL_DEPTH}, reverse=True)
+        return sorted({*fixed_depths(self.study, network)} - {self.study.full_depth}, reverse=True)
 
     def attention_folder(self, out: Path, key: RunKey) -> Path:
         """Return the folder for the attention of a full network. The first seed and fold has a name without numbers."""
@@ -73,7 +75,7 @@ class Plan:
         """Return the trial of the network of this run key, truncated to `blocks` blocks."""
         study, split = self.study, self.study_data.splits[key.fold]
         cache = self.study_data.data.cache
-        start = "scratch" if blocks == FULL_DEPTH else study.truncated_from
+        start = "scratch" if blocks == study.full_depth else study.truncated_from
         return Trial(
             network=network_config(
                 study,
@@ -132,15 +134,14 @@ def check_networks(study: StudyConfig) -> dict[str, str]:
             raise ConfigurationError(
                 f"networks.{name}.depths: the smallest depth of {NETWORK_TITLES[name]} is {shallowest}"
             )
-    origins: dict[str, str] = {}
-    for name in study.networks:
-        try:
-            origins[name] = build(network_config(study, name, num_classes=2, channels=1)).initialised_from
-        except InputError as error:
-            if not study.pretrained:
-                raise
-            raise InputError(f"{error} (on the command line: --init FILE, or --init scratch)") from error
-    return origins
+    configs = [network_config(study, name, num_classes=2, channels=1) for name in study.networks]
+    try:
+        check_at_hand((NETWORKS[config.name], config) for config in configs)  # before anything that takes long
+        return {config.name: build(config).initialised_from for config in configs}
+    except InputError as error:
+        if not study.pretrained:
+            raise
+        raise type(error)(f"{error} (on the command line: --init PATH, or --init scratch)") from error
 
 
 def network_config(study: StudyConfig, name: NetworkName, num_classes: int, channels: int) -> NetworkConfig:
@@ -148,8 +149,9 @@ def network_config(study: StudyConfig, name: NetworkName, num_classes: int, chan
     return NetworkConfig(
         name=name,
         num_classes=num_classes,
-        depth=FULL_DEPTH,
+        depth=study.full_depth,
         size=study.size,
+        vit=study.vit,
         image_size=study.data.image_size,
         in_chans=channels,
         backbone=study.networks[name].backbone,

@@ -10,7 +10,7 @@ from typing import Protocol
 from vitrim.compression.depth_decision import DepthDecision
 from vitrim.config.names import NetworkName
 from vitrim.config.schema import StudyConfig, TrainConfig
-from vitrim.errors import ConfigurationError, DataError, InputError
+from vitrim.errors import ConfigurationError, InputError
 from vitrim.hardware import resolved
 from vitrim.progress import Reporter
 from vitrim.studies.control import reach_lines
@@ -21,7 +21,7 @@ from vitrim.studies.plan import Plan, RunKey, absolute, check_networks, left_out
 from vitrim.studies.results import Done, record_study, write_results
 from vitrim.studies.search import NetworkSearch
 from vitrim.studies.status import Status, duration
-from vitrim.studies.study_data import open_study
+from vitrim.studies.study_data import check_source, open_study
 from vitrim.studies.trial import finished, trial_title
 from vitrim.training.distributed import Rendezvous, rendezvous
 from vitrim.training.loggers import make_logger
@@ -98,8 +98,7 @@ def _run_study(
     ray: str | None,
     coordinator: Coordinator | None,
 ) -> Path:
-    if source is not None and not source.is_dir():  # before anything that takes long
-        raise DataError(f"no such data folder: {source}")
+    check_source(study, source)  # before anything that takes long
     make_logger(logger, out / "logs", "check")
     origins = check_networks(study)
     if ray is not None:

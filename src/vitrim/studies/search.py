@@ -20,7 +20,7 @@ from vitrim.compression.depth_rules import (
     untrained_answers,
 )
 from vitrim.compression.exchange_curve import ExchangeCurve
-from vitrim.config.names import FULL_DEPTH, NETWORK_TITLES, NetworkName
+from vitrim.config.names import NETWORK_TITLES, NetworkName
 from vitrim.metrics.statistics import VERDICT_CASES, Change, change
 from vitrim.models.factory import NETWORKS
 from vitrim.studies.jobs import Job, Outcome
@@ -43,6 +43,11 @@ class NetworkSearch:
     proposed: DepthDecision | None = None
     trained: set[int] = field(default_factory=set)
     """Depths that the search asked for."""
+
+    @property
+    def full(self) -> int:
+        """Number of transformer blocks of the full network."""
+        return self.plan.study.full_depth
 
     def start(self) -> list[Job]:
         """Return the jobs of all full networks. The noise floor is measured in the same step."""
@@ -84,9 +89,9 @@ class NetworkSearch:
         decision = self.proposed
         tried, everywhere, margins = self._verdicts(), self._everywhere(), self.plan.study.margins
         if self._can_try():
-            chosen = chosen_depth(tried, FULL_DEPTH)
+            chosen = chosen_depth(tried, self.full)
         else:
-            chosen = decision.proposed if decision.proposed in everywhere else FULL_DEPTH
+            chosen = decision.proposed if decision.proposed in everywhere else self.full
         differences = {depth: self._tuning_change(depth) for depth in sorted(tried, reverse=True)}
         results = [
             DepthResult.of(depth, difference, margins)
@@ -128,11 +133,11 @@ class NetworkSearch:
         reason = "" if pooled is None else segments_nothing(pooled.untouched_dice)
         return DepthDecision(
             network=NETWORK_TITLES[self.network],
-            full=FULL_DEPTH,
-            depth=FULL_DEPTH,
+            full=self.full,
+            depth=self.full,
             verdict="not shown",
             margin=margin,
-            proposed=FULL_DEPTH if answer is None or reason else max(answer, shallowest),
+            proposed=self.full if answer is None or reason else max(answer, shallowest),
             rule=proposes,
             proposed_on="tuning" if len(split.tuning) >= VERDICT_CASES else "training",
             rules=rules,
@@ -154,7 +159,7 @@ class NetworkSearch:
         proposed, tries = self.proposed.proposed, self.plan.study.tries - len(self.trained)
         if self._can_try():
             shallowest = NETWORKS[self.network].shallowest
-            depth = next_depth(self._verdicts(), proposed, shallowest, FULL_DEPTH, tries)
+            depth = next_depth(self._verdicts(), proposed, shallowest, self.full, tries)
         else:  # without verdicts only the proposed depth is trained
             depth = None if proposed in self._everywhere() or tries < 1 else proposed
         return None if depth in self.trained else depth
@@ -168,15 +173,15 @@ class NetworkSearch:
         if not self._can_try():
             return {}
         margin = self.plan.study.margins[0]
-        depths = [depth for depth in self._everywhere() if depth < FULL_DEPTH]
+        depths = [depth for depth in self._everywhere() if depth < self.full]
         return {depth: self._tuning_change(depth).verdict(margin) for depth in depths}
 
     def _tuning_change(self, depth: int) -> Change:
-        return change(self._table(FULL_DEPTH, tuning=True), self._table(depth, tuning=True))
+        return change(self._table(self.full, tuning=True), self._table(depth, tuning=True))
 
     def _everywhere(self) -> list[int]:
         """Return the depths that were trained with every seed and fold whose full network was trained."""
-        depths = {*self.trained, *self.plan.fixed(self.network), FULL_DEPTH}
+        depths = {*self.trained, *self.plan.fixed(self.network), self.full}
         return sorted(depth for depth in depths if all(self._is_there(key, depth) for key in self.run_keys))
 
     def _is_there(self, key: RunKey, depth: int) -> bool:
@@ -197,7 +202,7 @@ class NetworkSearch:
     def _by_accuracy(self, depths: list[int]) -> int | None:
         """Return what the rule `accuracy` says of the trained depths, on tuning cases."""
         tables = {depth: self._table(depth, tuning=True) for depth in depths} if self._can_try() else {}
-        return by_accuracy(Evidence(FULL_DEPTH, self.plan.study.margins[0], tables=tables))
+        return by_accuracy(Evidence(self.full, self.plan.study.margins[0], tables=tables))
 
     def _noise(self) -> DepthResult | None:
         """Compare the full network with itself, trained with another seed."""
@@ -205,9 +210,9 @@ class NetworkSearch:
         other = finished(plan.noise(first), self.out) if plan.study.noise_floor else None
         second = next((key for key in self.run_keys if key.fold == first.fold and key.seed != first.seed), None)
         if other is None and second is not None:
-            other = self._result(second, FULL_DEPTH)
-        one = self._result(first, FULL_DEPTH)
+            other = self._result(second, self.full)
+        one = self._result(first, self.full)
         if one is None or other is None:
             return None
         difference = change(one.cases, other.cases)
-        return DepthResult.of(FULL_DEPTH, difference, plan.study.margins) if isfinite(difference.percent) else None
+        return DepthResult.of(self.full, difference, plan.study.margins) if isfinite(difference.percent) else None

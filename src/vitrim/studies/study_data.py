@@ -44,14 +44,22 @@ class StudyData:
             write_json(path, [split.dump() for split in splits])
 
 
+def check_source(study: StudyConfig, source: Path | None) -> None:
+    """Raise InputError if the folder `source` of a study's data is missing. Nothing is read."""
+    if source is None and study.data.phantom is None:
+        raise InputError(f"the study {study.name} needs data: give a folder with --data")
+    if source is not None and not source.is_dir():
+        raise DataError(f"no such data folder: {source}")
+
+
 def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: Reporter) -> StudyData:
     """Read the cases in `source` (the study's own phantom if None) and prepare their slices in `out`.
 
     Raises InputError if there are no data, if the data have an error, or if the training slices do not fill a batch.
     """
+    check_source(study, source)
     if source is None:
-        if study.data.phantom is None:
-            raise InputError(f"the study {study.name} needs data: give a folder with --data")
+        assert study.data.phantom is not None
         source = out / "data"
         if not source.is_dir():
             reporter.say(f"making {study.data.phantom.cases} {study.data.phantom.kind} phantoms")

@@ -14,7 +14,8 @@ import torch
 
 from vitrim import __version__
 from vitrim.config.names import TruncatedStart
-from vitrim.config.schema import NetworkConfig, Strict, TrainConfig
+from vitrim.config.network_schema import NetworkConfig, Strict
+from vitrim.config.schema import TrainConfig
 from vitrim.data.cache import PreparedData, SliceCache, SliceDataset
 from vitrim.data.recipe import RECIPE, Recipe
 from vitrim.data.sampling import evenly_spaced
@@ -69,10 +70,11 @@ class Trial(Strict):
     def key(self) -> str:
         """Trial key, the name of the trial's folder. It changes only with what decides the outcome."""
         truncated_whole = self.network.decoder == "whole" and self.blocks < self.network.depth
+        absent = {name for name, there in (("decoder", truncated_whole), ("vit", self.network.vit)) if not there}
         one = {"nodes"} if self.training.nodes == 1 else set()  # older versions had no `nodes`; their keys stay valid
         without: dict[str, Any] = {
             "fold": True,
-            "network": {"pretrained"} if truncated_whole else {"pretrained", "decoder"},
+            "network": {"pretrained", *absent},
             "training": {
                 "workers",
                 *one,
