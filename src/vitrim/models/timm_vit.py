@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from vitrim.config.network_schema import PATCH, NetworkConfig
+from vitrim.config.timm_vits import full_depth
 from vitrim.errors import ConfigurationError
 from vitrim.models.dry_run import taking_part
 from vitrim.models.vit import SIZES, ViT, init_projection
@@ -78,7 +79,7 @@ class TimmViT(nn.Module):
 
     def _remove_unused(self, name: str) -> None:
         """Remove the modules whose parameters have no effect. A parameter outside such a module is not trained."""
-        unused = _without_effect(name, max(1, self.depth))
+        unused = _without_effect(name, with_blocks=True)
         parts = [
             part
             for part, module in self.timm.named_modules()
@@ -89,7 +90,8 @@ class TimmViT(nn.Module):
         for part in parts:
             if not any(part.startswith(f"{other}.") for other in parts):
                 self.timm.set_submodule(part, nn.Identity())
-        unused = _without_effect(name, self.depth)  # without blocks, prefix tokens and rotary positions have no effect
+        if not self.depth:  # prefix tokens and rotary positions then have no effect either
+            unused = _without_effect(name, with_blocks=False)
         for inner, parameter in self.named_parameters():
             if inner in unused:
                 parameter.requires_grad_(False)
@@ -130,10 +132,10 @@ def _create(name: str, in_channels: int, patch: int, grid: tuple[int, int]) -> A
 
 
 @lru_cache(maxsize=64)
-def _without_effect(name: str, depth: int) -> frozenset[str]:
-    """Names of the parameters in a `TimmViT` on which its maps do not depend."""
+def _without_effect(name: str, with_blocks: bool) -> frozenset[str]:
+    """Names of the parameters in a `TimmViT` on which its maps do not depend, with all blocks or with none."""
     with torch.device("meta"), torch.random.fork_rng(devices=[]):
-        vit = _Whole(name, 3, PATCH, (2, 2), depth)
+        vit = _Whole(name, 3, PATCH, (2, 2), full_depth(name) if with_blocks else 0)
         used = set(taking_part(vit, torch.empty(2, 3, 2 * PATCH, 2 * PATCH)))
     return frozenset(inner for inner, _ in vit.named_parameters() if inner not in used)
 

@@ -191,7 +191,7 @@ def not_at_hand(names: list[str]) -> str:
     if not missing or (not hub.HF_HUB_OFFLINE and _answers(hub.ENDPOINT)):
         return ""
     why = "timm's hub is switched off (HF_HUB_OFFLINE)" if hub.HF_HUB_OFFLINE else f"no answer from {hub.ENDPOINT}"
-    return f"cannot get {' and '.join(missing)} from timm's hub ({why}); {_by_hand(missing)}"
+    return f"cannot get {', '.join(missing)} from timm's hub ({why}); {_by_hand(missing)}"
 
 
 def _is_cached(name: str) -> bool:
@@ -208,11 +208,11 @@ def _places(name: str) -> list[tuple[str, str]]:
 def _by_hand(names: list[str]) -> str:
     """Say how to bring weights of timm's hub to a machine without network."""
     places = {name: _places(name)[0] for name in names}
-    commands = " and ".join(f"`hf download {repository} {file}`" for repository, file in places.values())
-    copies = " and ".join(f"{name}{Path(file).suffix}" for name, (_, file) in places.items())
+    commands = ", ".join(f"`hf download {repository} {file}`" for repository, file in places.values())
+    copies = ", ".join(f"{name}{Path(file).suffix}" for name, (_, file) in places.items())
     return (
-        f"on a machine with network run {commands}, copy what it wrote into a folder here as {copies}, and set "
-        "pretrained to this folder; or set it to false to start from scratch"
+        f"on a machine with network run {commands}; copy what this wrote into a folder here, as {copies}; then set "
+        "pretrained to this folder, or to false to start from scratch"
     )
 
 
