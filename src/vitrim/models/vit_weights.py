@@ -21,7 +21,7 @@ from vitrim.models.state_dicts import read_state
 from vitrim.models.timm_vit import MIXED_POSITIONS
 from vitrim.models.timm_weights import Source, few, from_hub, unusable
 
-HEADS = r"(head|head_dist|pre_logits|fc_norm|fc|classifier|attn_pool|lm_head)\..*|mask_token"
+HEADS = r"(head|head_dist|pre_logits|fc_norm|fc|classifier|attn_pool|lm_head)\..*"
 """Tensors of a file that no feature of a ViT depends on."""
 
 INSIDE = "vit.timm."
@@ -63,7 +63,9 @@ def _from_file(name: str, source: Source, settings: dict[str, Any], wanted: Stat
     if file.suffix == ".npz":
         raise WeightsError(f"{file}: weights of a ViT of timm are read from safetensors or pth, not from npz")
     try:
-        state = timm_names(read_state(file))
+        state = {
+            inner: tensor for inner, tensor in timm_names(read_state(file)).items() if not re.fullmatch(HEADS, inner)
+        }
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             model = timm.create_model(name, **settings)
         _check(name, source, _as_timm_reads(state, model, name, file), model.state_dict(), wanted)
@@ -103,7 +105,9 @@ def _check(name: str, source: Source, found: State, known: State, wanted: State)
         raise WeightsError(f"pretrained: {source.file} holds tokens {len(width)} wide; those of {name} are {facts.dim}")
     problems = {
         "missing": [inner for inner in wanted if inner not in found],
-        "unexpected": [inner for inner in found if inner not in known and not re.fullmatch(HEADS, inner)],
+        "unexpected": [
+            inner for inner in found if inner not in known and inner != "mask_token" and not re.fullmatch(HEADS, inner)
+        ],
         "of another shape": [
             inner
             for inner in wanted
