@@ -123,7 +123,8 @@ def another_model() -> torch.nn.Module:
 
 def small(*arguments: object, **options: object) -> Network:
     """`vitrim.create_model` with a network that is small and quick in place of one of full size."""
-    return package.create_model(*arguments, **{**options, "size": "micro", "width": 0.25, "image_size": 32})  # type: ignore[arg-type]
+    size = {"vit": "test_vit"} if "vit" in options else {"size": "micro"}
+    return package.create_model(*arguments, **{**options, **size, "width": 0.25, "image_size": 32})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("page", "code"), snippets(), ids=[page for page, _ in snippets()])

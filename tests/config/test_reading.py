@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from vitrim.config.network_schema import NetworkConfig
-from vitrim.config.reading import load_study, parse_study, presets
+from vitrim.config.reading import load_study, parse_study, presets, study_config
 from vitrim.errors import ConfigurationError, InputError
 
 GOOD = {
@@ -44,6 +44,10 @@ def test_every_preset_is_a_study(name):
         ({"training": {"steps": 5, "learning_rate": 0}}, "training.learning_rate"),
         ({"networks": {"unet": {}}}, "networks.unet"),
         ({"networks": {"transunet": {"depths": [13]}}}, "networks.transunet.depths.0"),
+        ({"vit": "test_vit", "networks": {"transunet": {"depths": [7]}}}, "depths.0: test_vit has 6 blocks (got 7)"),
+        ({"vit": "test_vit", "depths": [1, 12]}, "depths.1: test_vit has 6 blocks (got 12)"),
+        ({"vit": "test_vitt"}, "vit: 'test_vitt' is not a model of timm (did you mean 'test_vit"),
+        ({"vit": "test_vit", "size": "tiny"}, "size tiny and vit test_vit (6 blocks, 64 wide) are two ViTs"),
         ({"networks": {}}, "networks"),
         ({"name": "../elsewhere"}, "name"),
         ({"name": None}, "name"),
@@ -109,4 +113,21 @@ def test_a_missing_preset_names_those_that_exist(tmp_path):
 
 def test_a_network_is_rebuilt_from_its_own_json():
     config = NetworkConfig(name="cats2d", num_classes=4, depth=3, image_size=(96, 128), backbone="resnet34")
+    assert NetworkConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_a_vit_of_timm_takes_the_place_of_the_size():
+    config = study_config(study(size="micro"), vit="cait_xxs24_224", depths="24")
+    assert (config.size, config.vit, config.full_depth) == (None, "cait_xxs24_224", 24)
+    assert (study().size, study().full_depth) == ("base", 12)
+    assert parse_study(yaml.safe_dump(config.model_dump(mode="json")), "again") == config
+
+
+@pytest.mark.parametrize(
+    ("vit", "taps"),
+    [(None, (3, 6, 9, 12)), ("cait_xxs24_224", (6, 12, 18, 24)), ("test_vit", (2, 3, 4, 6))],
+)
+def test_taps_are_every_quarter_of_the_blocks(vit, taps):
+    config = NetworkConfig(name="unetr2d", num_classes=2, vit=vit)
+    assert (config.taps, config.depth) == (taps, taps[-1])
     assert NetworkConfig.model_validate_json(config.model_dump_json()) == config
