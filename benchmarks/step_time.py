@@ -22,7 +22,7 @@ from vitrim.config.schema import StudyConfig
 from vitrim.hardware import resolved
 from vitrim.models.factory import build
 from vitrim.progress import TrainingProgress
-from vitrim.studies.plan import FULL_DEPTH, fixed_depths, network_config
+from vitrim.studies.plan import fixed_depths, network_config
 from vitrim.training.loop import total_steps, train_network
 
 
@@ -59,7 +59,7 @@ def main() -> None:
     )
     hours = 0.0
     for name in options.only or study.networks:
-        for depth in sorted({FULL_DEPTH, *fixed_depths(study, name)}, reverse=True):
+        for depth in sorted({study.full_depth, *fixed_depths(study, name)}, reverse=True):
             seconds = step_seconds(study, name, depth, options.classes, options.steps)
             hours += seconds * steps / 3600
             print(f"  {name}, {depth} blocks: {seconds:.3f} s a step, {seconds * steps / 3600:.2f} h a training")

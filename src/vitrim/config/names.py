@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 FULL_DEPTH = 12
-"""Transformer blocks of a full network (paper, 3.2)."""
+"""Transformer blocks of a full network with a ViT of vitrim (paper, 3.2)."""
 
 NetworkName = Literal["transunet", "cats2d", "unetr2d"]
 
