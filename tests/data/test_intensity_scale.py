@@ -32,6 +32,13 @@ def test_a_sound_scale_is_applied_and_returned(tmp_path: Path, slope: float, int
     assert len(np.unique(voxels.array.astype(np.float32))) == 1000
 
 
+def test_equal_voxels_have_nothing_to_lose(tmp_path: Path) -> None:
+    path = scaled_file(tmp_path / "image.nii", 1, 1e6, np.float32)
+    raw = path.read_bytes()
+    path.write_bytes(raw[:352] + np.full(1000, 0.25, "<f4").tobytes())
+    assert read_nifti(path).array.min() == read_nifti(path).array.max() == 1e6 + 0.25
+
+
 def test_no_scale_is_no_scale(tmp_path: Path) -> None:
     assert read_nifti(scaled_file(tmp_path / "image.nii", 1, 0)).scale == PLAIN
     assert read_nifti(scaled_file(tmp_path / "image.nii", 0, 7)).scale == PLAIN  # NIfTI: a factor of 0 is no scale

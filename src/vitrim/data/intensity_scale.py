@@ -37,7 +37,8 @@ def scaled(image: Any, path: Path) -> tuple[np.ndarray, Scale]:
         return array, scale
     factor, stored = abs(scale[0]), image.dataobj.get_unscaled()
     apart = 1.0 if stored.dtype.kind in "iu" else float(np.ptp(stored))  # what has to stay apart
-    if not FACTORS[0] <= factor <= FACTORS[1] or _step(array) / factor > max(_step(stored), apart):
+    lost = apart > 0 and _step(array) / factor > max(_step(stored), apart)
+    if not FACTORS[0] <= factor <= FACTORS[1] or lost:
         raise DataError(
             f"{path}: its header scales voxels by {scale[0]:.6g} and adds {scale[1]:.6g}, so that they overflow or "
             "become equal: repair its header (scl_slope, scl_inter)"
