@@ -62,10 +62,11 @@ def silent(total: int) -> Stage:
 
 
 class Reporter:
-    """Prints messages and progress on a console."""
+    """Prints messages on a console, and progress unless `progress` is false."""
 
-    def __init__(self, console: Console | None = None) -> None:
+    def __init__(self, console: Console | None = None, progress: bool = True) -> None:
         self.console = console or Console(soft_wrap=True)
+        self.progress = progress
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -74,6 +75,9 @@ class Reporter:
     @contextmanager
     def stage(self, title: str, total: int) -> Iterator[Stage]:
         """Show the progress of a task of `total` steps. When it is complete, print its duration in seconds."""
+        if not self.progress:
+            yield silent(total)
+            return
         begin = time.monotonic()
         if self.console.is_terminal:
             columns = (

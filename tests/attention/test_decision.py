@@ -72,7 +72,7 @@ def test_the_depth_is_the_sure_block_and_the_possible_one_is_said() -> None:
     assert low < 2 / 3 < high
     assert (decision.low, decision.depth, decision.high) == (2, 3, 3)
     assert "block 3 is the first whose globality" in decision.sentence()
-    assert "reaches 0.667 with its whole 95 % interval (it is 0.9" in decision.sentence()
+    assert "reaches 2/3 with its whole 95 % interval (it is 0.9" in decision.sentence()
     assert "allow depths from 2 to 3" in decision.sentence()
 
 

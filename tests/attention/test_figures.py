@@ -75,7 +75,7 @@ def test_the_decision_shows_values_threshold_and_what_is_discarded(
     decision = decide_depth(profile, untrained=untrained)
     axis = draw_decision(decision, Figure().subplots())
     labels = axis.get_legend_handles_labels()[1]
-    assert labels == ["untrained", "threshold 0.667", "beyond the rule"]
+    assert labels == ["untrained", "threshold 2/3", "beyond the rule"]
     assert any(np.allclose(np.asarray(line.get_ydata()), decision.threshold) for line in axis.lines)
     without_interval = decide_depth(profile_attention(planted(2, depth=4), noise(2), measures=MEASURES))
     assert draw_decision(without_interval, Figure().subplots()).lines

@@ -5,15 +5,23 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import nibabel
 import numpy as np
+import pandas as pd
 import pytest
+import typer
 
 from tests.support import tiny_study, vitrim
+from vitrim.cli import app
+from vitrim.config import names
+from vitrim.config.reading import presets
 
 
 def rewrite(path: Path, change) -> None:
@@ -208,3 +216,132 @@ def test_a_terminal_that_does_not_know_a_character_does_not_end_a_command(tiny_d
     assert done.returncode == 2
     assert done.stderr.startswith("vitrim: no such data folder: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def all_commands() -> dict[str, Any]:
+    """Every command by its whole name."""
+    found: dict[str, Any] = {}
+
+    def walk(command: Any, name: str) -> None:
+        for part, below in getattr(command, "commands", {}).items():
+            walk(below, f"{name} {part}")
+        if not hasattr(command, "commands"):
+            found[name] = command
+
+    walk(typer.main.get_command(app), "vitrim")
+    return found
+
+
+COMMANDS = all_commands()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_help_of_every_command_ends_with_an_example_that_can_be_typed(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert vitrim(*name.split()[1:], "--help") == 0
+    examples = [line.strip() for line in capsys.readouterr().out.splitlines() if "Example: " in line]
+    assert examples
+    for example in examples:
+        typed = example.removeprefix("Example: ")
+        assert typed.startswith(f"{name} ")
+        COMMANDS[name].make_context(name, shlex.split(typed)[len(name.split()) :])
+
+
+@pytest.mark.parametrize(
+    ("command", "choices"),
+    [
+        ("study", [names.RuleName, names.NetworkName, names.DecoderForm]),
+        ("train", [names.NetworkName]),
+        ("attention", [names.DecidingMeasure, names.Head]),
+        ("compress", [names.Criterion, names.Recovery, names.DecoderForm]),
+        ("evaluate", [names.CaseGroup]),
+        ("predict", [names.Precision]),
+        ("data check", [names.LayoutName]),
+        ("data phantom", [names.PhantomName, names.PhantomLayout]),
+    ],
+)
+def test_the_help_lists_every_choice_unbroken(command, choices, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert vitrim(*command.split(), "--help") == 0
+    words = set(re.findall(r"[\w-]+", capsys.readouterr().out))
+    assert {name for literal in choices for name in get_args(literal)} <= words
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_wherever_there_is_out_there_is_o(name):
+    options = [option.opts for option in COMMANDS[name].params if "--out" in option.opts]
+    assert all("-o" in opts for opts in options)
+
+
+def test_the_help_names_every_preset(capsys):
+    assert vitrim("study", "--help") == 0
+    assert set(presets()) <= set(re.findall(r"\w+", capsys.readouterr().out))
+
+
+def test_vitrim_alone_says_where_to_begin(capsys):
+    assert vitrim() == 0
+    said = capsys.readouterr().out
+    for first in ("vitrim study demo", "vitrim study STUDY.yaml --data DIR", "vitrim compress CHECKPOINT"):
+        assert first in said
+    assert len(said.splitlines()) == 5
+
+
+def test_a_shell_completes_commands_and_choices(capsys, monkeypatch):
+    monkeypatch.setenv("_VITRIM_COMPLETE", "complete_bash")
+    for typed, offered in (("vitrim pre", ["predict"]), ("vitrim attention x --head m", ["max", "mean"])):
+        monkeypatch.setenv("COMP_WORDS", typed)
+        monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+        assert vitrim() == 0
+        assert sorted(capsys.readouterr().out.split()) == offered
+
+
+def test_checking_data_writes_nothing_unless_asked(tiny_data, tmp_path, monkeypatch):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert vitrim("data", "check", "decathlon", tiny_data) == 0
+    assert not list(empty.iterdir())
+    assert vitrim("data", "check", "decathlon", tiny_data, "-o", "found.json") == 0
+    assert [path.name for path in empty.iterdir()] == ["found.json"]
+
+
+def test_quiet_leaves_out_progress_and_nothing_else(tiny_data, capsys):
+    assert vitrim("data", "check", "decathlon", tiny_data) == 0
+    loud = capsys.readouterr().out.splitlines()
+    assert vitrim("--quiet", "data", "check", "decathlon", tiny_data) == 0
+    assert capsys.readouterr().out.splitlines() == loud[1:]
+    assert loud[0].strip().startswith("check 8 cases")
+
+
+def test_json_is_all_that_data_check_prints_on_standard_output(tiny_data, tmp_path, capsys):
+    rewrite(tiny_data / "imagesTr/case_004.nii.gz", put(np.nan))
+    file = tmp_path / "found.json"
+    assert vitrim("data", "check", "decathlon", tiny_data, "--json", "--out", file) == 2
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads(file.read_text())
+    assert "case_004" in printed["errors"][0]
+
+
+def test_json_of_compress_and_evaluate_is_what_their_files_hold(checkpoint, tiny_data_once, tmp_path, capsys):
+    small, out = tmp_path / "small", tmp_path / "compared"
+    assert vitrim("compress", checkpoint, "--depth", 1, "-o", small, "--json") == 0
+    stored = json.loads((small / "compression.json").read_text())
+    assert json.loads(capsys.readouterr().out) == {key: stored[key] for key in stored if key != "checkpoint"}
+    arguments = ("--data", tiny_data_once, "--cases", "all", "--against", checkpoint, "-o", out, "--json")
+    assert vitrim("evaluate", small, *arguments) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["comparison"] == json.loads((out / "comparison.json").read_text())
+    stored = pd.read_csv(out / "summary.csv")
+    assert [row["class"] for row in printed["summary"]] == list(stored["class"])
+    assert [row["dice"] for row in printed["summary"]] == pytest.approx(list(stored["dice"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", ["two thirds", "1/0", "nan", "-1/3"])
+def test_a_threshold_that_is_no_number_is_refused(wrong, checkpoint, tiny_data_once, tmp_path, capsys):
+    out = tmp_path / "attention"
+    status = vitrim("attention", checkpoint, "--data", tiny_data_once, "--out", out, f"--threshold={wrong}")
+    error = capsys.readouterr().err.strip()
+    assert status == 2
+    assert "threshold" in error
+    assert len(error.splitlines()) == 1
+    assert not out.exists()

@@ -109,6 +109,11 @@ class Decision:
             top = max(block.value if block.high is None else block.high for block in self.blocks)
         return [round(top * step / 20, 4) for step in range(1, 21)]
 
+    @property
+    def threshold_text(self) -> str:
+        """The threshold as text; the default as 2/3."""
+        return "2/3" if self.threshold == 2 / 3 else f"{self.threshold:.3g}"
+
     def sentence(self) -> str:
         """Return the decision and its flags as text."""
         total, title = len(self.blocks), MEASURES[self.measure].title
@@ -124,7 +129,7 @@ class Decision:
             what = " with its whole 95 % interval" if NOT_CERTAIN in self.flags else ""
             words = [
                 f"The attention rule says all {total} blocks: there is no block in which the {title} of {whose} {verb} "
-                f"{self.threshold:.3g}{what}."
+                f"{self.threshold_text}{what}."
             ]
         else:
             block = self.blocks[self.depth - 1]
@@ -133,7 +138,7 @@ class Decision:
                 how = f"with its whole 95 % interval (it is {block.value:.3g}, {block.low:.3g} to {block.high:.3g})"
             words = [
                 f"The attention rule says {self.depth} of {total} blocks: block {self.depth} is the first whose "
-                f"{title} ({whose}, {count}) {verb} {self.threshold:.3g} {how}."
+                f"{title} ({whose}, {count}) {verb} {self.threshold_text} {how}."
             ]
         if self.low != self.high:
             words.append(f"The intervals of the single blocks allow depths from {self.low} to {self.high}.")

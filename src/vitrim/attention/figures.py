@@ -100,7 +100,7 @@ def draw_decision(decision: Decision, axis: Axes) -> Axes:
     before = [block.untrained_value for block in decision.blocks]
     if all(value is not None for value in before):
         axis.plot(blocks, np.array(before, dtype=float), "--", color=ORANGE, linewidth=1, label="untrained")
-    axis.axhline(decision.threshold, color=GREEN, linewidth=1, label=f"threshold {decision.threshold:.3g}")
+    axis.axhline(decision.threshold, color=GREEN, linewidth=1, label=f"threshold {decision.threshold_text}")
     if decision.depth < len(blocks):
         axis.axvspan(
             decision.depth + 0.5, len(blocks) + 0.5, color=GREY, alpha=0.2, linewidth=0, label="beyond the rule"

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app
+from vitrim.cli.root import app, examples, make_reporter, one_of
 from vitrim.config.names import DecidingMeasure, Head
 
 
-@app.command()
+def _number(text: str) -> float:
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        raise typer.BadParameter(f"{text!r} is not a number, such as 0.5 or 2/3") from None
+
+
+@app.command(epilog=examples("vitrim attention trained --data phantom -o attention"))
 def attention(
     source: Annotated[
         str, typer.Argument(metavar="CHECKPOINT|timm:NAME", help="Folder of a network, or a timm model.")
     ],
     data: Annotated[Path, typer.Option(help="Data set (for a checkpoint) or folder of pictures (for timm).")],
-    out: Annotated[Path, typer.Option(help="New folder for the results.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the results.")],
     study: Annotated[str | None, typer.Option(help="Study whose data section says how to prepare the data.")] = None,
     weights: Annotated[str | None, typer.Option(help="timm: a file of weights, or none; the hub by default.")] = None,
-    measure: Annotated[DecidingMeasure, typer.Option(help="Measure that decides.")] = "globality",
+    measure: Annotated[
+        DecidingMeasure,
+        typer.Option(metavar="NAME", help=f"Measure that decides: {one_of(DecidingMeasure)}."),
+    ] = "globality",
     head: Annotated[Head, typer.Option(help="Heads averaged (mean), or the most global head (max).")] = "mean",
-    threshold: Annotated[float, typer.Option(min=0, help="A block that reaches this is global.")] = 2 / 3,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            parser=_number, metavar="NUMBER", show_default=False, help="A block that reaches this is global; 2/3."
+        ),
+    ] = 2 / 3,
     cases: Annotated[int | None, typer.Option(min=1, help="Number of cases; all by default.")] = None,
     slices: Annotated[int | None, typer.Option(min=1, help="Slices of each case; all by default.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the untrained network and of the bootstrap.")] = 0,
@@ -30,9 +46,8 @@ def attention(
 ) -> None:
     """Measure where each block of one network attends, and what it loses without exchange between patches."""
     from vitrim.commands.attention import analyse_attention
-    from vitrim.progress import Reporter
 
-    reporter = Reporter()
+    reporter = make_reporter()
     result = analyse_attention(
         source,
         data,

@@ -7,15 +7,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from vitrim.cli.root import app
+from vitrim.cli.root import app, examples, make_reporter, one_of, print_json
 from vitrim.config.names import Criterion, DecoderForm, Recovery
 from vitrim.errors import ConfigurationError
 
 
-@app.command()
+@app.command(
+    epilog=examples(
+        "vitrim compress trained --depth auto --data phantom -o small",
+        "vitrim compress trained --depth 3 -o small",
+    )
+)
 def compress(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
-    out: Annotated[Path, typer.Option(help="New folder for the smaller network.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the smaller network.")],
     depth: Annotated[
         str | None, typer.Option(metavar="K|auto", help="Transformer blocks to keep; auto has them decided on --data.")
     ] = None,
@@ -30,20 +35,22 @@ def compress(
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Of training on; the network's own by default.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps, in place of epochs.")] = None,
-    blocks: Annotated[Criterion, typer.Option(help="Which blocks are kept.")] = "first",
+    blocks: Annotated[
+        Criterion, typer.Option(metavar="NAME", help=f"Which blocks are kept: {one_of(Criterion)}.")
+    ] = "first",
     decoder: Annotated[
         DecoderForm | None, typer.Option(help="Decoder of 2D UNETR and 2D CATS: as in the paper, or whole.")
     ] = None,
     study: Annotated[str | None, typer.Option(help="Study whose data section says how to prepare the data.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the choices and of training on.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, as in compression.json.")] = False,
 ) -> None:
     """Make a network smaller: keep its first blocks, and train it on if that is wanted."""
     wanted, share = _depth(depth), _share(tolerance)
 
     from vitrim.commands.compress import compress
-    from vitrim.progress import Reporter
 
-    reporter = Reporter()
+    reporter = make_reporter(json=json)
     result = compress(
         checkpoint,
         out,
@@ -60,6 +67,9 @@ def compress(
         seed=seed,
         reporter=reporter,
     )
+    if json:
+        print_json(result.summary)
+        return
     for line in result.lines:
         reporter.say(line)
 

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app
+from vitrim.cli.root import app, examples
 
 
-@app.command()
+@app.command(epilog=examples("vitrim export small small.onnx"))
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],

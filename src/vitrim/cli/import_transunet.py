@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from vitrim.cli.root import app
+from vitrim.cli.root import app, examples
 
 
-@app.command("import")
+@app.command("import", epilog=examples("vitrim import transunet epoch_149.pth imported"))
 def import_transunet(
     kind: Annotated[Literal["transunet"], typer.Argument(help="Whose checkpoint it is.")],
     checkpoint: Annotated[Path, typer.Argument(help="File saved by the public TransUNet code.")],

@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app
+from vitrim.cli.root import app, examples, make_reporter, one_of
 from vitrim.config.names import Precision
 
 
-@app.command()
+@app.command(epilog=examples("vitrim predict small phantom/imagesTr predictions --preview"))
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network, or a file of `vitrim export`.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="NIfTI file, or folder of them.")],
@@ -27,7 +27,11 @@ def predict(
     ] = None,
     precision: Annotated[
         Precision,
-        typer.Option(help="int8: faster on processors without bf16, labels nearly the same. tf32, fp16: for a GPU."),
+        typer.Option(
+            metavar="NAME",
+            help=f"{one_of(Precision)}. int8: faster on processors without bf16, labels nearly the same. "
+            "tf32, fp16: for a GPU.",
+        ),
     ] = "auto",
     study: Annotated[
         str | None,
@@ -50,4 +54,5 @@ def predict(
         precision=precision,
         study=study,
         overwrite=overwrite,
+        reporter=make_reporter(),
     )

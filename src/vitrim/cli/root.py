@@ -1,19 +1,23 @@
-"""The application itself: its name, its two options, and how it ends."""
+"""The application itself: its name, its own options, what all commands share, and how it ends."""
 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
 from vitrim import __version__
 from vitrim.errors import InputError, by_interrupt
+
+if TYPE_CHECKING:
+    from vitrim.progress import Reporter
 
 UsageError: type[Exception] = next(c for c in typer.BadParameter.__mro__ if c.__name__ == "UsageError")
 """What typer raises for options that are impossible, unknown or missing; it has no public name."""
@@ -23,6 +27,12 @@ PATHS = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EL
 
 FAILED = 1
 """Exit status where the machine is at fault (a full disk, too little memory), or vitrim itself."""
+
+FIRST = """Where to begin:
+  vitrim study demo                                            the whole procedure on phantoms, in minutes
+  vitrim study STUDY.yaml --data DIR                           your own data
+  vitrim compress CHECKPOINT --depth auto --data DIR -o small  a network that is trained already
+vitrim --help lists all commands."""
 
 _stopped_by = signal.SIGINT
 """The last signal that stopped this process."""
@@ -47,11 +57,36 @@ def stopped(message: str = "stopped") -> typer.Exit:
 app = typer.Typer(
     name="vitrim",
     help="Trim the transformer of a hybrid medical image segmentation network to the blocks that it needs.",
-    no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+_progress = True
+"""Whether the command that runs shows its progress."""
+
+
+def make_reporter(*, json: bool = False) -> Reporter:
+    """Return what a command prints with; with `json` on standard error, since standard output holds the result."""
+    from rich.console import Console
+
+    from vitrim.progress import Reporter
+
+    return Reporter(Console(soft_wrap=True, stderr=json), progress=_progress)
+
+
+def print_json(value: Any) -> None:
+    """Print the result of a command as JSON. Only ASCII, so that no text from a file acts on a terminal."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def examples(*commands: str) -> str:
+    """Return the end of a command's help."""
+    return "\n\n".join(f"Example: {command}" for command in commands)
+
+
+def one_of(names: Any) -> str:
+    """Return the choices of a Literal for the help, where Typer breaks its own list in the middle of a name."""
+    return ", ".join(map(str, get_args(names)))
 
 
 def _version(wanted: bool) -> None:
@@ -60,14 +95,20 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an input error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress; results and notes stay.")] = False,
 ) -> None:
     """Trim the transformer of a hybrid medical image segmentation network to the blocks that it needs."""
+    global _progress
+    _progress = not quiet
+    if ctx.invoked_subcommand is None:
+        typer.echo(FIRST)
 
 
 def main() -> None:
@@ -78,7 +119,7 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     _stop_as_by_the_user()
     try:
-        status = app(arguments, standalone_mode=False)
+        status = app(arguments, prog_name="vitrim", standalone_mode=False)
     except InputError as error:
         if "--debug" in arguments:
             raise

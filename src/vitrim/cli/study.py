@@ -11,12 +11,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from vitrim.cli.root import app, stopped
-from vitrim.config.names import DecoderForm, RuleName
+from vitrim.cli.root import app, examples, make_reporter, one_of, stopped
+from vitrim.config.names import DecoderForm, NetworkName, RuleName
 from vitrim.errors import InputError
 
 FAILED = 1
 """Exit status where trainings failed."""
+
+SOURCE = "A preset (demo, emidec, ibsr18, synapse), or the file of your own study."
 
 ADDRESS = re.compile(r"auto|local|(ray://)?([^\s:/]+|\[[0-9a-f:]+\]):\d+")
 """What may follow `--ray`; anything else there is the command's next argument (`--ray=` takes all)."""
@@ -34,16 +36,26 @@ class _StudyCommand(TyperCommand):
         return super().parse_args(ctx, whole)
 
 
-@app.command(cls=_StudyCommand)
+@app.command(
+    cls=_StudyCommand,
+    epilog=examples(
+        "vitrim study demo",
+        "vitrim study examples/hippocampus.yaml --data Task04_Hippocampus",
+    ),
+)
 def study(
-    source: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A preset, such as demo, or your own study.")],
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help=SOURCE)],
     data: Annotated[Path | None, typer.Option(help="Folder with the data set.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the results; runs/NAME by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the results; runs/NAME by default.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the study's own.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Train with each of these: 0,1,2 or 0..2.")] = None,
     folds: Annotated[int | None, typer.Option(min=2, help="Train on each of so many folds.")] = None,
     depths: Annotated[str | None, typer.Option(help="Fixed depths of every network: 1,3,6 or 0..12.")] = None,
-    networks: Annotated[str | None, typer.Option(help="Of the study's networks, these: transunet,unetr2d.")] = None,
+    networks: Annotated[
+        str | None, typer.Option(metavar="NAME,NAME", help=f"Of the study's networks, these: {one_of(NetworkName)}.")
+    ] = None,
     init: Annotated[
         list[str] | None,
         typer.Option(
@@ -56,7 +68,9 @@ def study(
     nodes: Annotated[
         int | None, typer.Option(min=1, help="Machines that share one training; start the same command on each.")
     ] = None,
-    rule: Annotated[RuleName | None, typer.Option(help="Rule that proposes the depth.")] = None,
+    rule: Annotated[
+        RuleName | None, typer.Option(metavar="NAME", help=f"Rule that proposes the depth: {one_of(RuleName)}.")
+    ] = None,
     tries: Annotated[int | None, typer.Option(min=0, help="Most depths to train to find the depth; 4.")] = None,
     noise_floor: Annotated[
         bool | None, typer.Option("--noise-floor", help="Also train the full networks with a second seed.")
@@ -93,9 +107,8 @@ def study(
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
     from vitrim.commands.study import study
-    from vitrim.progress import Reporter
 
-    reporter = Reporter()
+    reporter = make_reporter()
     try:
         result = study(config, data=data, out=folder, logger=logger, ray=ray, reporter=reporter)
     except KeyboardInterrupt:

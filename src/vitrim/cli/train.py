@@ -7,14 +7,17 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app, stopped
+from vitrim.cli.root import app, examples, make_reporter, stopped
+from vitrim.cli.study import SOURCE
 from vitrim.config.names import NetworkName
 
 
-@app.command()
+@app.command(epilog=examples("vitrim train demo --network transunet --depth 3 -o trained"))
 def train(
-    source: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A preset, such as demo, or your own study.")],
-    out: Annotated[Path, typer.Option(help="Folder for the network, with all that the other commands need.")],
+    source: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help=SOURCE)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="Folder for the network, with all that the other commands need.")
+    ],
     network: Annotated[
         NetworkName | None, typer.Option(help="Which of the study's networks; the first by default.")
     ] = None,
@@ -41,6 +44,7 @@ def train(
             init=init,
             devices=devices,
             logger=logger,
+            reporter=make_reporter(),
         )
     except KeyboardInterrupt:
         raise stopped("stopped; the same command continues") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,13 @@ class EvaluationResult:
     """From the other network to this one."""
     sentence: str | None = None
     """The change in words."""
+    comparison: dict[str, Any] | None = None
+    """What comparison.json holds: the change with its interval, and a verdict for each margin."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Summary and comparison as JSON content; what is not known is None."""
+        rows = json.loads(self.summary.to_json(orient="records", double_precision=15))
+        return {"summary": rows, "comparison": self.comparison}
 
     def lines(self) -> list[str]:
         """The summary as lines to print."""
@@ -118,16 +126,22 @@ def evaluate(
                 f"{checkpoint} and {against} were not trained for the same classes: they cannot be compared"
             )
         difference = change(other, mine)
-        found = EvaluationResult(mine, found.summary, difference, _sentence(difference, other, mine, margins))
+        found = EvaluationResult(
+            mine,
+            found.summary,
+            difference,
+            _sentence(difference, other, mine, margins),
+            _as_json(difference, checkpoint, against, margins),
+        )
         comparison = other.merge(mine, on=["case", "role", "class"], suffixes=("_other", ""), sort=False)
     with replacing(out) as unfinished:
         unfinished.mkdir()
         write_table(unfinished / "cases.csv", mine)
         write_table(unfinished / "summary.csv", found.summary)
-        if comparison is not None and found.change is not None:
+        if comparison is not None:
             columns = ["case", "role", "class", *(f"{m}{end}" for m in METRICS for end in ("_other", ""))]
             write_table(unfinished / "comparison.csv", comparison[columns])
-            write_json(unfinished / "comparison.json", _as_json(found.change, checkpoint, against, margins))
+            write_json(unfinished / "comparison.json", found.comparison)
     return found
 
 

@@ -100,7 +100,7 @@ class RayCluster:
             if job.trial.key in running and job.trial.key not in self._started:
                 self._started.add(job.trial.key)
                 self._starting(job)
-        if running and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
+        if self._reporter.progress and running and time.monotonic() - self._said > SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             for beat in running.values():
                 self._reporter.say(f"  {where(beat)}")
