@@ -19,7 +19,7 @@ def _number(text: str) -> float:
         raise typer.BadParameter(f"{text!r} is not a number, such as 0.5 or 2/3") from None
 
 
-@app.command(epilog=examples("vitrim attention trained --data phantom -o attention"))
+@app.command(epilog=examples("vitrim attention trained --data runs/demo/data -o attention"))
 def attention(
     source: Annotated[
         str, typer.Argument(metavar="CHECKPOINT|timm:NAME", help="Folder of a network, or a timm model.")

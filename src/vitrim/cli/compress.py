@@ -14,7 +14,7 @@ from vitrim.errors import ConfigurationError
 
 @app.command(
     epilog=examples(
-        "vitrim compress trained --depth auto --data phantom -o small",
+        "vitrim compress trained --depth auto --data runs/demo/data -o small",
         "vitrim compress trained --depth 3 -o small",
     )
 )

@@ -11,7 +11,7 @@ from vitrim.cli.root import app, examples, make_reporter, one_of, print_json
 from vitrim.config.names import CaseGroup
 
 
-@app.command(epilog=examples("vitrim evaluate small --against trained --data phantom -o compared"))
+@app.command(epilog=examples("vitrim evaluate small --against trained --data runs/demo/data -o out"))
 def evaluate(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
     data: Annotated[Path, typer.Option(help="Data set with labels.")],

@@ -11,7 +11,7 @@ from vitrim.cli.root import app, examples, make_reporter, one_of
 from vitrim.config.names import Precision
 
 
-@app.command(epilog=examples("vitrim predict small phantom/imagesTr predictions --preview"))
+@app.command(epilog=examples("vitrim predict small runs/demo/data/imagesTr predictions --preview"))
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network, or a file of `vitrim export`.")],
     source: Annotated[Path, typer.Argument(metavar="IN", help="NIfTI file, or folder of them.")],

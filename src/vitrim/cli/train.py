@@ -12,7 +12,7 @@ from vitrim.cli.study import SOURCE
 from vitrim.config.names import NetworkName
 
 
-@app.command(epilog=examples("vitrim train demo --network transunet --depth 3 -o trained"))
+@app.command(epilog=examples("vitrim train demo --network transunet -o trained"))
 def train(
     source: Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help=SOURCE)],
     out: Annotated[
