@@ -336,7 +336,7 @@ def test_json_of_compress_and_evaluate_is_what_their_files_hold(checkpoint, tiny
     assert [row["dice"] for row in printed["summary"]] == pytest.approx(list(stored["dice"]), abs=1e-6)
 
 
-@pytest.mark.parametrize("wrong", ["two thirds", "1/0", "nan", "-1/3"])
+@pytest.mark.parametrize("wrong", ["two thirds", "2/", "1/0", "nan", "1e999999999", "-1/3"])
 def test_a_threshold_that_is_no_number_is_refused(wrong, checkpoint, tiny_data_once, tmp_path, capsys):
     out = tmp_path / "attention"
     status = vitrim("attention", checkpoint, "--data", tiny_data_once, "--out", out, f"--threshold={wrong}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,11 @@ from vitrim.config.names import DecidingMeasure, Head
 
 
 def _number(text: str) -> float:
+    """A decimal number or a fraction. Not `fractions.Fraction`, which takes endless time for 1e999999999."""
+    number, slash, divisor = str(text).partition("/")
     try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError):
+        return float(number) / (float(divisor) if slash else 1)
+    except (ValueError, ZeroDivisionError):
         raise typer.BadParameter(f"{text!r} is not a number, such as 0.5 or 2/3") from None
 
 
