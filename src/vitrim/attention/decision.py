@@ -150,7 +150,7 @@ class Decision:
                 "the image. It says nothing about what the network learned."
             )
         if NO_INTERVAL in self.flags:
-            words.append(f"There is no interval, because {count} are too few for one.")
+            words.append(f"There is no interval, which needs at least 5 cases: {count} measured.")
         if FEW_CASES in self.flags:
             words.append(f"With {count} the interval covers less than its nominal 95 % (about 80 to 90 %).")
         if FALLS_BACK in self.flags:

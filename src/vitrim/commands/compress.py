@@ -291,7 +291,7 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
     whole = run.cases(network, f"the full network, {full} blocks")
     tables = {full: whole}
     results: dict[int, DepthResult] = {}
-    reason = segments_nothing(network_dice(whole))
+    reason = segments_nothing(network_dice(whole), "tuning cases")
     while not reason and (depth := _next(results, proposed, network.shallowest, full)) is not None:
         tables[depth] = run.cases(run.smaller(depth)[0], f"{depth} blocks")
         results[depth] = DepthResult.of(depth, change(whole, tables[depth]), MARGINS)

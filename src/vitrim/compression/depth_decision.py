@@ -255,7 +255,7 @@ def confirm(
     is "not worse", "needs" is not said.
     """
     full = held_out[decision.full]
-    if reason := segments_nothing(network_dice(full)):
+    if reason := segments_nothing(network_dice(full), "held-out cases"):
         return decision.model_copy(update={"reason": reason, "verdict": "not shown", "depth": decision.full})
 
     results = {

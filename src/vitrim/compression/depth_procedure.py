@@ -13,11 +13,11 @@ DICE_FLOOR = 0.1
 """A full network with a smaller average Dice segments nothing, and no depth can be compared with it."""
 
 
-def segments_nothing(dice: float) -> str:
-    """Return why no depth can be compared with a full network of this average Dice; empty if one can."""
+def segments_nothing(dice: float, cases: str) -> str:
+    """Return why no depth can be compared with a full network of this average Dice on `cases`; empty if one can."""
     if dice >= DICE_FLOOR:
         return ""
-    return f"the average Dice of the full network is {dice:.3f}, so it segments almost nothing"
+    return f"the average Dice of the full network is {dice:.3f} on {cases}, so it segments almost nothing"
 
 
 def next_depth(

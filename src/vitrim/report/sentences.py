@@ -74,7 +74,7 @@ def explain_flags(network: NetworkRun, decision: Decision) -> list[str]:
     """Explain the flags of the decision. A warning about nearly uniform attention comes first."""
     count = plural(len(decision.cases), "training case")
     words = {
-        flags.NO_INTERVAL: f"The depth has no interval: {count} are too few for one (at least 5 are needed).",
+        flags.NO_INTERVAL: f"The depth has no interval, which needs at least 5 cases: {count} measured.",
         flags.FEW_CASES: f"The depth interval uses only {count}. A nominal 95 % interval then covers about 80 to 90 %.",
         flags.FALLS_BACK: "A later block does not reach the threshold: attention does not become more global with "
         "every block.",

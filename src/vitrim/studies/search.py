@@ -130,7 +130,9 @@ class NetworkSearch:
         answer = rules[proposes]
         shallowest = NETWORKS[self.network].shallowest
         split = self.plan.study_data.splits[self.run_keys[0].fold]
-        reason = "" if pooled is None else segments_nothing(pooled.untouched_dice)
+        tuning = len(split.tuning) >= VERDICT_CASES
+        cases = "tuning cases" if tuning else "training cases"
+        reason = "" if pooled is None else segments_nothing(pooled.untouched_dice, cases)
         return DepthDecision(
             network=NETWORK_TITLES[self.network],
             full=self.full,
@@ -139,7 +141,7 @@ class NetworkSearch:
             margin=margin,
             proposed=self.full if answer is None or reason else max(answer, shallowest),
             rule=proposes,
-            proposed_on="tuning" if len(split.tuning) >= VERDICT_CASES else "training",
+            proposed_on="tuning" if tuning else "training",
             rules=rules,
             untrained=dict(untrained[0]) if untrained else {},
             changed_by_training=any(changed_by_training(each) for each in attention),
