@@ -190,7 +190,7 @@ def test_a_number_at_the_end_of_a_name_is_a_channel_only_where_it_counts_from_ze
         write_image(tmp_path / f"{name}.nii.gz")
     for number in range(9):
         write_image(tmp_path / f"many_{number:04d}.nii.gz")
-    names = [case.name for case in find_inputs(tmp_path, channels=1)]
+    names = [case.name for case in find_inputs(tmp_path, channels=1).cases]
     many = [f"many_{number:04d}" for number in range(9)]
     assert names == ["a", *many, "patient_0003", "patient_0004", "plain", "single_0007"]
 

@@ -83,9 +83,9 @@ def test_wrong_paths_are_refused(checkpoint, tmp_path, capsys):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "text.txt").write_text("mine")
     for arguments, word in (
-        ((checkpoint, tmp_path / "empty", tmp_path / "out"), "no NIfTI files"),
+        ((checkpoint, tmp_path / "empty", tmp_path / "out"), "no volumes in"),
         ((checkpoint, tmp_path / "nowhere", tmp_path / "out"), "nowhere"),
-        ((checkpoint, tmp_path / "text.txt", tmp_path / "out"), "no NIfTI file"),
+        ((checkpoint, tmp_path / "text.txt", tmp_path / "out"), "no format that vitrim reads"),
         ((checkpoint, source, tmp_path / "out.nii.gz"), "is a folder"),
         ((checkpoint, source, tmp_path / "file"), "is a file"),
         ((checkpoint, source, tmp_path / "file/out"), "cannot write into"),

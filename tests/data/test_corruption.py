@@ -9,7 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from vitrim.data.io import PADDING, read_nifti
+from vitrim.data.file_checks import PADDING
+from vitrim.data.io import read_nifti
 from vitrim.errors import DataError
 
 

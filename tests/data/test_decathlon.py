@@ -242,12 +242,12 @@ def test_what_is_not_used_is_counted_and_named(decathlon: Path) -> None:
     described = json.loads((decathlon / "dataset.json").read_text(encoding="utf-8"))
     rest = described["training"][2:]
     describe(decathlon, training=described["training"][:2], validation=rest)
-    (decathlon / "imagesTr" / "old.mha").write_text("")
+    (decathlon / "imagesTr" / "old.mgz").write_text("")
     unused = read_cases(CONFIG, decathlon).unused
     assert unused == (
         "the list 'validation' in dataset.json is not used (1 entries): only `training` is",
         "1 files in imagesTr are not used, because dataset.json does not list them: case_2.nii.gz",
-        "1 files in imagesTr are not read, because they are no NIfTI files: old.mha",
+        "1 files in imagesTr are not read, because they have no format that vitrim reads: old.mgz",
         "1 files in labelsTr are not used, because dataset.json does not list them: case_2.nii.gz",
     )
 

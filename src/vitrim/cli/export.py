@@ -14,7 +14,7 @@ from vitrim.cli.root import app, examples
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
-    data: Annotated[Path | None, typer.Option(help="NIfTI file or folder of them, to check the file on.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Volume, or folder of them, to check the file on.")] = None,
     study: Annotated[
         str | None,
         typer.Option(help="Study whose data section says how to prepare the images, where the checkpoint does not."),

@@ -14,8 +14,12 @@ from vitrim.config.names import Precision
 @app.command(epilog=examples("vitrim predict small runs/demo/data/imagesTr predictions --preview"))
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network, or a file of `vitrim export`.")],
-    source: Annotated[Path, typer.Argument(metavar="IN", help="NIfTI file, or folder of them.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="NIfTI file, or folder.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="File of a volume, folder of them, or of DICOM series.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File (its ending says the format), or folder.")],
+    series: Annotated[
+        list[str] | None,
+        typer.Option(help="DICOM series to segment, where IN holds several: a name (repeatable), or all."),
+    ] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write probabilities.")] = False,
     labels: Annotated[bool, typer.Option("--labels", help="Also write volumes.csv: ml of each structure.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Also draw a picture of each case.")] = False,
@@ -39,13 +43,14 @@ def predict(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
-    """Segment NIfTI volumes; each label map lies on its image's own grid. Continues what was stopped."""
+    """Segment volumes; each label map lies on its image's own grid. Continues what was stopped."""
     from vitrim.commands.predict import predict
 
     predict(
         checkpoint,
         source,
         out,
+        series=series or (),
         probabilities=probabilities,
         labels=labels,
         preview=preview,

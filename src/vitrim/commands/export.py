@@ -23,7 +23,7 @@ from vitrim.data.sampling import evenly_spaced
 from vitrim.errors import InputError
 from vitrim.files import replacing, sha256
 from vitrim.inference.folding import fold_for_inference
-from vitrim.inference.inputs import find_inputs, load_input
+from vitrim.inference.inputs import ALL, find_inputs, load_input
 from vitrim.inference.onnx_engine import CHECKSUM, FORMAT, KEY, NO_CHECKSUM, OnnxEngine, add_checksum, optional
 from vitrim.inference.torch_engine import TorchEngine
 from vitrim.models.checkpoint import load_model
@@ -69,7 +69,7 @@ def export(
     Args:
         checkpoint: folder of a network.
         out: the file to write; its name ends in .onnx.
-        data: a NIfTI file or a folder of them, to check the file on.
+        data: a volume's file or a folder of them, to check the file on.
         study: whose data section says how images are prepared, where the checkpoint does not.
         int8: the transformer's matrix products in 8-bit integers. Then only the labels of real slices are compared.
 
@@ -190,7 +190,7 @@ def _real_slices(engine: TorchEngine, recipe: Recipe, data: Path) -> np.ndarray:
     """Evenly spaced slices of every case in `data`, prepared (S, C, H, W)."""
     preparation = Preprocessing.from_config(recipe.data)
     found = []
-    for case in find_inputs(data, engine.channels):
+    for case in find_inputs(data, engine.channels, [ALL]).cases:
         images = preparation.apply(load_input(case, engine.channels).volume).images
         places = evenly_spaced(range(len(images)), REAL_SLICES)
         found.append(images[places].repeat(engine.channels // images.shape[1], axis=1))

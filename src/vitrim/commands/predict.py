@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from vitrim.config.names import Precision
 from vitrim.config.reading import Study, data_section
+from vitrim.data.formats import ENDINGS, FOREIGN, ending, format_of, is_volume, members, stem
 from vitrim.data.intensity_scale import PLAIN, said_scales
+from vitrim.data.itk_files import simpleitk
 from vitrim.data.recipe import recipe_for
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import BATCH
 from vitrim.files import replacing, safe_cells
 from vitrim.inference.engine import open_engine
-from vitrim.inference.inputs import Input, find_inputs, is_nifti, stem
+from vitrim.inference.inputs import Input, find_inputs
+from vitrim.inference.outputs import is_itk
 from vitrim.inference.predictor import Draw, Prediction, Target, check_writable, companions
 from vitrim.progress import Reporter
 
@@ -30,6 +34,7 @@ def predict(
     source: str | Path,
     out: str | Path,
     *,
+    series: Sequence[str] = (),
     probabilities: bool = False,
     labels: bool = False,
     preview: bool = False,
@@ -40,15 +45,16 @@ def predict(
     overwrite: bool = False,
     reporter: Reporter | None = None,
 ) -> list[Path]:
-    """Segment NIfTI volumes; each label map lies on its image's own grid. Returns the paths of the label maps.
+    """Segment volumes; each label map lies on its image's own grid, in its format. Returns the paths of the label maps.
 
     The same as the command `vitrim predict`. A label map that is there already is kept if this network made it from the
     same image (see `vitrim.inference.predictor`), so that the same call continues what was stopped.
 
     Args:
         checkpoint: folder of a network, or a file that `vitrim.export` wrote.
-        source: a NIfTI file, or a folder of them.
-        out: a NIfTI file, or a folder.
+        source: a volume's file, a folder of them, or a folder with DICOM series (see docs/predict.md).
+        out: a file, whose ending says the format, or a folder.
+        series: the DICOM series to predict, by name, if `source` holds several; `["all"]` for all of them.
         probabilities: also write `NAME_probabilities.nii.gz`.
         labels: also write `volumes.csv` (`NAME_volumes.csv` beside a single file): ml of each structure.
         preview: also draw `NAME_preview.png`.
@@ -76,14 +82,21 @@ def predict(
     engine = open_engine(Path(checkpoint), precision)
     section = data_section(study)
     recipe = recipe_for(Path(checkpoint), engine.recipe, section, engine.image_size, engine.num_classes)
-    inputs = find_inputs(source, engine.channels)
-    single = is_nifti(out)
-    if single and source.is_dir():
+    single = is_volume(out)
+    if not single and out.name.lower().endswith(FOREIGN) and not out.is_dir():
+        raise InputError(f"vitrim writes no {out.suffix} files: OUT is a folder, or a name with {', '.join(ENDINGS)}")
+    found = find_inputs(source, engine.channels, series)
+    inputs = found.cases
+    if single and source.is_dir() and (len(inputs) > 1 or format_of(inputs[0].files[0]) is not None):
         raise InputError(f"{out} is the name of a file, but {source} is a folder: give a folder for the predictions")
     if out.is_dir() if single else out.is_file():
         raise InputError(f"{out} is a {'folder' if single else 'file'}; choose another OUT")
-    targets = [_target(case, out if single else out / f"{case.name}.nii.gz", probabilities, draw) for case in inputs]
+    targets = [_target(case, out if single else out / _name(case), probabilities, draw) for case in inputs]
+    if any(is_itk(target.labels) for target in targets):
+        simpleitk(f"writing {next(target.labels for target in targets if is_itk(target.labels))}")
     _spare_inputs(targets)
+    for line in found.unused:
+        reporter.say(f"note: not used: {line}")
     gpu = engine.device == "cuda"
     batch = batch or (GPU_BATCH if gpu else BATCH)
     readers = readers or (min(GPU_READERS, os.cpu_count() or 1) if gpu else 1)
@@ -139,11 +152,17 @@ def _target(case: Input, labels: Path, probabilities: bool, draw: Draw | None) -
     return Target(case, labels, beside if probabilities else None, preview if draw else None)
 
 
+def _name(case: Input) -> str:
+    """Return the name of a case's label map: the image's format; NIfTI is compressed, and stands for DICOM."""
+    own = format_of(case.files[0])
+    return case.name + (".nii.gz" if own is None or own.title == "NIfTI" else ending(case.files[0]))
+
+
 def _spare_inputs(targets: list[Target]) -> None:
     """InputError if a prediction would take the place of an image."""
-    images = {file.resolve() for target in targets for file in target.case.files}
+    images = {part.resolve() for target in targets for file in target.case.files for part in members(file)}
     for target in targets:
-        for path in target.wanted:
+        for path in filter(None, (*target.wanted, target.voxels)):
             if path.resolve() in images:
                 raise InputError(f"{path} is an image, and would be replaced by a prediction; choose another OUT")
 

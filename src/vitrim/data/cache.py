@@ -20,6 +20,7 @@ from torch.utils.data import Dataset
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet, Volume
 from vitrim.data.check import CaseFindings, Findings, Inspection, inspect_case
+from vitrim.data.formats import members
 from vitrim.data.preprocessing import PreparedCase, Preprocessing
 from vitrim.data.volumes import load_volume
 from vitrim.errors import DataError, InputError
@@ -205,14 +206,13 @@ def entry_name(case: Case, case_set: CaseSet, preprocessing: Preprocessing) -> s
 
 
 def content_hash(path: Path) -> str:
-    """Return the hash of a file as hexadecimal text; for a pair of .hdr and .img, the hash of both files.
+    """Return the hash of a file as hexadecimal text; for a volume of several files, the hash of all of them.
 
     Raises DataError if a file cannot be read.
     """
     digest = hashlib.blake2b(digest_size=16)
-    pair = path.with_suffix(".img")
     try:
-        for part in (path, pair) if path.suffix == ".hdr" and pair.exists() else (path,):
+        for part in members(path):
             if part.exists() and not part.is_file():
                 raise DataError(f"{part} is no regular file")
             with part.open("rb") as file:

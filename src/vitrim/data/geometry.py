@@ -61,6 +61,11 @@ def geometry(image: Any, prefer: VoxelSize | None = None) -> Geometry:
     )
 
 
+def is_flat(affine: np.ndarray) -> bool:
+    """Whether an affine (4, 4) is not finite or loses a direction: an axis has no orientation."""
+    return not np.isfinite(affine).all() or bool(np.isnan(nib.orientations.io_orientation(affine)).any())
+
+
 def _unit(header: Any) -> str:
     """Return the unit of length of a NIfTI header. Raises ValueError if its code is not defined."""
     try:

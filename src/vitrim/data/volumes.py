@@ -10,8 +10,10 @@ import numpy as np
 
 from vitrim.config.names import VoxelSize
 from vitrim.data.cases import Case, CaseSet, Volume
+from vitrim.data.file_checks import shape_text
+from vitrim.data.formats import read_voxels
 from vitrim.data.intensity_scale import PLAIN
-from vitrim.data.io import Voxels, read_h5_volume, read_nifti, read_npz_slice, shape_text
+from vitrim.data.io import Voxels, read_h5_volume, read_npz_slice
 from vitrim.errors import DataError, InputError
 
 AFFINE_TOLERANCE = 0.1
@@ -122,7 +124,7 @@ def _load_slices(case: Case) -> tuple[Voxels, np.ndarray]:
 def _load_channels(case: Case, case_set: CaseSet) -> Voxels:
     """Read the image (X, Y, Z, C) of a case, from one file per channel or from one file with a fourth axis."""
     channels = len(case_set.channels)
-    files = [read_nifti(path, case_set.voxel_size) for path in case.images]
+    files = [read_voxels(path, case_set.voxel_size) for path in case.images]
     arrays: list[np.ndarray] = []
     for voxels, path in zip(files, case.images, strict=True):
         if voxels.array.ndim == 4 and (len(files) > 1 or voxels.array.shape[3] != channels):
@@ -150,7 +152,7 @@ def _load_label(case: Case, path: Path, image: Voxels | None, voxel_size: VoxelS
 
     Raises DataError if shape or position differ from the image's. `image` is None if the image could not be read.
     """
-    label = read_nifti(path, voxel_size)
+    label = read_voxels(path, voxel_size)
     if image is None:
         return label
     if label.array.shape != image.array.shape[:3]:

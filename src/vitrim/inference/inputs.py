@@ -1,7 +1,8 @@
-"""Finds the NIfTI files of each case to predict, and reads the case with its header."""
+"""Finds the volumes of each case to predict, and reads the case with the header that its label map inherits."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,13 +13,25 @@ import nibabel as nib
 
 from vitrim.config.names import VoxelSize
 from vitrim.data.cases import Case, CaseSet, Volume
-from vitrim.data.io import unreadable
+from vitrim.data.dicom import ENDINGS as DICOM_ENDINGS
+from vitrim.data.dicom import Scans, Series, find_series, is_dicom, series_at
+from vitrim.data.file_checks import unreadable
+from vitrim.data.formats import EXPECTED, FOREIGN, format_of, is_volume, members, stem, unknown
+from vitrim.data.itk_files import header_image, itk_shape
 from vitrim.data.readers.decathlon import CHANNEL
-from vitrim.data.readers.find_files import stem
+from vitrim.data.readers.find_files import files as files_below
+from vitrim.data.readers.find_files import some
+from vitrim.data.text_headers import read_text_header
 from vitrim.data.volumes import load_volume
 from vitrim.errors import DataError
 
-ENDINGS = (".nii.gz", ".nii")
+DEPTH = 10
+"""Number of folder levels that are searched for DICOM series."""
+
+ALL = "all"
+"""Stands for every DICOM series of a folder."""
+
+SEGMENTATION = ".seg.nrrd"
 
 MOST_CHANNELS = 8
 """Limit for networks of one channel: more files than this, numbered from `_0000`, are separate cases, not channels."""
@@ -26,10 +39,21 @@ MOST_CHANNELS = 8
 
 @dataclass(frozen=True)
 class Input:
-    """A case to predict: its name, and one file for each channel or one file with all channels."""
+    """A case to predict: its name, and one volume for each channel or one volume with all channels."""
 
     name: str
     files: tuple[Path, ...]
+    """Paths that stand for volumes, as in `vitrim.data.formats`"""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was found."""
+
+    cases: list[Input]
+    """Sorted by name"""
+    unused: list[str]
+    """What the folder holds and is not predicted, counted and named, one line each"""
 
 
 @dataclass(frozen=True)
@@ -40,33 +64,120 @@ class Loaded:
     image: Any
 
 
-def is_nifti(path: Path) -> bool:
-    """Whether the file name ends as a NIfTI file's name does."""
-    return path.name.lower().endswith(ENDINGS)
+def find_inputs(path: Path, channels: int, series: Iterable[str] = ()) -> Inputs:
+    """Return the cases at `path`: a volume's file, or a folder of them.
 
+    The folder's own files are cases; its subfolders are searched for DICOM series only. Files that differ only in
+    nnU-Net's ending `_0000`, `_0001`, … are the channels of one case. Other numbers are part of the case's name. A
+    folder with several DICOM series needs `series`: the names of those to predict, or `all`.
 
-def find_inputs(path: Path, channels: int) -> list[Input]:
-    """Return the cases in a NIfTI file or a folder (not in its subfolders), sorted by name.
-
-    Files that differ only in nnU-Net's ending `_0000`, `_0001`, … are the channels of one case. Other numbers are part
-    of the case's name. Raises InputError if there is no NIfTI file, or if two cases would have the same name.
+    Raises InputError if there is no volume, if two cases would have the same name, or if `series` does not say which
+    of several series to predict.
     """
+    wanted = list(series)
+    scans: dict[str, Series] = {}
+    unused: list[str] = []
+    files: list[Path] = []
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if is_nifti(file) and not file.name.startswith("."))
-        if not files:
-            raise DataError(f"no NIfTI files in {path}: expected names that end in {' or '.join(ENDINGS)}")
+        below = list(files_below(path, DEPTH))
+        found = find_series(file for file in below if is_dicom(file))
+        scans = _named(path, found.series)
+        files = sorted(file for file in path.iterdir() if is_volume(file) and not file.name.startswith("."))
+        files = [file for file in files if not file.name.lower().endswith(SEGMENTATION)]
+        unused = _unused(path, below, files, found)
+        if not files and not scans:
+            raise DataError(
+                f"no volumes in {path}: {unused[0] if unused else f'expected {EXPECTED}, or a DICOM series'}"
+            )
+    elif is_dicom(path):
+        scans = {_without_ending(path): series_at(path)}
     elif path.is_file():
-        if not is_nifti(path):
-            raise DataError(f"{path} is no NIfTI file: expected a name that ends in {' or '.join(ENDINGS)}")
+        if not is_volume(path):
+            raise DataError(unknown(path))
         files = _with_its_channels(path) if channels > 1 else [path]
     else:
         raise DataError(f"no such file or folder: {path}")
-    inputs = [case for members in _by_prefix(files).values() for case in _cases(members, channels)]
+    chosen = _chosen(path, scans, wanted)
+    left = [f"{name} ({one.about})" for name, one in scans.items() if name not in chosen]
+    if left:
+        unused.append(f"{len(left)} DICOM series not chosen: {some(left, 20)}")
+    inputs = [case for paths in _by_prefix(files).values() for case in _cases(paths, channels)]
+    inputs += [Input(name, (_stands_for(one, scans),)) for name, one in chosen.items()]
     inputs.sort(key=lambda case: case.name)
     for one, other in pairwise(inputs):
         if one.name == other.name:
             raise DataError(f"{one.files[0]} and {other.files[0].name} would both be case {one.name}; rename one")
-    return inputs
+    return Inputs(inputs, unused)
+
+
+def _named(path: Path, found: Iterable[Series]) -> dict[str, Series]:
+    """Return name to series. A series is named after its folder; where several lie in one, also by its number.
+
+    Raises DataError if the files of one series lie in several folders.
+    """
+    found = tuple(found)
+    folders: dict[str, Series] = {}
+    for one in found:
+        other = folders.setdefault(one.uid, one)
+        if other is not one:
+            raise DataError(
+                f"the files of one DICOM series lie in {other.folder} and {one.folder}: move them into one folder, or "
+                "remove the copy"
+            )
+    in_folder = Counter(one.folder for one in found)
+    bases = [
+        "_".join(one.folder.relative_to(path).parts or (path.resolve().name,))
+        + (f"_{one.number}" if in_folder[one.folder] > 1 else "")
+        for one in found
+    ]
+    twice = Counter(bases)
+    names = [
+        f"{base}_{one.uid.rpartition('.')[2]}" if twice[base] > 1 else base
+        for base, one in zip(bases, found, strict=True)
+    ]
+    return dict(sorted(zip(names, found, strict=True)))
+
+
+def _chosen(path: Path, scans: dict[str, Series], wanted: list[str]) -> dict[str, Series]:
+    """Return the chosen series. Raises DataError if a name is unknown, or if there are several and none is chosen."""
+    named = some([f"{name} ({one.about})" for name, one in scans.items()], 20)
+    unknown_names = [name for name in wanted if name != ALL and name not in scans]
+    if unknown_names:
+        raise DataError(f"no DICOM series {unknown_names[0]!r} in {path}: it holds {named or 'none'}")
+    if len(scans) > 1 and not wanted:
+        raise DataError(
+            f"{path} holds {len(scans)} DICOM series: {named}. Choose with --series NAME (repeatable), or --series all"
+        )
+    return {name: one for name, one in scans.items() if not wanted or ALL in wanted or name in wanted}
+
+
+def _stands_for(series: Series, scans: dict[str, Series]) -> Path:
+    """Return the path that stands for a series: its folder, or its first file if the folder holds several."""
+    alone = sum(one.folder == series.folder for one in scans.values()) == 1
+    return series.folder if alone else series.files[0]
+
+
+def _unused(path: Path, below: list[Path], files: list[Path], found: Scans) -> list[str]:
+    """Say which files in a folder are no part of a case, grouped by the reason."""
+    used = {part for file in files for part in members(file)} | {part for one in found.series for part in one.files}
+    reasons: dict[str, list[str]] = {}
+    for file in below:
+        if file in used:
+            continue
+        if file in found.damaged:
+            reason = "are damaged DICOM files"
+        elif file in found.without_image:
+            reason = "are DICOM files without an image"
+        elif file.name.lower().endswith(SEGMENTATION):
+            reason = "are segmentations"
+        elif is_volume(file):
+            reason = "lie in subfolders, which are searched for DICOM series only"
+        elif file.parent == path or file.name.lower().endswith(FOREIGN):
+            reason = "have no format that vitrim reads"
+        else:
+            continue
+        reasons.setdefault(reason, []).append(str(file.relative_to(path)))
+    return [f"{len(names)} files {reason}: {some(names)}" for reason, names in reasons.items()]
 
 
 def load_input(case: Input, channels: int, voxel_size: VoxelSize | None = None) -> Loaded:
@@ -76,9 +187,8 @@ def load_input(case: Input, channels: int, voxel_size: VoxelSize | None = None) 
 
     Raises InputError as `load_volume` does, and if the number of channels is wrong or the file is a series of volumes.
     """
-    images = [_open(file) for file in case.files]
-    found = len(images)
-    shape = images[0].shape
+    found = len(case.files)
+    shape = _shape(case.files[0])
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     if len(shape) > 3 and found == 1:
@@ -96,7 +206,24 @@ def load_input(case: Input, channels: int, voxel_size: VoxelSize | None = None) 
     folder = case.files[0].parent
     names = tuple(str(n) for n in range(found))
     about = CaseSet("files", folder, (), {0: "background"}, {0: 0}, names, voxel_size=voxel_size)
-    return Loaded(load_volume(Case(case.name, case.files, None), about), images[0])
+    volume = load_volume(Case(case.name, case.files, None), about)
+    return Loaded(volume, _header(case.files[0], volume))
+
+
+def _shape(path: Path) -> tuple[int, ...]:
+    """Return the length of each axis of a volume, with its channels last."""
+    kind = None if path.is_dir() else format_of(path)
+    if kind is None:
+        return (1, 1, 1)  # a DICOM series is one volume
+    return itk_shape(path) if kind.library == "SimpleITK" else _open(path).shape
+
+
+def _header(path: Path, volume: Volume) -> Any:
+    """Return the image, without its voxels, whose header a prediction inherits."""
+    kind = None if path.is_dir() else format_of(path)
+    if kind is not None and kind.library == "nibabel":
+        return _open(path)
+    return header_image(volume.shape, volume.affine, kind is None or read_text_header(path).oriented)
 
 
 def _open(file: Path) -> Any:
@@ -106,9 +233,14 @@ def _open(file: Path) -> Any:
         raise unreadable(file, error) from error
 
 
+def _without_ending(path: Path) -> str:
+    """Return the name of a DICOM file without its ending."""
+    return path.stem if path.name.lower().endswith(DICOM_ENDINGS) else path.name
+
+
 def _with_its_channels(path: Path) -> list[Path]:
     """Return the file together with the other channels of its case in the same folder."""
-    files = (file for file in path.parent.iterdir() if is_nifti(file) and _number(file) is not None)
+    files = (file for file in path.parent.iterdir() if is_volume(file) and _number(file) is not None)
     members = sorted(_by_prefix(files).get(_prefix(path), []))
     return members if path in members and _are_channels(members) else [path]
 

@@ -1,7 +1,8 @@
-"""Writes label maps and probabilities as NIfTI, on the grid of their image.
+"""Writes label maps and probabilities on the grid of their image. Probabilities are always NIfTI.
 
-Each file stores its provenance in a comment (a NIfTI header extension): which network made it from which image. So an
-interrupted prediction can resume, and files from other sources are not mistaken for results.
+Each file stores its provenance: which network made it from which image. So an interrupted prediction can resume, and
+files from other sources are not mistaken for results. In NIfTI it is a comment (a header extension), in NRRD and
+MetaImage the field `vitrim` of the header.
 """
 
 from __future__ import annotations
@@ -19,11 +20,17 @@ from nibabel.nifti1 import Nifti1Extension
 from PIL import Image
 
 from vitrim.config.names import VoxelSize
+from vitrim.data.formats import data_file, format_of, read_voxels
 from vitrim.data.geometry import geometry
-from vitrim.files import replacing
+from vitrim.data.itk_files import header_image, write_itk
+from vitrim.data.text_headers import read_text_header
+from vitrim.files import replacing, unfinished
 
 MADE_BY = "vitrim"
 """Software in the metadata of a preview; so vitrim knows its own."""
+
+KEY = "vitrim"
+"""Name of the provenance in the headers of NRRD and MetaImage files."""
 
 COMMENT = 6
 """NIfTI's code for an extension of plain text."""
@@ -32,13 +39,40 @@ Origin = dict[str, str]
 """Provenance of a prediction: vitrim's version, precision, and digests of network, image and preparation."""
 
 
-def write_labels(path: Path, labels: np.ndarray, image: Any, origin: Origin) -> None:
-    """Write labels (X, Y, Z), uint8, with the grid, affine, orientation codes, units and description of `image`."""
+def write_labels(path: Path, labels: np.ndarray, image: Any, affine: np.ndarray, origin: Origin) -> None:
+    """Write labels (X, Y, Z), uint8, in the format that the ending of `path` says.
+
+    NIfTI keeps the grid, affine, orientation codes, units and description of `image`. NRRD and MetaImage get `affine`,
+    voxel to mm in RAS+. Raises OSError if a file cannot be written.
+    """
+    if is_itk(path):
+        with _placing(path) as temporary:
+            write_itk(temporary, labels, affine, {KEY: json.dumps({"vitrim": origin})})
+        return
     shape = image.shape if np.prod(image.shape) == labels.size else labels.shape
-    result = _like(image, labels.reshape(shape), origin)
+    result = _like(image, labels.reshape(shape), origin, pair=data_file(path) is not None)
     result.header.set_intent("label")
+    if data_file(path) is not None:
+        with _placing(path) as temporary:
+            result.to_filename(temporary)
+        return
     with _writing(path) as stream:
         result.to_stream(stream)
+
+
+def is_itk(path: Path) -> bool:
+    """Whether SimpleITK writes a label map of this name."""
+    kind = format_of(path)
+    return kind is not None and kind.library == "SimpleITK"
+
+
+def open_labels(path: Path) -> tuple[np.ndarray, Any]:
+    """Return the labels (X, Y, Z) in a file that `write_labels` wrote, and an image with its header."""
+    if not is_itk(path):
+        image: Any = nib.load(path)
+        return np.asanyarray(image.dataobj), image
+    voxels = read_voxels(path)
+    return voxels.array, header_image(voxels.array.shape, voxels.affine, voxels.oriented)
 
 
 def write_probabilities(path: Path, classes: Iterable[np.ndarray], count: int, image: Any, origin: Origin) -> None:
@@ -56,6 +90,8 @@ def write_probabilities(path: Path, classes: Iterable[np.ndarray], count: int, i
 def read_origin(path: Path) -> Origin | None:
     """Return the provenance stored in the file at `path`; None if there is none or the file is unreadable."""
     try:
+        if is_itk(path):
+            return json.loads(read_text_header(path).fields[KEY])["vitrim"]
         extensions = nib.load(path).header.extensions
         for extension in extensions:
             if extension.get_code() == COMMENT:
@@ -91,9 +127,15 @@ def millilitres(image: Any, voxel_size: VoxelSize | None = None) -> float | None
     return abs(float(np.linalg.det(geometry(image, voxel_size).affine[:3, :3]))) / 1000
 
 
-def _like(image: Any, array: np.ndarray, origin: Origin) -> Any:
-    """Return a NIfTI image of `array` with the header of `image`, without the fields that no longer apply."""
-    kind = nib.Nifti2Image if isinstance(image, nib.Nifti2Image) else nib.Nifti1Image
+def _like(image: Any, array: np.ndarray, origin: Origin, pair: bool = False) -> Any:
+    """Return a NIfTI image of `array` with the header of `image`, without the fields that no longer apply.
+
+    `pair`: for a header and a file of voxels beside it.
+    """
+    if isinstance(image, nib.Nifti2Pair):
+        kind = nib.Nifti2Pair if pair else nib.Nifti2Image
+    else:
+        kind = nib.Nifti1Pair if pair else nib.Nifti1Image
     header = image.header.copy() if isinstance(image, nib.Nifti1Pair) else None
     result = kind(array, image.affine, header, dtype=array.dtype)
     result.header["cal_min"] = result.header["cal_max"] = 0
@@ -107,6 +149,23 @@ def _like(image: Any, array: np.ndarray, origin: Origin) -> Any:
 def _space(image: Any) -> tuple[int, int, int]:
     x, y, z = (*image.shape[:3], 1, 1)[:3]
     return x, y, z
+
+
+@contextmanager
+def _placing(path: Path) -> Iterator[Path]:
+    """Give a path of the same name in a temporary folder. What is written there gets its place once it is complete.
+
+    A header is put in its place last, after its file of voxels.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with unfinished(path) as folder:
+        folder.mkdir()
+        yield folder / path.name
+        data = data_file(path)
+        if data is not None:
+            path.unlink(missing_ok=True)  # it would describe other voxels
+            (folder / data.name).replace(data)
+        (folder / path.name).replace(path)
 
 
 @contextmanager

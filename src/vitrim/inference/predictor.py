@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 
 import vitrim
+from vitrim.data.formats import data_file, members, stem
 from vitrim.data.intensity_scale import Scale
 from vitrim.data.preprocessing import PreparedCase, Preprocessing, restore
 from vitrim.data.recipe import Recipe
@@ -24,12 +24,13 @@ from vitrim.errors import InputError
 from vitrim.evaluation.segment import segment_slices
 from vitrim.files import sha256
 from vitrim.inference.engine import Engine
-from vitrim.inference.inputs import Input, Loaded, load_input, stem
+from vitrim.inference.inputs import Input, Loaded, load_input
 from vitrim.inference.outputs import (
     Origin,
     are_probabilities,
     is_our_preview,
     millilitres,
+    open_labels,
     read_origin,
     write_labels,
     write_probabilities,
@@ -48,6 +49,11 @@ class Target:
     labels: Path
     probabilities: Path | None
     preview: Path | None
+
+    @property
+    def voxels(self) -> Path | None:
+        """The file of voxels beside the label map; None if its format has none."""
+        return data_file(self.labels)
 
     @property
     def wanted(self) -> list[Path]:
@@ -102,8 +108,7 @@ class Prediction:
         summary = Summary()
         done = [] if overwrite else [target for target in targets if self._finished(target)]
         for target in done:
-            labels = nib.load(target.labels)
-            summary.volumes += self._volumes(target.case.name, np.asanyarray(labels.dataobj), labels)
+            summary.volumes += self._volumes(target.case.name, *open_labels(target.labels))
             summary.kept.append(target.case.name)
         todo = [target for target in targets if target not in done]
         with (
@@ -159,7 +164,7 @@ class Prediction:
             write_probabilities(target.probabilities, maps, len(chances), loaded.image, origin)
         if target.preview is not None and self.draw is not None:
             self.draw(target.preview, loaded, volume, prepared, self.recipe.classes)
-        write_labels(target.labels, volume, loaded.image, origin)
+        write_labels(target.labels, volume, loaded.image, loaded.volume.affine, origin)
         return self._volumes(target.case.name, volume, loaded.image)
 
     def _volumes(self, case: str, labels: np.ndarray, image: Any) -> list[dict[str, Any]]:
@@ -177,7 +182,7 @@ class Prediction:
         ]
 
     def _origin(self, case: Input) -> Origin:
-        return {**self._made_by, "image": " ".join(sha256(file) for file in case.files)}
+        return {**self._made_by, "image": " ".join(_digest(file) for file in case.files)}
 
     def _clear(self, target: Target, origin: Origin) -> None:
         """Remove an earlier prediction of the case with another provenance, with its probabilities and preview.
@@ -187,6 +192,8 @@ class Prediction:
         probabilities, preview = companions(target.labels)
         if not target.labels.exists() or _otherwise(read_origin(target.labels), origin):
             target.labels.unlink(missing_ok=True)
+            if target.voxels is not None:
+                target.voxels.unlink(missing_ok=True)
             if is_our_preview(preview):
                 preview.unlink()
         if are_probabilities(probabilities) and _otherwise(read_origin(probabilities), origin):
@@ -195,6 +202,10 @@ class Prediction:
     def _finished(self, target: Target) -> bool:
         """Whether all files exist. Raises InputError if one, or probabilities next to it, has another provenance."""
         there = [path for path in target.wanted if path.exists()]
+        if target.voxels is not None and target.voxels.exists() and not target.labels.exists():
+            raise InputError(
+                f"{target.voxels} is there without {target.labels.name}; use --overwrite, or choose another OUT"
+            )
         beside = companions(target.labels)[0]
         left = [beside] if beside not in there and are_probabilities(beside) else []
         expected = self._origin(target.case) if there or left else {}
@@ -215,6 +226,12 @@ class Prediction:
                     f"{path} exists and was made {how}; replace it with --overwrite, or choose another OUT"
                 )
         return there == target.wanted
+
+
+def _digest(path: Path) -> str:
+    """Return the SHA-256 of a volume's file; of a volume of several files, that of theirs in order."""
+    parts = [sha256(part) for part in members(path)]
+    return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
 
 def _otherwise(found: Origin | None, expected: Origin) -> list[str]:

@@ -11,11 +11,13 @@ from typing import get_args
 from vitrim.config.names import LayoutName
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.find_files import NIFTI, files, some
+from vitrim.data.dicom import is_dicom
+from vitrim.data.formats import ENDINGS, members
+from vitrim.data.readers.find_files import files, some
 from vitrim.data.readers.layout import Layout
 from vitrim.errors import DataError
 
-VOLUMES = (*NIFTI, ".npz", ".h5")
+VOLUMES = (*ENDINGS, ".npz", ".h5")
 """Endings of files that may hold volumes or slices."""
 
 LAYOUTS: dict[str, Layout] = {
@@ -54,8 +56,9 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
 
 def _unused(case_set: CaseSet, folder: Path) -> tuple[str, ...]:
     """Say which files that may hold volumes or slices no case uses. The reader of a layout may know more of them."""
-    used = {path for case in case_set.cases for path in case.files}
-    left = [path for path in files(folder) if path.name.lower().endswith(VOLUMES) and path not in used]
+    used = {file for case in case_set.cases for path in case.files for file in members(path)}
+    found = [path for path in files(folder) if path.name.lower().endswith(VOLUMES) or is_dicom(path)]
+    left = [path for path in found if path not in used]
     names = some([str(path.relative_to(folder)) for path in left])
     return (f"{len(left)} files in {folder} are not used: {names}",) if left else ()
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
+from vitrim.data.formats import EXPECTED, is_volume, members, stem, volumes
 from vitrim.data.readers import find_files
-from vitrim.data.readers.find_files import NIFTI, is_image, some, stem
+from vitrim.data.readers.find_files import some
 from vitrim.data.readers.layout import Layout
 from vitrim.errors import DataError, InputError
 from vitrim.files import parse_json
@@ -36,10 +37,11 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
     names = description.get("channel_names") or description.get("modality") or {}
     channels = tuple(str(name) for _, name in sorted(names.items(), key=lambda item: int(item[0])))
     problems: list[str] = []
-    found = _listed(folder, description)
+    only = _file_ending(folder, description)
+    found = _listed(folder, description, only)
     if found is None:
-        labels = _by_id(folder / "labelsTr")
-        images = _by_case(folder / "imagesTr", set(labels))
+        labels = _by_id(folder / "labelsTr", only)
+        images = _by_case(folder / "imagesTr", set(labels), only)
         found = [(id, images.get(id, ()), labels.get(id)) for id in sorted(images.keys() | labels.keys())]
     cases = []
     for id, files, label in found:
@@ -50,10 +52,10 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
         else:
             cases.append(case)
     if not cases and not problems:
-        raise DataError(f"no cases in {folder}: imagesTr and labelsTr hold no {' or '.join(NIFTI)} files")
+        raise DataError(f"no cases in {folder}: no volumes in imagesTr and labelsTr: expected {EXPECTED}")
     if not channels and cases:
         channels = tuple(f"channel {n}" for n in range(len(cases[0].images)))
-    unused = _unused(folder, description, {path for _, files, label in found for path in (*files, label) if path})
+    unused = _unused(folder, description, only, {path for _, files, label in found for path in (*files, label) if path})
     return CaseSet(
         "decathlon", folder, tuple(cases), classes, label_values, channels, problems=tuple(problems), unused=unused
     )
@@ -124,7 +126,9 @@ def _classes(config: DataConfig, folder: Path, description: dict[str, Any]) -> t
     return {value: index for index, value in enumerate(order)}, dict(enumerate(names))
 
 
-def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[Path, ...], Path | None]] | None:
+def _listed(
+    folder: Path, description: dict[str, Any], only: str
+) -> list[tuple[str, tuple[Path, ...], Path | None]] | None:
     """Return id, images and label of the cases that dataset.json lists; None if it lists none."""
     entries = description.get("training")
     if not isinstance(entries, list) or not entries:
@@ -132,7 +136,7 @@ def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[
     listed = []
     below = folder / "labelsTr"
     named = [_inside(folder, e["label"]) for e in entries if isinstance(e, dict) and isinstance(e.get("label"), str)]
-    by_case = _by_case(folder / "imagesTr", {_id(path, below) for path in named if below in path.parents})
+    by_case = _by_case(folder / "imagesTr", {_id(path, below) for path in named if below in path.parents}, only)
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str):
             raise DataError(f"{folder / 'dataset.json'}: an entry of `training` has no image: {entry!r}")
@@ -140,7 +144,7 @@ def _listed(folder: Path, description: dict[str, Any]) -> list[tuple[str, tuple[
         label = _inside(folder, entry["label"]) if isinstance(entry.get("label"), str) else None
         below = folder / "imagesTr"
         id = _id(image, below if below in image.parents else folder)
-        files = (image,) if image.is_file() else by_case.get(id, (image,))
+        files = (image,) if image.exists() else by_case.get(id, (image,))
         listed.append((id, files, label))
     return listed
 
@@ -158,22 +162,38 @@ def _id(path: Path, folder: Path) -> str:
     return "_".join((*path.relative_to(folder).parent.parts, stem(path)))
 
 
-def _by_id(folder: Path) -> dict[str, Path]:
-    """Return case id to file. Raises DataError if two files have the same id, for example x.nii and x.nii.gz."""
+def _file_ending(folder: Path, description: dict[str, Any]) -> str:
+    """Return nnU-Net's `file_ending`, in small letters; empty if dataset.json names none.
+
+    Raises DataError if it is not that of a volume.
+    """
+    named = description.get("file_ending", "")
+    if not isinstance(named, str) or (named and not is_volume(Path("x" + named))):
+        raise DataError(f"{folder / 'dataset.json'}: file_ending is {named!r}: vitrim reads {EXPECTED}")
+    return named.lower()
+
+
+def _by_id(folder: Path, only: str) -> dict[str, Path]:
+    """Return case id to volume, for the names that end in `only`.
+
+    Raises DataError if two files have the same id, for example x.nii and x.nii.gz.
+    """
     found: dict[str, Path] = {}
-    for path in _files(folder):
+    for path in _volumes(folder):
+        if not path.name.lower().endswith(only):
+            continue
         other = found.setdefault(_id(path, folder), path)
         if other != path:
             raise DataError(f"{other} and {path} would both be case {_id(path, folder)}: rename or remove one")
     return found
 
 
-def _by_case(folder: Path, labels: set[str]) -> dict[str, tuple[Path, ...]]:
-    """Return case id to image files, in the order of the channels.
+def _by_case(folder: Path, labels: set[str], only: str) -> dict[str, tuple[Path, ...]]:
+    """Return case id to images, in the order of the channels.
 
     Four digits at the end of every name are the number of a channel, unless a label (ids in `labels`) has such a name.
     """
-    files = _by_id(folder)
+    files = _by_id(folder, only)
     numbered = {id: CHANNEL.match(id) for id in files}
     if files and all(numbered.values()) and not labels & files.keys():
         cases: dict[str, list[Path]] = {}
@@ -184,11 +204,11 @@ def _by_case(folder: Path, labels: set[str]) -> dict[str, tuple[Path, ...]]:
     return {id: (path,) for id, path in files.items()}
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in find_files.files(folder) if is_image(path)] if folder.is_dir() else []
+def _volumes(folder: Path) -> list[Path]:
+    return volumes(find_files.files(folder)) if folder.is_dir() else []
 
 
-def _unused(folder: Path, description: dict[str, Any], used: set[Path]) -> tuple[str, ...]:
+def _unused(folder: Path, description: dict[str, Any], only: str, used: set[Path]) -> tuple[str, ...]:
     """Say what of the data set no case uses: other lists, files that are not listed, files that are no images."""
     lines = [
         f"the list {key!r} in dataset.json is not used ({len(value)} entries): only `training` is"
@@ -197,11 +217,13 @@ def _unused(folder: Path, description: dict[str, Any], used: set[Path]) -> tuple
     ]
     for name in ("imagesTr", "labelsTr"):
         below = list(find_files.files(folder / name)) if (folder / name).is_dir() else []
-        images = [path for path in below if is_image(path) and path not in used]
-        others = [path for path in below if not is_image(path) and path.suffix.lower() != ".img"]
+        parts = {part for path in _volumes(folder / name) for part in (path, *members(path), path.with_suffix(".img"))}
+        images = [path for path in _volumes(folder / name) if path not in used]
+        others = [path for path in below if path not in parts]
+        listed = "does not list them" + (f" or names the file_ending {only}" if only else "")
         for paths, why in (
-            (images, "are not used, because dataset.json does not list them"),
-            (others, "are not read, because they are no NIfTI files"),
+            (images, f"are not used, because dataset.json {listed}"),
+            (others, "are not read, because they have no format that vitrim reads"),
         ):
             if paths:
                 lines.append(f"{len(paths)} files in {name} {why}: {some([path.name for path in paths])}")
@@ -210,14 +232,14 @@ def _unused(folder: Path, description: dict[str, Any], used: set[Path]) -> tuple
 
 def _problem(case: Case, folder: Path, channels: int) -> str | None:
     """Return the first problem with the files of a case, in one line; None if there is none."""
-    missing = [path for path in case.images if not path.is_file()]
+    missing = [path for path in case.images if not path.exists()]
     if not case.images:
         return f"label without its image: {case.label}"
     if missing:
         return f"image is missing: {missing[0]}"
     if case.label is None:
         return f"image without its label: {case.images[0]} (expected {folder / 'labelsTr' / case.id}.nii.gz)"
-    if not case.label.is_file():
+    if not case.label.exists():
         return f"image without its label: {case.images[0]} (expected {case.label})"
     if channels and len(case.images) not in (1, channels):
         return f"case {case.id} has {len(case.images)} of {channels} channels in {folder / 'imagesTr'}"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.find_files import files, is_image, stem
+from vitrim.data.formats import stem, volumes
+from vitrim.data.readers.find_files import files
 from vitrim.data.readers.layout import Layout, PaperCounts
 from vitrim.errors import DataError
 
@@ -28,8 +29,8 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
         raise DataError(f"EMIDEC has the classes {', '.join(list(CLASSES.values())[1:])}: leave data.classes out")
     images: dict[str, Path] = {}
     labels: dict[str, Path] = {}
-    for path in files(folder):
-        if NAME.match(stem(path)) and is_image(path):
+    for path in volumes(files(folder)):
+        if NAME.match(stem(path)):
             if path.parent.name == "Images":
                 images.setdefault(stem(path), path)
             elif path.parent.name == "Contours":

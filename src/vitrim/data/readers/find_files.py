@@ -9,9 +9,6 @@ from pathlib import Path
 DEPTH = 5
 """Number of folder levels below the given folder that are searched."""
 
-NIFTI = (".nii.gz", ".nii", ".hdr")
-"""Endings of the files to open with nibabel. An Analyze `.img` is read through its `.hdr`."""
-
 
 def files(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
     """Yield all files in `folder` and below, in order. Links are followed, but no folder is read twice."""
@@ -32,17 +29,6 @@ def files(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
         for name in sorted(names):
             if not name.startswith("."):
                 yield Path(here) / name
-
-
-def is_image(path: Path) -> bool:
-    """Whether the name of a file ends as that of an image does, in small or capital letters."""
-    return path.name.lower().endswith(NIFTI)
-
-
-def stem(path: Path) -> str:
-    """Return the name of an image file without its ending; the whole name of any other file."""
-    name = path.name
-    return next((name[: -len(ending)] for ending in NIFTI if name.lower().endswith(ending)), name)
 
 
 def some(names: Sequence[str], most: int = 5) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.find_files import NIFTI, files, stem
+from vitrim.data.formats import stem, volumes
+from vitrim.data.readers.find_files import files
 from vitrim.data.readers.layout import Layout, PaperCounts
 from vitrim.errors import DataError
 
@@ -32,9 +33,9 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
     if config.classes is not None and config.classes != list(CLASSES.values())[1:]:
         raise DataError(f"IBSR 18 has the classes {', '.join(list(CLASSES.values())[1:])}: leave data.classes out")
     found: dict[str, dict[str, Path]] = {}
-    for path in files(folder):
+    for path in volumes(files(folder)):
         match = NAME.match(stem(path))
-        if match and path.name.endswith(NIFTI):
+        if match:
             found.setdefault(match[1], {}).setdefault(match[2], path)
     cases, problems = [], []
     for id, parts in sorted(found.items()):

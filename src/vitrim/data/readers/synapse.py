@@ -12,7 +12,8 @@ from pathlib import Path
 
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
-from vitrim.data.readers.find_files import NIFTI, files, stem
+from vitrim.data.formats import stem, volumes
+from vitrim.data.readers.find_files import files
 from vitrim.data.readers.layout import Layout, PaperCounts
 from vitrim.errors import DataError
 
@@ -75,14 +76,14 @@ def _release(folder: Path, found: list[Path], slices: dict[str, Path], volumes: 
 
 
 def _raw(folder: Path, found: list[Path]) -> CaseSet:
-    """Return the cases of the challenge's NIfTI files.
+    """Return the cases of the challenge's own files.
 
     The split is the release's if all 12 of its test cases and at least one more have a label. Otherwise there is none.
     """
     parts: dict[str, dict[str, Path]] = {"img": {}, "label": {}}
-    for path in found:
+    for path in volumes(found):
         match = RAW.match(stem(path))
-        if match and path.name.endswith(NIFTI):
+        if match:
             parts[match[1]].setdefault(match[2], path)
     images, labels = parts["img"], parts["label"]
     listed = all(f"{number:04d}" in labels for number in VALIDATION) and len(labels) > len(VALIDATION)
