@@ -129,6 +129,7 @@ def test_in_a_mixed_folder_every_volume_is_predicted_or_named(checkpoint, tmp_pa
     write_volume(source / "f.seg.nrrd", (voxels() > 0).astype(np.uint8))
     write_series(source / "scans/one", voxels())
     (source / "g.mgz").write_text("")
+    (source / "i.raw").write_text("")
     (source / "h.dcm").write_text("")
     assert vitrim("predict", checkpoint, source, tmp_path / "out") == 0
     said = capsys.readouterr().out
@@ -137,6 +138,7 @@ def test_in_a_mixed_folder_every_volume_is_predicted_or_named(checkpoint, tmp_pa
     for name, why in (
         ("sub/e.nrrd", "subfolders"),
         ("f.seg.nrrd", "are segmentations"),
+        ("i.raw", "hold voxels without their header"),
         ("g.mgz", "no format that vitrim reads"),
         ("h.dcm", "damaged DICOM"),
     ):

@@ -83,9 +83,23 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: one_changed(f, lambda d: delattr(d, "ImagePositionPatient")),
         "has no ImagePositionPatient",
     ),
+    "another sign": (
+        lambda f: one_changed(f, lambda d: setattr(d, "PixelRepresentation", 0)),
+        "differ in PixelRepresentation",
+    ),
+    "no size": (lambda f: one_changed(f, lambda d: delattr(d, "Rows"), index=4), "should hold an image"),
+    "no number": (
+        lambda f: of(f, 2).write_bytes(of(f, 2).read_bytes().replace(b"1.5\\1.2", b"1,5\\1.2")),
+        "cannot read",
+    ),
+    "a shifted start": (lambda f: of(f, 4).write_bytes(b"xy" + of(f, 4).read_bytes()), "cannot read"),
+    "a class that SimpleITK does not place": (
+        lambda f: of(f, 0).write_bytes(b".9.1.2".join(of(f, 0).read_bytes().rsplit(b".1.1.2", 1))),
+        "places its slices elsewhere",
+    ),
     "frames": (lambda f: write_again(f, NumberOfFrames=3), "holds 3 frames"),
     "colour": (lambda f: write_again(f, SamplesPerPixel=3), "colour"),
-    "no slope": (lambda f: write_again(f, RescaleSlope=0), "RescaleSlope is 0"),
+    "no slope": (lambda f: write_again(f, RescaleSlope=0), "its RescaleSlope is"),
     "no direction": (lambda f: write_again(f, ImageOrientationPatient=[0, 0, 0, 0, 0, 0]), "ImageOrientationPatient"),
     "truncated voxels": (lambda f: of(f, 2).write_bytes(of(f, 2).read_bytes()[:-300]), "cannot read"),
     "truncated header": (lambda f: of(f, 2).write_bytes(of(f, 2).read_bytes()[:300]), "scan"),
@@ -122,6 +136,7 @@ def test_a_series_is_told_by_its_content_not_by_its_names(tmp_path: Path) -> Non
     (folder / "notes").write_text("seen by a friend" * 20)
     assert not is_dicom(folder / "notes")
     report = pydicom.dcmread(of(folder, 0))
+    report.SOPClassUID = pydicom.uid.BasicTextSRStorage
     for tag in ("Rows", "Columns", "PixelData"):
         delattr(report, tag)
     report.save_as(folder / "REPORT")

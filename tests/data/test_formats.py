@@ -167,11 +167,13 @@ def test_voxels_in_another_file_are_part_of_the_volume_and_lie_beside_it(ending:
         (".mha", "BinaryData = True", "BinaryData = False", "as text"),
         (".mha", "MET_SHORT", "MET_SHORT_ARRAY", "plain numbers"),
         (".mha", "DimSize = 20 24 5", "DimSize = 20 24", "axes"),
+        (".zip.mha", "CompressedDataSize = ", "CompressedDataSize = 1", "bytes of compressed voxels"),
+        (".zip.mha", "CompressedDataSize", "CompressedSize", "no 'CompressedDataSize'"),
         (".mha", "ElementSpacing = 1.2 1.5 4", "ElementSpacing = 0 0 0", "a.mha"),
     ],
 )
 def test_a_header_that_cannot_be_meant_is_refused(ending: str, old: str, new: str, word: str, tmp_path: Path) -> None:
-    path = write_volume(tmp_path / f"a{ending}", voxels(), np.eye(3))
+    path = write_volume(tmp_path / f"a{ending}", voxels(), np.eye(3), zipped="zip" in ending)
     content = path.read_bytes()
     assert old.encode() in content
     path.write_bytes(content.replace(old.encode(), new.encode(), 1))

@@ -6,6 +6,7 @@ series: a folder for the only series in it, a file for the series in its folder 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,13 @@ import numpy as np
 
 from vitrim.data.file_checks import unreadable
 from vitrim.data.io import Voxels
-from vitrim.data.itk_files import itk_reason, simpleitk, voxels_of
+from vitrim.data.itk_files import LPS_TO_RAS, itk_reason, simpleitk, voxels_of
 from vitrim.errors import DataError, InputError
 
 ENDINGS = (".dcm", ".dicom", ".ima")
+
+VENDORS = ("1.3.12.2.1107.", "1.2.840.113619.", "1.3.46.670589.", "1.2.392.")
+"""How the classes begin that vendors define for files without an image: Siemens, GE, Philips, Japanese vendors."""
 
 MARK = b"DICM"
 """These letters follow the first 128 bytes of every DICOM file; many have no ending in their name."""
@@ -32,14 +36,15 @@ ROUNDED = 0.02
 ASIDE = 0.1
 """Largest shift of a slice within its plane, in voxels: the tolerance between image and label."""
 
-SHARED = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient")
-"""What all slices of a volume have in common."""
+SHARED = ("Rows", "Columns", "PixelSpacing", "ImageOrientationPatient", "BitsAllocated", "PixelRepresentation")
+"""What all slices of a volume have in common: numbers."""
 
-TAGS = (
-    *SHARED,
-    *("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality", "ImagePositionPatient"),
-    *("NumberOfFrames", "SamplesPerPixel", "RescaleSlope"),
-)
+LENGTHS = {"PixelSpacing": 2, "ImageOrientationPatient": 6, "ImagePositionPatient": 3}
+"""Tag to the number of its values, where it is not 1."""
+
+NUMBERS = (*SHARED, "ImagePositionPatient", "RescaleSlope", "NumberOfFrames", "SamplesPerPixel")
+
+TEXTS = ("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality")
 
 
 @dataclass(frozen=True)
@@ -47,12 +52,20 @@ class Slice:
     """The header of one DICOM file, as far as it is read."""
 
     path: Path
-    header: Any
+    numbers: dict[str, np.ndarray]
+    """Tag to values, float64 (N,); without the tags that are not there"""
+    texts: dict[str, str]
 
-    def get(self, tag: str) -> Any:
-        """Return the value of a tag; None if there is none."""
-        value = self.header.get(tag)
-        return None if value in (None, "") else value
+    @property
+    def position(self) -> np.ndarray:
+        """The centre of the first pixel in mm (3,), LPS."""
+        return self.numbers["ImagePositionPatient"]
+
+    @property
+    def axes(self) -> np.ndarray:
+        """The directions of increasing columns, of increasing rows, and of their normal (3, 3), one a row."""
+        across, down = self.numbers["ImageOrientationPatient"].reshape(2, 3)
+        return np.array([across, down, np.cross(across, down)])
 
 
 @dataclass(frozen=True)
@@ -75,14 +88,14 @@ class Series:
     @property
     def number(self) -> str:
         """The series number; 0 if there is none."""
-        return str(self.slices[0].get("SeriesNumber") or 0)
+        return self.slices[0].texts.get("SeriesNumber", "0")
 
     @property
     def about(self) -> str:
         """What it is, for the user: `MR, "T1 sagittal", 160 files`."""
-        first = self.slices[0]
-        description = " ".join(str(first.get("SeriesDescription") or "").split())
-        parts = [str(first.get("Modality") or "unknown"), f'"{description}"' if description else ""]
+        texts = self.slices[0].texts
+        description = " ".join(texts.get("SeriesDescription", "").split())
+        parts = [texts.get("Modality", "unknown"), f'"{description}"' if description else ""]
         return ", ".join([*filter(None, parts), f"{len(self.slices)} file{'s' if len(self.slices) != 1 else ''}"])
 
 
@@ -106,7 +119,7 @@ def is_dicom(path: Path) -> bool:
         return False
     try:
         with path.open("rb") as stream:
-            return stream.read(132)[128:] == MARK
+            return MARK in stream.read(256)  # elsewhere than after 128 bytes: damaged, not of another kind
     except OSError:
         return False
 
@@ -122,15 +135,19 @@ def find_series(files: Iterable[Path]) -> Scans:
     without_image: list[Path] = []
     for path in files:
         try:
-            one = Slice(path, read(path, stop_before_pixels=True, specific_tags=list(TAGS)))
-            uid, image = one.get("SeriesInstanceUID"), one.get("Rows")
+            header = read(path, stop_before_pixels=True, specific_tags=["SOPClassUID", *NUMBERS, *TEXTS])
+            one = Slice(path, _numbers(header), {tag: str(header[tag].value) for tag in TEXTS if header.get(tag)})
+            uid, image = one.texts.get("SeriesInstanceUID"), "Rows" in one.numbers
+            kind = header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID")
         except Exception as error:  # pydicom raises many kinds
             damaged[path] = str(unreadable(path, error))
             continue
-        if uid is None or image is None:
-            without_image.append(path)
+        if uid is not None and image:
+            found.setdefault((path.parent, uid), []).append(one)
+        elif _holds_images(str(kind)):
+            damaged[path] = f"{path} is damaged: it should hold an image, but its header does not describe one"
         else:
-            found.setdefault((path.parent, str(uid)), []).append(one)
+            without_image.append(path)
     series = tuple(Series(uid, tuple(slices)) for (_, uid), slices in sorted(found.items()))
     return Scans(series, damaged, tuple(without_image))
 
@@ -168,7 +185,9 @@ def read_series(path: Path) -> Voxels:
         image = sitk.ReadImage([str(one.path) for one in ordered], sitk.sitkFloat32)
     except RuntimeError as error:
         raise unreadable(path, itk_reason(error)) from error
-    return voxels_of(sitk, image, path, oriented=True)
+    found = voxels_of(sitk, image, path, oriented=True)
+    _check_place(path, found, ordered)
+    return found
 
 
 def _in_order(series: Series, path: Path) -> list[Slice]:
@@ -178,13 +197,11 @@ def _in_order(series: Series, path: Path) -> list[Slice]:
         _check_slice(one, first)
     if len(series.slices) == 1:
         return [first]
-    across, down = np.array(first.get("ImageOrientationPatient"), np.float64).reshape(2, 3)
-    normal = np.cross(across, down)
-    ordered = sorted(series.slices, key=lambda one: float(normal @ _position(one)))
-    positions = np.array([_position(one) for one in ordered])
-    places = positions @ normal
-    steps = np.diff(places)
-    least = float(steps.min())
+    normal = first.axes[2]
+    ordered = sorted(series.slices, key=lambda one: float(normal @ one.position))
+    positions = np.array([one.position for one in ordered])
+    steps = np.diff(positions @ normal)
+    least, widest = float(steps.min()), int(steps.argmax())
     if least < 1e-3:
         n = int(steps.argmin())
         raise DataError(
@@ -192,34 +209,36 @@ def _in_order(series: Series, path: Path) -> list[Slice]:
             "volumes; put each into a folder of its own"
         )
     rounded = max(EVEN * least, ROUNDED)
-    widest = int(steps.argmax())
     if float(np.abs(steps - np.median(steps)).max()) > rounded:
-        between = f"between {ordered[widest].path.name} and {ordered[widest + 1].path.name}"
-        multiples = steps / least
-        if float(np.abs(multiples - np.rint(multiples)).max()) * least <= rounded:
-            missing = int(np.rint(multiples).sum()) - len(steps)
+        gap = f"the widest gap is between {ordered[widest].path.name} and {ordered[widest + 1].path.name}"
+        multiples = np.rint(steps / least)
+        if float(np.abs(steps - multiples * least).max()) <= rounded:
+            missing = int(multiples.sum()) - len(steps)
             raise DataError(
-                f"{path}: slices are missing, {missing} of {missing + len(ordered)} (the widest gap is {between}): add "
-                "them, or resample the series"
+                f"{path}: slices are missing, {missing} of {missing + len(ordered)} ({gap}): add them, or resample the "
+                "series"
             )
         raise DataError(
-            f"{path}: its slices are unevenly spaced, {least:.4g} to {float(steps.max()):.4g} mm (the widest gap is "
-            f"{between}): resample the series first"
+            f"{path}: its slices are unevenly spaced, {least:.4g} to {float(steps.max()):.4g} mm ({gap}): resample the "
+            "series first"
         )
-    _check_line(path, positions, normal, first)
+    _check_line(path, positions, first)
     return ordered
 
 
-def _check_line(path: Path, positions: np.ndarray, normal: np.ndarray, first: Slice) -> None:
+def _check_line(path: Path, positions: np.ndarray, first: Slice) -> None:
     """Raise DataError unless the positions (S, 3) of the slices lie on a line along the normal of their plane."""
+    normal = first.axes[2]
     way = positions - positions[0]
-    aside = way - np.outer(way @ normal, normal)
-    if float(np.linalg.norm(aside, axis=1).max()) <= ASIDE * min(float(mm) for mm in first.get("PixelSpacing")):
+    along = way @ normal
+    aside = way - np.outer(along, normal)
+    tolerance = ASIDE * float(first.numbers["PixelSpacing"].min())
+    if float(np.linalg.norm(aside, axis=1).max()) <= tolerance:
         return
-    angle = float(np.degrees(np.arctan2(np.linalg.norm(aside[-1]), abs(way[-1] @ normal))))
-    straight = np.outer(way @ normal / (way[-1] @ normal), aside[-1])
-    if float(np.linalg.norm(aside - straight, axis=1).max()) > float(np.linalg.norm(aside[-1])) * 0.1:
+    straight = np.outer(along / along[-1], aside[-1])
+    if float(np.linalg.norm(aside - straight, axis=1).max()) > tolerance:
         raise DataError(f"{path}: its slices do not lie on a straight line: the series is no volume")
+    angle = float(np.degrees(np.arctan2(np.linalg.norm(aside[-1]), along[-1])))
     raise DataError(
         f"{path}: its slices are sheared by a gantry tilt of {angle:.1f}°: resample the series first, for example with "
         "dcm2niix"
@@ -228,34 +247,58 @@ def _check_line(path: Path, positions: np.ndarray, normal: np.ndarray, first: Sl
 
 def _check_slice(one: Slice, first: Slice) -> None:
     """Raise DataError unless a file holds one grey slice that says where it lies and is like the first one."""
-    frames = int(one.get("NumberOfFrames") or 1)
+    frames = int(one.numbers.get("NumberOfFrames", [1])[0])
     if frames != 1:
         raise DataError(
             f"{one.path} holds {frames} frames, which vitrim does not read: convert it, for example with dcm2niix"
         )
-    if int(one.get("SamplesPerPixel") or 1) != 1:
+    if one.numbers.get("SamplesPerPixel", [1])[0] != 1:
         raise DataError(f"{one.path} is a colour image: expected grey values")
     for tag in (*SHARED, "ImagePositionPatient"):
-        if one.get(tag) is None:
-            raise DataError(f"{one.path} has no {tag}: it does not say where its slice lies")
-        values = np.atleast_1d(np.array(one.get(tag), np.float64))
-        if not np.isfinite(values).all():
-            raise DataError(f"{one.path} is damaged: its {tag} is {one.get(tag)}")
-        if tag in SHARED and not np.allclose(values, np.atleast_1d(np.array(first.get(tag), np.float64)), atol=1e-3):
+        values = one.numbers.get(tag)
+        if values is None:
+            raise DataError(f"{one.path} has no {tag}: it is no slice of a volume")
+        if len(values) != LENGTHS.get(tag, 1) or not np.isfinite(values).all():
+            raise DataError(f"{one.path} is damaged: its {tag} is {values.tolist()}")
+        if tag in SHARED and not np.allclose(values, first.numbers[tag], atol=1e-3):
             raise DataError(
-                f"the slices of one series differ in {tag}: {first.get(tag)} in {first.path} and {one.get(tag)} in "
-                f"{one.path.name}"
+                f"the slices of one series differ in {tag}: {first.numbers[tag].tolist()} in {first.path} and "
+                f"{values.tolist()} in {one.path.name}"
             )
-    across, down = np.array(one.get("ImageOrientationPatient"), np.float64).reshape(2, 3)
+    across, down, _ = one.axes
     if not np.allclose([across @ across, down @ down, across @ down], [1, 1, 0], atol=1e-3):
-        raise DataError(f"{one.path} is damaged: its ImageOrientationPatient is {one.get('ImageOrientationPatient')}")
-    slope = one.get("RescaleSlope")
-    if slope is not None and not (np.isfinite(float(slope)) and float(slope)):
-        raise DataError(f"{one.path} is damaged: its RescaleSlope is {slope}")
+        raise DataError(f"{one.path} is damaged: its ImageOrientationPatient is no pair of directions")
+    slope = one.numbers.get("RescaleSlope", np.ones(1))
+    if not (np.isfinite(slope).all() and slope.all()):
+        raise DataError(f"{one.path} is damaged: its RescaleSlope is {slope.tolist()}")
 
 
-def _position(one: Slice) -> np.ndarray:
-    return np.array(one.get("ImagePositionPatient"), np.float64)
+def _check_place(path: Path, found: Voxels, ordered: list[Slice]) -> None:
+    """Raise DataError if SimpleITK places slices elsewhere: it ignores the positions of unknown classes."""
+    first, last = ordered[0], ordered[-1]
+    down, across = first.numbers["PixelSpacing"]
+    columns = [first.axes[0] * across, first.axes[1] * down]
+    said = [first.position, last.position, first.position + columns[0], first.position + columns[1]]
+    indices = np.array([[0, 0, 0, 1], [0, 0, len(ordered) - 1, 1], [1, 0, 0, 1], [0, 1, 0, 1]])
+    apart = (LPS_TO_RAS @ found.affine @ indices.T)[:3].T - np.array(said)
+    if float(np.linalg.norm(apart, axis=1).max()) > max(ASIDE * float(min(across, down)), ROUNDED):
+        raise DataError(
+            f"{path}: SimpleITK places its slices elsewhere than their positions say: repair their SOPClassUID"
+        )
+
+
+def _holds_images(sop_class: str) -> bool:
+    """Whether files of a class should hold an image; also true for a class that no one knows (it is damaged)."""
+    from pydicom.uid import UID
+
+    name = UID(sop_class).name
+    return "Image" in name or (name == sop_class and not sop_class.startswith(VENDORS))
+
+
+def _numbers(header: Any) -> dict[str, np.ndarray]:
+    """Return the values of those of `NUMBERS` that are there. Raises ValueError if one is no number."""
+    values = {tag: header[tag].value for tag in NUMBERS if tag in header}
+    return {tag: np.atleast_1d(np.array(value, np.float64)) for tag, value in values.items() if value not in (None, "")}
 
 
 def _pydicom(path: Path) -> Any:
@@ -264,5 +307,7 @@ def _pydicom(path: Path) -> Any:
         from pydicom import config, dcmread
     except ImportError as error:
         raise InputError(f"reading {path} needs pydicom: pip install 'vitrim[formats]'") from error
-    config.settings.reading_validation_mode = config.IGNORE  # what matters of a header is checked here
+    # what matters of a header is checked here
+    config.settings.reading_validation_mode = config.IGNORE
+    warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
     return dcmread

@@ -40,8 +40,12 @@ FORMATS = (
 
 ENDINGS = tuple(ending for one in FORMATS for ending in one.endings)
 
+HEADLESS = (".img", ".raw", ".zraw")
+"""Endings of files of voxels, whose header is another file."""
+
 FOREIGN = (
-    *(".img", ".raw", ".zraw", ".mgz", ".mgh", ".mnc", ".gipl", ".vtk", ".vti", ".dcm", ".npz", ".npy", ".h5"),
+    *HEADLESS,
+    *(".mgz", ".mgh", ".mnc", ".gipl", ".vtk", ".vti", ".dcm", ".npz", ".npy", ".h5"),
     *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
 )
 """Endings of images that vitrim does not write as label maps."""

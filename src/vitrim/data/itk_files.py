@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,6 @@ def write_itk(path: Path, array: np.ndarray, affine: np.ndarray, notes: dict[str
 
 
 def itk_reason(error: RuntimeError) -> RuntimeError:
-    """Return an error of SimpleITK with its last line only: the lines before name its own source files."""
+    """Return an error of SimpleITK with its last line only: the lines before name its source files."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return RuntimeError(lines[-1] if lines else type(error).__name__)
+    return RuntimeError(re.sub(r"^(ITK ERROR: )?\w+\(0x\w+\): ", "", lines[-1]) if lines else type(error).__name__)

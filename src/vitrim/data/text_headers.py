@@ -59,6 +59,8 @@ class TextHeader:
     """Bytes of one number"""
     oriented: bool
     """Whether the header says where the patient's right, front and head are"""
+    zipped_size: int | None = None
+    """Bytes of the compressed voxels, if the header says how many"""
 
 
 def read_text_header(path: Path) -> TextHeader:
@@ -102,6 +104,12 @@ def check_voxels(header: TextHeader) -> None:
             if not expander.eof:
                 raise DataError(f"{header.data} is damaged: its compressed voxels end too early")
             stream.seek(-len(expander.unused_data), 1)
+            taken = stream.tell() - header.offset
+            if header.zipped_size not in (None, taken):
+                raise DataError(
+                    f"{header.data} is damaged: its header declares {header.zipped_size} bytes of compressed voxels, "
+                    f"it has {taken}"
+                )
         if found != declared:
             raise DataError(f"{header.data} is damaged: its header declares {declared} bytes of voxels, it has {found}")
         check_end(stream, header.data)
@@ -166,15 +174,19 @@ def _meta(path: Path, start: bytes) -> TextHeader:
         raise DataError(f"{path} holds voxels of type {fields['ElementType']!r}: expected plain numbers")
     beside = fields["ElementDataFile"]
     local = beside.upper() == "LOCAL"
+    zipped = fields.get("CompressedData", "False").lower() in ("true", "1")
+    if zipped:  # without it SimpleITK finds no voxels, and does not say so
+        _check_fields(path, fields, ("CompressedDataSize",))
     channels = int(fields.get("ElementNumberOfChannels", "1"))
     return TextHeader(
         fields,
         path if local else _beside(path, beside),
         offset if local else 0,
-        fields.get("CompressedData", "False").lower() in ("true", "1"),
+        zipped,
         (*_sizes(path, fields["DimSize"], int(fields["NDims"])), channels),
         META_BYTES[fields["ElementType"]],
         any(name in fields for name in ("TransformMatrix", "Rotation", "Orientation")),
+        int(fields["CompressedDataSize"]) if zipped else None,
     )
 
 

@@ -16,7 +16,7 @@ from vitrim.data.cases import Case, CaseSet, Volume
 from vitrim.data.dicom import ENDINGS as DICOM_ENDINGS
 from vitrim.data.dicom import Scans, Series, find_series, is_dicom, series_at
 from vitrim.data.file_checks import unreadable
-from vitrim.data.formats import EXPECTED, FOREIGN, format_of, is_volume, members, stem, unknown
+from vitrim.data.formats import EXPECTED, FOREIGN, HEADLESS, format_of, is_volume, members, stem, unknown
 from vitrim.data.itk_files import header_image, itk_shape
 from vitrim.data.readers.decathlon import CHANNEL
 from vitrim.data.readers.find_files import files as files_below
@@ -172,6 +172,8 @@ def _unused(path: Path, below: list[Path], files: list[Path], found: Scans) -> l
             reason = "are segmentations"
         elif is_volume(file):
             reason = "lie in subfolders, which are searched for DICOM series only"
+        elif file.name.lower().endswith(HEADLESS):
+            reason = "hold voxels without their header"
         elif file.parent == path or file.name.lower().endswith(FOREIGN):
             reason = "have no format that vitrim reads"
         else:

@@ -21,7 +21,19 @@ from vitrim.files import LOCK, UNFINISHED, parse_json, remove, remove_unfinished
 
 GROWS = re.compile(r"seeds|folds|depths|rule|tries|noise_floor|margins|decoder|networks(\.\w+(\.depths)?)?")
 """Keys of a study that may change in its folder. Every training that is there and fits is used."""
-LIBRARIES = ("torch", "timm", "monai", "lightning", "nibabel", "numpy", "scipy", "pandas", "pydantic")
+LIBRARIES = (
+    "torch",
+    "timm",
+    "monai",
+    "lightning",
+    "nibabel",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pydantic",
+    "SimpleITK",
+    "pydicom",
+)
 
 
 def check_claim(folder: Path, study: StudyConfig) -> None:
