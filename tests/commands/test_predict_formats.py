@@ -195,7 +195,7 @@ def test_an_out_that_cannot_be_written_is_refused_before_anything_is_computed(
     image = write_image(tmp_path / "a.nii.gz")
     for name in ("out.mgz", "out.dcm", "out.img", "out.png"):
         error = refused(capsys, "predict", checkpoint, image, tmp_path / name)
-        assert f"vitrim writes no {name[3:]} files" in error
+        assert f"no label map is written as {name[3:]}" in error
         assert not (tmp_path / name).exists()
     assert "a.mgz has no format that vitrim reads" in refused(
         capsys, "predict", checkpoint, shutil.copy(image, tmp_path / "a.mgz"), tmp_path / "out"

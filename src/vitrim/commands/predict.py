@@ -10,7 +10,7 @@ import pandas as pd
 
 from vitrim.config.names import Precision
 from vitrim.config.reading import Study, data_section
-from vitrim.data.formats import ENDINGS, FOREIGN, ending, format_of, is_volume, members, stem
+from vitrim.data.formats import EXPECTED, FOREIGN, ending, format_of, is_volume, members, stem
 from vitrim.data.intensity_scale import PLAIN, said_scales
 from vitrim.data.itk_files import simpleitk
 from vitrim.data.recipe import recipe_for
@@ -84,7 +84,7 @@ def predict(
     recipe = recipe_for(Path(checkpoint), engine.recipe, section, engine.image_size, engine.num_classes)
     single = is_volume(out)
     if not single and out.name.lower().endswith(FOREIGN) and not out.is_dir():
-        raise InputError(f"vitrim writes no {out.suffix} files: OUT is a folder, or a name with {', '.join(ENDINGS)}")
+        raise InputError(f"no label map is written as {out.suffix}: OUT is a folder, or a name that ends in {EXPECTED}")
     found = find_inputs(source, engine.channels, series)
     inputs = found.cases
     if single and source.is_dir() and (len(inputs) > 1 or format_of(inputs[0].files[0]) is not None):

@@ -304,10 +304,9 @@ def _numbers(header: Any) -> dict[str, np.ndarray]:
 def _pydicom(path: Path) -> Any:
     """Return pydicom's reader. Raises InputError that says how to install it."""
     try:
-        from pydicom import config, dcmread
+        from pydicom import dcmread
     except ImportError as error:
         raise InputError(f"reading {path} needs pydicom: pip install 'vitrim[formats]'") from error
     # what matters of a header is checked here
-    config.settings.reading_validation_mode = config.IGNORE
     warnings.filterwarnings("ignore", category=UserWarning, module="pydicom")
     return dcmread

@@ -161,7 +161,9 @@ def _meta(path: Path, start: bytes) -> TextHeader:
         offset += len(line)
         name, between, value = line.decode("utf-8", "replace").partition("=")
         if not between:
-            raise DataError(f"{path} is no NRRD or MetaImage file, or damaged: its header has the line {name[:40]!r}")
+            raise DataError(
+                f"{path} is no NRRD or MetaImage file, or damaged: its header has the line {name[:40].strip()!r}"
+            )
         fields[name.strip()] = value.strip()
         if name.strip() == "ElementDataFile":
             break

@@ -91,7 +91,8 @@ def read_origin(path: Path) -> Origin | None:
     """Return the provenance stored in the file at `path`; None if there is none or the file is unreadable."""
     try:
         if is_itk(path):
-            return json.loads(read_text_header(path).fields[KEY])["vitrim"]
+            origin = json.loads(read_text_header(path).fields[KEY])["vitrim"]
+            return origin if isinstance(origin, dict) else None
         extensions = nib.load(path).header.extensions
         for extension in extensions:
             if extension.get_code() == COMMENT:
