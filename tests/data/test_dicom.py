@@ -41,6 +41,15 @@ def test_each_slice_has_its_own_scale(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_voxels(folder).array, voxels() * slopes + offsets, rtol=1e-6)
 
 
+def test_compressed_slices_are_read(tmp_path: Path) -> None:
+    folder = write_series(tmp_path / "scan", voxels())
+    for path in folder.iterdir():
+        file = pydicom.dcmread(path)
+        file.compress(pydicom.uid.RLELossless)
+        file.save_as(path)
+    assert np.array_equal(read_voxels(folder).array, voxels())
+
+
 def test_rounding_of_positions_is_no_fault(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).uniform(-0.005, 0.005, (5, 3))
     folder = write_series(tmp_path / "scan", voxels(), shift=lambda n: noise[n])
