@@ -113,7 +113,8 @@ def _root(
 
 def main() -> None:
     """Run the command line. Every error is one line: exit status 2 for bad input, 1 for what the machine lacks."""
-    arguments = sys.argv[1:]
+    global _told
+    arguments, _told = sys.argv[1:], False
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that does not know a character must not end a command
             stream.reconfigure(errors="backslashreplace")
