@@ -122,6 +122,18 @@ def test_an_image_and_its_file_of_voxels_are_never_replaced(checkpoint, tmp_path
         assert "is an image, and would be replaced" in refused(capsys, "predict", checkpoint, image, out)
 
 
+def test_without_the_libraries_nifti_files_are_predicted_all_the_same(checkpoint, tmp_path, capsys, monkeypatch):
+    write_volume(tmp_path / "in" / "a.nii.gz", voxels())
+    write_volume(tmp_path / "in" / "b.nrrd", voxels())
+    write_series(tmp_path / "in" / "scan", voxels())
+    for name in ("SimpleITK", "pydicom"):
+        monkeypatch.setitem(sys.modules, name, None)
+    error = refused(capsys, "predict", checkpoint, tmp_path / "in", tmp_path / "out")
+    assert error.startswith("vitrim: 1 of 2 cases failed: b: reading")
+    assert error.endswith("b.nrrd needs SimpleITK: pip install 'vitrim[formats]'")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
+
+
 def test_in_a_mixed_folder_every_volume_is_predicted_or_named(checkpoint, tmp_path, capsys):
     source = tmp_path / "in"
     for name in ("a.nrrd", "b.mha", "c.mhd", "d.nii.gz", "sub/e.nrrd"):
@@ -136,9 +148,9 @@ def test_in_a_mixed_folder_every_volume_is_predicted_or_named(checkpoint, tmp_pa
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"a.nrrd", "b.mha", "c.mhd", "c.raw", "d.nii.gz", "scans_one.nii.gz"}
     for name, why in (
-        ("sub/e.nrrd", "subfolders"),
-        ("f.seg.nrrd", "are segmentations"),
-        ("i.raw", "hold voxels without their header"),
+        ("sub/e.nrrd", "subfolder"),
+        ("f.seg.nrrd", "segmentation"),
+        ("i.raw", "voxels without their header"),
         ("g.mgz", "no format that vitrim reads"),
         ("h.dcm", "damaged DICOM"),
     ):

@@ -92,8 +92,8 @@ def predict(
     if out.is_dir() if single else out.is_file():
         raise InputError(f"{out} is a {'folder' if single else 'file'}; choose another OUT")
     targets = [_target(case, out if single else out / _name(case), probabilities, draw) for case in inputs]
-    if any(is_itk(target.labels) for target in targets):
-        simpleitk(f"writing {next(target.labels for target in targets if is_itk(target.labels))}")
+    if all(is_itk(target.labels) for target in targets):  # among others, such a case fails alone
+        simpleitk(f"writing {targets[0].labels}")
     _spare_inputs(targets)
     for line in found.unused:
         reporter.say(f"note: not used: {line}")

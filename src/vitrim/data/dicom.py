@@ -108,6 +108,8 @@ class Scans:
     """Files that cannot be read, and why"""
     without_image: tuple[Path, ...] = ()
     """Reports, structures, directories"""
+    pydicom: bool = True
+    """Whether pydicom is installed; without it every file counts as damaged"""
 
 
 def is_dicom(path: Path) -> bool:
@@ -129,7 +131,10 @@ def find_series(files: Iterable[Path]) -> Scans:
     files = sorted(files)
     if not files:
         return Scans()
-    read = _pydicom(files[0])
+    try:
+        read = _pydicom(files[0])
+    except InputError as error:  # other volumes of the folder can be read all the same
+        return Scans(damaged=dict.fromkeys(files, str(error)), pydicom=False)
     found: dict[tuple[Path, str], list[Slice]] = {}
     damaged: dict[Path, str] = {}
     without_image: list[Path] = []

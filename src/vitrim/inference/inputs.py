@@ -165,21 +165,24 @@ def _unused(path: Path, below: list[Path], files: list[Path], found: Scans) -> l
         if file in used:
             continue
         if file in found.damaged:
-            reason = "are damaged DICOM files"
+            reason = "damaged DICOM" if found.pydicom else "DICOM, which needs pydicom: pip install 'vitrim[formats]'"
         elif file in found.without_image:
-            reason = "are DICOM files without an image"
+            reason = "DICOM without an image"
         elif file.name.lower().endswith(SEGMENTATION):
-            reason = "are segmentations"
+            reason = "segmentation"
         elif is_volume(file):
-            reason = "lie in subfolders, which are searched for DICOM series only"
+            reason = "in a subfolder, which is searched for DICOM series only"
         elif file.name.lower().endswith(HEADLESS):
-            reason = "hold voxels without their header"
+            reason = "voxels without their header"
         elif file.parent == path or file.name.lower().endswith(FOREIGN):
-            reason = "have no format that vitrim reads"
+            reason = "no format that vitrim reads"
         else:
             continue
         reasons.setdefault(reason, []).append(str(file.relative_to(path)))
-    return [f"{len(names)} files {reason}: {some(names)}" for reason, names in reasons.items()]
+    return [
+        f"{len(names)} file{'s' if len(names) != 1 else ''} ({reason}): {some(names)}"
+        for reason, names in reasons.items()
+    ]
 
 
 def load_input(case: Input, channels: int, voxel_size: VoxelSize | None = None) -> Loaded:
