@@ -96,9 +96,9 @@ def test_every_flag_has_its_words() -> None:
 
 
 def test_the_rule_says_from_which_side_the_threshold_is_reached() -> None:
-    assert "globality is at least 0.67" in rule(LOOKS)
+    assert "globality is at least 2/3" in rule(LOOKS)
     falling = replace(LOOKS, measure="self_share", head="max", threshold=0.1)
-    assert "in its most global head is at most 0.10" in rule(falling)
+    assert "in its most global head is at most 0.1." in rule(falling)
 
 
 ROW = pd.Series({"parameters_saved_percent": 60.59, "multiply_adds": 40, "average_dice": 0.86,

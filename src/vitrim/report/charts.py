@@ -58,7 +58,7 @@ def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
     frame = framed((0.5, last + 0.5), ends, large=decision is not None)
     if decision is not None:
         under.append(shade(frame, decision.depth + 0.5, "beyond the rule"))
-        over.append(level(frame, decision.threshold, f"threshold {fixed(decision.threshold, 2)}"))
+        over.append(level(frame, decision.threshold, f"threshold {decision.threshold_text}"))
     label = f"{capitalised(measure.title)} of the attention in {network.title} by block, trained and untrained"
     name = f"decision-{network.name}" if decision is not None else ""
     svg = chart(frame, lines, label, "block", trained.blocks, under, over, name)

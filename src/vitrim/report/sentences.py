@@ -176,7 +176,7 @@ def rule(decision: Decision) -> str:
     how = "at most" if measure.falls else "at least"
     return (
         f"The attention rule gives the number of the first block whose {measure.title}{whose} is {how} "
-        f"{fixed(decision.threshold, 2)}. If there is an interval, all of it must reach this threshold."
+        f"{decision.threshold_text}. If there is an interval, all of it must reach this threshold."
     )
 
 
