@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vitrim.config.names import VoxelSize
+from vitrim.data.intensity_scale import PLAIN, Scale
 from vitrim.errors import DataError
 
 
@@ -103,9 +104,9 @@ class Volume:
     """Voxel size in mm along X, Y, Z; None if it is not known (npz, h5)"""
     doubt: str = ""
     """How the image's header contradicts itself about the voxel size; empty if it does not"""
-    scale: tuple[float, float] = (1.0, 0.0)
-    """Factor and offset that the image's header applies to the stored numbers"""
-    label_scale: tuple[float, float] = (1.0, 0.0)
+    scale: Scale = PLAIN
+    """How the image's header scales the stored numbers"""
+    label_scale: Scale = PLAIN
     """The same of the label's header"""
     rounded: float = 0.0
     """Largest distance of a label value from the whole number that it was taken for"""

@@ -15,7 +15,7 @@ import numpy as np
 
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet, Volume
-from vitrim.data.intensity_scale import PLAIN, said_scales, scale_text
+from vitrim.data.intensity_scale import PLAIN, Scale, said_scales, scale_text
 from vitrim.data.preprocessing import PreparedCase, Preprocessing
 from vitrim.data.readers import LAYOUTS
 from vitrim.data.split import Split
@@ -34,8 +34,8 @@ class CaseFindings:
     shape: list[int] | None = None
     spacing: list[float] | None = None
     orientation: str | None = None
-    scale: list[float] | None = None
-    """Factor and offset that the image's header applies to the stored numbers."""
+    scale: Scale | None = None
+    """How the image's header scales the stored numbers."""
     intensity: dict[str, list[float]] | None = None
     """Minimum, mean, maximum and standard deviation per channel; None if a voxel is not finite."""
     slices: int | None = None
@@ -152,7 +152,7 @@ class Findings:
             lines.append(
                 f"intensity    {channel}: {low.min():g} to {high.max():g}, case means around {mean.mean():.4g}"
             )
-        scales = {case.case: (case.scale[0], case.scale[1]) for case in read if case.scale}
+        scales = {case.case: case.scale for case in read if case.scale}
         if any(scale != PLAIN for scale in scales.values()):
             lines.append(f"scale        {said_scales(scales)}")
         return lines
@@ -220,7 +220,7 @@ def inspect_case(case: Case, case_set: CaseSet, preprocessing: Preprocessing) ->
         found.spacing = list(volume.spacing)
         found.orientation = "".join(nib.aff2axcodes(volume.affine))
     found.content = hashlib.blake2b(np.ascontiguousarray(volume.image).data, digest_size=16).hexdigest()
-    found.scale = list(volume.scale)
+    found.scale = volume.scale
     if volume.label_scale != PLAIN:
         warnings.append(f"{case.label}: the header scales its values, {scale_text(volume.label_scale)}")
     if volume.rounded:
@@ -273,8 +273,8 @@ def _duplicates(cases: list[CaseFindings]) -> list[str]:
 
 def _different_scales(cases: list[CaseFindings]) -> list[str]:
     """Say in one line if the headers scale intensities differently: nothing else shows a damaged scale."""
-    text = said_scales({case.case: (case.scale[0], case.scale[1]) for case in cases if case.scale})
-    return [f"the headers scale intensities differently: {text}"] if "; " in text else []
+    scales = {case.case: case.scale for case in cases if case.scale}
+    return [f"the headers scale intensities differently: {said_scales(scales)}"] if len({*scales.values()}) > 1 else []
 
 
 def _missing_classes(findings: Findings, case_set: CaseSet) -> list[str]:

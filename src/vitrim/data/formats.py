@@ -90,7 +90,8 @@ def members(path: Path) -> tuple[Path, ...]:
         if ending(path) == ".hdr":
             pair = path.with_suffix(".img")
             return (path, pair) if pair.exists() else (path,)
-        if ending(path) in (".nrrd", ".nhdr", ".mhd", ".mha", ".seg.nrrd"):
+        kind = format_of(path)
+        if kind is not None and kind.library == "SimpleITK":
             data = read_text_header(path).data
             return (path,) if data == path else (path, data)
     except InputError:

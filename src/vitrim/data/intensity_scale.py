@@ -21,6 +21,7 @@ FACTORS = (1e-20, 1e20)
 """Smallest and largest factor between stored numbers and values; a header beyond them is damaged."""
 
 FLOAT32 = float(np.finfo(np.float32).max) / 2
+"""A number whose neighbour float32 still holds."""
 
 SHOWN = 3
 """Number of different scales that a message names."""

@@ -162,27 +162,28 @@ def _unused(path: Path, below: list[Path], files: list[Path], found: Scans) -> l
     used = {part for file in files for part in members(file)} | {part for one in found.series for part in one.files}
     reasons: dict[str, list[str]] = {}
     for file in below:
-        if file in used:
-            continue
-        if file in found.damaged:
-            reason = "damaged DICOM" if found.pydicom else "DICOM, which needs pydicom: pip install 'vitrim[formats]'"
-        elif file in found.without_image:
-            reason = "DICOM without an image"
-        elif file.name.lower().endswith(SEGMENTATION):
-            reason = "segmentation"
-        elif is_volume(file):
-            reason = "in a subfolder, which is searched for DICOM series only"
-        elif file.name.lower().endswith(HEADLESS):
-            reason = "voxels without their header"
-        elif file.parent == path or file.name.lower().endswith(FOREIGN):
-            reason = "no format that vitrim reads"
-        else:
-            continue
-        reasons.setdefault(reason, []).append(str(file.relative_to(path)))
+        if file not in used and (reason := _why_unused(file, path, found)):
+            reasons.setdefault(reason, []).append(str(file.relative_to(path)))
     return [
         f"{len(names)} file{'s' if len(names) != 1 else ''} ({reason}): {some(names)}"
         for reason, names in reasons.items()
     ]
+
+
+def _why_unused(file: Path, folder: Path, found: Scans) -> str:
+    """Say why a file below `folder` is no part of a case; empty for a file in a subfolder that is no image."""
+    name = file.name.lower()
+    if file in found.damaged:
+        return "damaged DICOM" if found.pydicom else "DICOM, which needs pydicom: pip install 'vitrim[formats]'"
+    if file in found.without_image:
+        return "DICOM without an image"
+    if name.endswith(SEGMENTATION):
+        return "segmentation"
+    if is_volume(file):
+        return "in a subfolder, which is searched for DICOM series only"
+    if name.endswith(HEADLESS):
+        return "voxels without their header"
+    return "no format that vitrim reads" if file.parent == folder or name.endswith(FOREIGN) else ""
 
 
 def load_input(case: Input, channels: int, voxel_size: VoxelSize | None = None) -> Loaded:
