@@ -50,6 +50,10 @@ class CaseFindings:
     content: str | None = None
     """Hash of the image voxels."""
 
+    def __post_init__(self) -> None:
+        if self.scale is not None:
+            self.scale = (self.scale[0], self.scale[1])  # a list if it comes from JSON
+
     @classmethod
     def of(cls, case: Case) -> CaseFindings:
         """Return the findings of a case before it is read."""
