@@ -134,3 +134,15 @@ def test_a_command_that_is_asked_to_stop_leaves_nothing_at_once(name, whole, tmp
         if process.returncode == 0 or "exists already" in error:  # it was quicker than the signal
             return
         assert process.returncode in (128 + number, -number), error
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_after_a_command_is_done_prints_nothing(name):
+    late = (
+        f"import atexit, os, signal, time\n"
+        f"atexit.register(lambda: (os.kill(os.getpid(), signal.{name}), time.sleep(5)))\n"
+        "from vitrim.cli import main\nmain()"
+    )
+    run = subprocess.run([sys.executable, "-c", late, "--version"], capture_output=True, text=True, timeout=60)
+    assert run.returncode == -getattr(signal, name)
+    assert run.stdout.startswith("vitrim ") and run.stderr == ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import json
 import os
 import re
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -118,9 +121,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that does not know a character must not end a command
             stream.reconfigure(errors="backslashreplace")
-    _stop_as_by_the_user()
     try:
-        status = app(arguments, prog_name="vitrim", standalone_mode=False)
+        with _stopped_as_by_the_user():
+            status = app(arguments, prog_name="vitrim", standalone_mode=False)
     except InputError as error:
         if "--debug" in arguments:
             raise
@@ -153,8 +156,13 @@ def main() -> None:
         sys.exit(status)
 
 
-def _stop_as_by_the_user() -> None:
-    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that nothing unfinished is left."""
+@contextmanager
+def _stopped_as_by_the_user() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does, so that nothing unfinished is left.
+
+    When the command is done, a signal ends the process without a word: no exception may then rise in what Python and
+    the libraries do at their end.
+    """
     own = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -164,10 +172,16 @@ def _stop_as_by_the_user() -> None:
         _stopped_by = signal.Signals(number)
         raise KeyboardInterrupt
 
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
-            signal.signal(number, stop)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows: no SIGHUP
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in taken:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 def _file(error: OSError) -> str:
