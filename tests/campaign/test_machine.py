@@ -145,4 +145,5 @@ def test_a_signal_after_a_command_is_done_prints_nothing(name):
     )
     run = subprocess.run([sys.executable, "-c", late, "--version"], capture_output=True, text=True, timeout=60)
     assert run.returncode == -getattr(signal, name)
-    assert run.stdout.startswith("vitrim ") and run.stderr == ""
+    assert run.stdout.startswith("vitrim ")
+    assert run.stderr == ""
