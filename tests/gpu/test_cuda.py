@@ -14,6 +14,7 @@ import vitrim as package
 from tests.support import make_checkpoint, tiny_study, vitrim, write_tiny_data
 from tests.training.test_loop import KilledAt, KilledError, Squares, config, network
 from vitrim.attention.profiling import profile_attention
+from vitrim.attention.softmax import dot_product
 from vitrim.errors import InputError
 from vitrim.models.layers import DoubleByInterpolation
 from vitrim.training.loop import train_network
@@ -168,6 +169,15 @@ def test_attention_is_that_of_a_cpu():
     found = profile_attention(model.cuda(), images).table()
     numbers = expected.select_dtypes("number").columns
     assert np.allclose(expected[numbers], found[numbers], atol=1e-4, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_half_precision_are_as_exact_as_in_float32(dtype):
+    query, key = torch.randn(2, 2, 3, 50, 24, device="cuda").mul(3).to(dtype)
+    found = dot_product(query, key, scale=0.3).compute(skip=1)
+    expected = torch.softmax(0.3 * query[:, :, 1:].double() @ key[:, :, 1:].double().transpose(-2, -1), dim=-1)
+    assert found.dtype == torch.float32
+    assert torch.allclose(found.double(), expected, atol=1e-5)
 
 
 def test_a_network_is_exported_on_a_machine_with_a_gpu(tmp_path, capsys):

@@ -121,6 +121,9 @@ class AttentionMode(TorchFunctionMode):
         frame: types.FrameType | None = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
+            if found is not None and code.co_name != "_call_impl":  # a frame's variables take time to list
+                frame = frame.f_back
+                continue
             first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
             if isinstance(first, nn.Module) and id(first) in self.names and not isinstance(first, nn.Softmax):
                 if found is None:

@@ -80,7 +80,8 @@ def profile_attention(
     sums = _Sums(names)
     wanted = own_attention(model, layers)
     describe = partial(find_tokens, model=model, grid=grid, prefix_tokens=prefix_tokens, patch=patch)
-    tokens: Tokens | None = None
+    tokens, done = None, 0
+    waiting: tuple[list[str], list[str], list[Tensor]] | None = None  # a GPU computes them while the next batch starts
     with captured_runs(model, layers) as run:
         for case_ids, batch, mm in batches(images, cases, spacing, batch_size):
             reducer = BatchReducer(
@@ -97,11 +98,16 @@ def profile_attention(
             if tokens is None:
                 check_layers(model, layers, captured)
             tokens = reducer.tokens
-            sums.add(case_ids, [layer for layer, _ in captured.calls], reducer.measured(captured.results))
+            measured = reducer.measured(captured.results)
+            if waiting is not None:
+                sums.add(*waiting)
+            waiting = (case_ids, [layer for layer, _ in captured.calls], measured)
+            done += len(batch)
             if progress is not None:
-                progress(sums.images)
-    if tokens is None:
+                progress(done)
+    if tokens is None or waiting is None:
         raise InputError("there are no images to profile")
+    sums.add(*waiting)
     return sums.profile(tokens, queries)
 
 
@@ -112,7 +118,6 @@ class _Sums:
         self.names = names
         self.layers: list[str] = []
         self.heads: tuple[int, ...] = ()
-        self.images = 0
         self.rows: dict[str, int] = {}  # row of each case in `totals`
         self.slices: list[int] = []
         self.totals = np.empty(0)  # (allocated cases, blocks, 1 + heads, measures)
@@ -146,7 +151,6 @@ class _Sums:
             self.slices[row] += 1
             for block, array in enumerate(arrays):
                 self.totals[row, block, : array.shape[1]] += array[image]
-        self.images += len(case_ids)
 
     def _room(self, cases: int) -> np.ndarray:
         """Zeros for `cases` cases; NaN if a block has fewer heads. One array, because many small ones waste memory."""

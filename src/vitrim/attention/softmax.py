@@ -63,9 +63,7 @@ class DotProduct:
         return self.query.device
 
     def compute(self, images: slice = ALL, heads: slice = ALL, skip: int = 0) -> Tensor:
-        dtype = torch.float64 if self.query.dtype == torch.float64 else torch.float32
-        query = self.query[images, heads, skip:].to(dtype) * self.scale
-        logits = query @ self.key[images, heads, skip:].to(dtype).transpose(-2, -1)  # (b, h, L, S)
+        logits = self._logits(self.query[images, heads, skip:], self.key[images, heads, skip:])  # (b, h, L, S)
         if self.is_causal:
             later = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).triu(1)
             logits.masked_fill_(later, -math.inf)
@@ -75,6 +73,17 @@ class DotProduct:
         logits = logits.masked_fill_(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask
         alone = (logits == -math.inf).all(dim=-1, keepdim=True)
         return logits.softmax(dim=-1).masked_fill_(alone, 0.0)  # torch gives zeros if all keys are masked
+
+    def _logits(self, query: Tensor, key: Tensor) -> Tensor:
+        """QKᵀ · scale in float32, or float64 for inputs in float64: (b, h, L, E), (b, h, S, E) to (b, h, L, S)."""
+        if query.device.type == "cuda" and query.dtype in (torch.bfloat16, torch.float16):
+            # A GPU multiplies half precision into float32 as exactly as float32 inputs, and many times as fast.
+            maps, keys = query.flatten(0, 1), key.flatten(0, 1).transpose(-2, -1)
+            zero = torch.zeros((), device=query.device).expand(len(maps), maps.shape[1], keys.shape[2])
+            products = torch.baddbmm(zero, maps, keys, out_dtype=torch.float32, beta=0, alpha=self.scale)
+            return products.unflatten(0, query.shape[:2])
+        dtype = torch.float64 if query.dtype == torch.float64 else torch.float32
+        return (query.to(dtype) * self.scale) @ key.to(dtype).transpose(-2, -1)
 
     def allowed(self) -> Tensor | None:
         if self.is_causal:
@@ -164,8 +173,9 @@ def dot_product(
     mask = None if attn_mask is None else attn_mask.detach()
     if enable_gqa and key.shape[-3] != query.shape[-3]:
         key = key.repeat_interleave(query.shape[-3] // key.shape[-3], dim=-3)
-    leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])  # query heads may share one key head
-    query, key = query.expand(*leading, *query.shape[-2:]), key.expand(*leading, *key.shape[-2:])
+    if query.shape[:-2] != key.shape[:-2]:  # query heads may share one key head
+        leading = torch.broadcast_shapes(query.shape[:-2], key.shape[:-2])
+        query, key = query.expand(*leading, *query.shape[-2:]), key.expand(*leading, *key.shape[-2:])
     if mask is not None and query.ndim != 4:
         mask = four_axes(mask.expand(*query.shape[:-1], key.shape[-2]), heads)
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)

