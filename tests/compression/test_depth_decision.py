@@ -43,16 +43,17 @@ def search(
 @pytest.mark.parametrize(
     ("truth", "proposed", "tried", "chosen"),
     [
-        ({1: BAD, 0: BAD}, 3, [3, 2, 1], 2),
-        ({}, 2, [2, 1, 0], 0),
+        ({1: BAD, 0: BAD}, 3, [3, 1, 2], 2),
+        ({}, 2, [2, 0], 0),
+        ({1: BAD, 0: BAD}, 8, [8, 3, 1, 2], 2),  # a cut-off far above the need
         ({0: OPEN}, 1, [1, 0], 1),
         ({1: BAD, 2: OPEN}, 1, [1, 2, 3], 3),
         ({1: BAD, 2: BAD, 3: BAD, 4: BAD}, 1, [1, 2, 3, 4], 12),  # four tries and no more
-        ({}, 6, [6, 5, 4, 3], 3),
-        ({}, 12, [], 12),
+        ({}, 6, [6, 2, 0], 0),
+        ({4: BAD, 3: BAD, 2: BAD, 1: BAD, 0: BAD}, 12, [5, 2, 3, 4], 5),  # attention says that all are used
     ],
 )
-def test_the_next_smaller_follows_a_good_depth_and_the_next_larger_a_bad_one(
+def test_a_smaller_depth_follows_a_good_one_and_the_next_larger_a_bad_one(
     truth: dict[int, str], proposed: int, tried: list[int], chosen: int
 ) -> None:
     assert search(truth, proposed) == (tried, chosen)
@@ -64,9 +65,10 @@ def test_no_form_below_the_smallest_is_tried() -> None:
 
 def test_depths_that_are_there_already_are_used() -> None:
     known = {3: GOOD, 2: GOOD}
-    assert next_depth(known, 3, 0, 12, tries=4) == 1
+    assert next_depth(known, 3, 0, 12, tries=4) == 0
+    assert next_depth({**known, 0: BAD}, 3, 0, 12, tries=4) == 1
     assert chosen_depth({**known, 1: BAD}, 12) == 2
-    assert next_depth({5: GOOD, 4: BAD, 2: GOOD}, 5, 0, 12, tries=4) == 1  # 4 failed, and fewer are enough
+    assert next_depth({5: GOOD, 4: BAD, 2: GOOD}, 5, 0, 12, tries=4) == 0  # 4 failed, and fewer are enough
     assert next_depth({3: BAD, 6: GOOD}, 3, 0, 12, tries=4) == 4
 
 
@@ -95,6 +97,15 @@ def test_what_is_chosen_was_tried_and_is_not_worse(truth: dict[int, str], propos
     assert len(tried) <= tries
     assert len(set(tried)) == len(tried)
     assert chosen == 12 or (chosen in tried and truth.get(chosen, GOOD) == GOOD)
+
+
+@given(needed=st.integers(0, 12), proposed=st.integers(0, 12))
+def test_with_tries_enough_the_search_ends_at_the_needed_depth_beside_one_that_is_worse(needed, proposed) -> None:
+    tried, chosen = search(dict.fromkeys(range(needed), BAD), proposed, tries=12)
+    assert chosen == needed
+    assert needed in (0, 12) or {needed, needed - 1} <= {*tried}
+    if proposed >= needed:
+        assert len(tried) <= 5  # the middle each time, so a cut-off far above the need costs little
 
 
 def table(level: float, cases: int = 12) -> pd.DataFrame:
@@ -175,6 +186,16 @@ def test_a_full_network_that_segments_nothing_gives_no_verdict() -> None:
     assert found.headline() == (
         "Cannot tell how many blocks TransUNet needs: the average Dice of the full network is 0.051 on held-out "
         "cases, so it segments almost nothing."
+    )
+
+
+def test_one_full_network_of_several_that_segments_nothing_gives_no_verdict() -> None:
+    full = pd.concat([table(0.9).assign(seed=0), table(0.05).assign(seed=7)])
+    smaller = pd.concat([table(0.88).assign(seed=0), table(0.7).assign(seed=7)])
+    found = confirm(proposal(), {12: full, 3: smaller}, 3, (0.05, 0.01), shallowest=0)
+    assert (found.verdict, found.depth) == ("not shown", 12)
+    assert found.headline().startswith(
+        "Cannot tell how many blocks TransUNet needs: the average Dice of the full network with seed 7 is 0.0"
     )
 
 

@@ -131,6 +131,11 @@ def test_where_nothing_smaller_will_do_all_blocks_are_needed():
     assert (verdicts["globality"], verdicts["influence"], verdicts["accuracy"]) == ("right", "cannot say", "right")
 
 
+def test_no_rule_is_judged_against_a_full_network_that_segments_nothing():
+    found = judge_rules(sweep({1: 0.8, 6: 0.05, 12: 0.05}), evidence(12))
+    assert {(one.verdict, one.change_percent) for one in found} == {("cannot say", None)}
+
+
 def test_a_depth_that_was_not_trained_is_judged_by_its_distance_alone():
     found = {one.rule: one for one in judge_rules(sweep({0: 0.9, 3: 0.9, 12: 0.9}), evidence(5))}
     attention = found["globality"]

@@ -45,7 +45,7 @@ from vitrim.data.sampling import case_images, evenly_spaced, example_slice
 from vitrim.data.split import Split, divide
 from vitrim.errors import ConfigurationError, InputError, WeightsError
 from vitrim.files import replacing, write_json, write_table, write_text
-from vitrim.metrics.statistics import VERDICT_CASES, change, network_dice
+from vitrim.metrics.statistics import VERDICT_CASES, change
 from vitrim.models.checkpoint import load_model, write_model
 from vitrim.models.factory import build
 from vitrim.progress import Reporter
@@ -291,7 +291,7 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
     whole = run.cases(network, f"the full network, {full} blocks")
     tables = {full: whole}
     results: dict[int, DepthResult] = {}
-    reason = segments_nothing(network_dice(whole), "tuning cases")
+    reason = segments_nothing(whole, "tuning cases")
     while not reason and (depth := _next(results, proposed, network.shallowest, full)) is not None:
         tables[depth] = run.cases(run.smaller(depth)[0], f"{depth} blocks")
         results[depth] = DepthResult.of(depth, change(whole, tables[depth]), MARGINS)

@@ -17,7 +17,7 @@ from vitrim.config.network_schema import Strict
 from vitrim.config.reading import explain
 from vitrim.errors import WeightsError
 from vitrim.files import write_json
-from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, Change, change, network_dice
+from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, Change, change
 
 if TYPE_CHECKING:
     from vitrim.models.network import Network
@@ -209,7 +209,7 @@ class DepthDecision(Strict):
             )
         if self.also_removed and self.depth < self.full:
             lines.append(self.also_removed)
-        if self.noise is not None:
+        if self.noise is not None and not self.reason:
             lines.append(
                 f"Noise floor: the full network with another seed is at {self.noise.in_words()}. No smaller change is "
                 "about depth."
@@ -255,7 +255,7 @@ def confirm(
     is "not worse", "needs" is not said.
     """
     full = held_out[decision.full]
-    if reason := segments_nothing(network_dice(full), "held-out cases"):
+    if reason := segments_nothing(full, "held-out cases"):
         return decision.model_copy(update={"reason": reason, "verdict": "not shown", "depth": decision.full})
 
     results = {

@@ -7,17 +7,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pandas as pd
+
+from vitrim.metrics.statistics import network_dice
+
 TRIES = 4
 """Default of the largest number of networks that are trained to find the depth, for each network and seed."""
 DICE_FLOOR = 0.1
 """A full network with a smaller average Dice segments nothing, and no depth can be compared with it."""
 
 
-def segments_nothing(dice: float, cases: str) -> str:
-    """Return why no depth can be compared with a full network of this average Dice on `cases`; empty if one can."""
-    if dice >= DICE_FLOOR:
-        return ""
-    return f"the average Dice of the full network is {dice:.3f} on {cases}, so it segments almost nothing"
+def segments_nothing(full: pd.DataFrame, cases: str) -> str:
+    """Return why no depth can be compared with a full network of this per-case table; empty if one can.
+
+    With several seeds or folds, each of its trainings must segment something: the mean hides one that has failed.
+    `cases` says which cases the table is of.
+    """
+    runs = [name for name in ("seed", "fold") if name in full and full[name].nunique() > 1]
+    for key, table in full.groupby(runs, sort=False) if runs else [((), full)]:
+        dice = network_dice(table)
+        if not dice >= DICE_FLOOR:
+            which = " and ".join(f"{name} {value}" for name, value in zip(runs, key, strict=True))
+            of = f" with {which}" if which else ""
+            return f"the average Dice of the full network{of} is {dice:.3f} on {cases}, so it segments almost nothing"
+    return ""
 
 
 def next_depth(
@@ -25,9 +38,10 @@ def next_depth(
 ) -> int | None:
     """Return the next depth to try; None if the search is over.
 
-    The proposed depth comes first. If it is "worse" or "undecided", the next larger one follows, until one is "not
-    worse". From the smallest depth that is "not worse" on, the next smaller one follows, until one is not "not worse"
-    or there is none. Depths that were trained for another reason count too.
+    The proposed depth comes first. While none is "not worse", the next larger one follows. From the smallest depth
+    that is "not worse" on, the middle between it and the largest smaller depth that is not is tried, until they are
+    neighbours. The full network counts as "not worse", so a proposal of all blocks begins in the middle. Depths that
+    were trained for another reason count too.
 
     Args:
         verdicts: verdict of every depth that was tried, on tuning cases.
@@ -36,14 +50,15 @@ def next_depth(
         full: number of blocks of the full network.
         tries: how many more depths may be trained.
     """
-    if proposed >= full or tries < 1:
+    if tries < 1:
         return None
     good = min((depth for depth, verdict in verdicts.items() if verdict == "not worse"), default=full)
-    if good <= proposed:
-        depth = good - 1
-    else:
-        depth = next((depth for depth in range(proposed, good) if depth not in verdicts), full)
-    return depth if depth not in verdicts and shallowest <= depth < full else None
+    below = max((depth for depth in verdicts if depth < good), default=shallowest - 1)
+    if good == full and proposed < full and below >= proposed:
+        return next((depth for depth in range(proposed, full) if depth not in verdicts), None)
+    if below < proposed < good:
+        return proposed
+    return (below + good) // 2 if good - below > 1 else None
 
 
 def chosen_depth(verdicts: Mapping[int, str], full: int) -> int:

@@ -16,6 +16,7 @@ from vitrim.attention.decision import ROUNDING, Decision, reaches, stored_rule
 from vitrim.attention.measures import MEASURES
 from vitrim.attention.profile import AttentionProfile
 from vitrim.attention.rule import decide_depth
+from vitrim.compression.depth_procedure import segments_nothing
 from vitrim.compression.depth_search import smallest_depth
 from vitrim.compression.exchange_curve import ExchangeCurve, lasting_depth
 from vitrim.config.names import RuleName
@@ -229,7 +230,8 @@ def judge_rules(tables: Mapping[int, pd.DataFrame], evidence: Evidence) -> list[
     `tables` holds the per-case table of every trained depth; the deepest is the full network. The rule `accuracy` uses
     every second held-out case. The other cases judge, so no rule is judged on cases that it used. The needed depth is
     at least the smallest that was not shown worse, and at most the smallest that was shown not worse (from deep to
-    shallow, as a fixed sequence); the full depth if there is none.
+    shallow, as a fixed sequence); the full depth if there is none. No rule is judged against a full
+    network that segments nothing.
     """
     deepest, margin = max(tables), evidence.margin
     cases = sorted(tables[deepest]["case"].unique())
@@ -241,11 +243,14 @@ def judge_rules(tables: Mapping[int, pd.DataFrame], evidence: Evidence) -> list[
     verdicts = dict(zip(depths, in_sequence([changes[d].verdict(margin) for d in depths]), strict=True))
     at_least = min((d for d, verdict in verdicts.items() if verdict != "worse"), default=deepest)
     enough = min((d for d, verdict in verdicts.items() if verdict == "not worse"), default=deepest)
-    shown = any(verdict != "undecided" for verdict in verdicts.values())
+    comparable = not segments_nothing(tables[deepest], "held-out cases")
+    shown = comparable and any(verdict != "undecided" for verdict in verdicts.values())
+    if not comparable:
+        at_least, enough, changes = min(tables), deepest, {}
     bounded = "worse" in verdicts.values()
     results = []
     for name, depth in answers_of(evidence).items():
-        percent = 0.0 if depth == deepest else changes[depth].percent if depth in changes else None
+        percent = 0.0 if depth == deepest and comparable else changes[depth].percent if depth in changes else None
         results.append(RuleResult(name, depth, at_least, enough, shown, bounded, percent))
     return results
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from vitrim.config.names import ExchangeForm
 from vitrim.files import read_table, write_table
-from vitrim.metrics.statistics import VERDICT_CASES, Change, change, change_percent, network_dice
+from vitrim.metrics.statistics import VERDICT_CASES, Change, change, change_percent
 
 EXCHANGE, CONTENT = "exchange.csv", "content.csv"
 FORMS: tuple[ExchangeForm, ...] = ("identity", "constant", "uniform")
@@ -54,11 +54,6 @@ class ExchangeCurve:
     def cases(self) -> int:
         """Number of cases."""
         return int(self.table["case"].nunique())
-
-    @property
-    def untouched_dice(self) -> float:
-        """Average Dice of the untouched network."""
-        return network_dice(self.untouched)
 
     @property
     def without_any(self) -> float | None:

@@ -42,7 +42,7 @@ def rules_table(run: Run) -> Table | None:
                 *([_count(row["seed"]), _count(row["fold"])] if several else []),
                 Cell(f"{row['margin_percent']:g}", float(row["margin_percent"])),
                 Cell(_title(str(row["rule"])), str(row["rule"])),
-                _count(depth) if is_number(depth) else Cell("too few cases"),
+                _count(depth) if is_number(depth) else Cell("cannot choose"),
                 _between(row["needed_low"], row["needed_high"]),
                 Cell(signed(change, 2), float(change)) if is_number(change) else Cell("not trained"),
                 Cell(str(row["verdict"]), str(row["verdict"])),

@@ -132,7 +132,7 @@ class NetworkSearch:
         split = self.plan.study_data.splits[self.run_keys[0].fold]
         tuning = len(split.tuning) >= VERDICT_CASES
         cases = "tuning cases" if tuning else "training cases"
-        reason = "" if pooled is None else segments_nothing(pooled.untouched_dice, cases)
+        reason = "" if pooled is None else segments_nothing(pooled.untouched, cases)
         return DepthDecision(
             network=NETWORK_TITLES[self.network],
             full=self.full,
@@ -158,6 +158,8 @@ class NetworkSearch:
 
     def _next(self) -> int | None:
         assert self.proposed is not None
+        if self.proposed.reason:
+            return None
         proposed, tries = self.proposed.proposed, self.plan.study.tries - len(self.trained)
         if self._can_try():
             shallowest = NETWORKS[self.network].shallowest
