@@ -115,7 +115,7 @@ def test_several_seeds_are_joined_and_a_case_of_several_folds_counts_once() -> N
 def test_each_rule_is_told_whether_it_was_right():
     tables = sweep({0: 0.5, 1: 0.5, 2: 0.9, 3: 0.9, 12: 0.9})
     influence = np.array([[0.5, 0.3, 0.15, *[0.05 / 9] * 9]] * 4)
-    found = {one.rule: one for one in judge_rules(tables, evidence(1, influence))}
+    found = {one.rule: one for one in judge_rules(tables, evidence(1, influence), 0)}
     assert {(one.at_least, one.enough) for one in found.values()} == {(2, 2)}
     assert found["globality"].verdict == "too few blocks"
     assert found["globality"].change_percent == pytest.approx(-44, abs=3)
@@ -125,27 +125,37 @@ def test_each_rule_is_told_whether_it_was_right():
 
 
 def test_where_nothing_smaller_will_do_all_blocks_are_needed():
-    found = judge_rules(sweep({1: 0.5, 6: 0.7, 12: 0.9}), evidence(12))
+    found = judge_rules(sweep({1: 0.5, 6: 0.7, 12: 0.9}), evidence(12), 0)
     assert {(one.at_least, one.enough) for one in found} == {(12, 12)}
     verdicts = {one.rule: one.verdict for one in found}
     assert (verdicts["globality"], verdicts["influence"], verdicts["accuracy"]) == ("right", "cannot say", "right")
 
 
+def test_no_depth_is_called_needed_if_a_smaller_form_was_not_tried():
+    found = {one.rule: one for one in judge_rules(sweep({3: 0.9, 6: 0.9, 12: 0.9}), evidence(3), shallowest=0)}
+    assert found["globality"].verdict == "cannot say"
+    rows = rule_results_table([("transunet", 0, 0, 0.05, list(found.values()))])
+    assert rows["needed_low"].isna().all()
+    assert set(rows["needed_high"]) == {3}
+    found = {one.rule: one for one in judge_rules(sweep({3: 0.9, 6: 0.9, 12: 0.9}), evidence(3), shallowest=3)}
+    assert found["globality"].verdict == "right"
+
+
 def test_no_rule_is_judged_against_a_full_network_that_segments_nothing():
-    found = judge_rules(sweep({1: 0.8, 6: 0.05, 12: 0.05}), evidence(12))
+    found = judge_rules(sweep({1: 0.8, 6: 0.05, 12: 0.05}), evidence(12), 0)
     assert {(one.verdict, one.change_percent) for one in found} == {("cannot say", None)}
 
 
 def test_a_depth_that_was_not_trained_is_judged_by_its_distance_alone():
-    found = {one.rule: one for one in judge_rules(sweep({0: 0.9, 3: 0.9, 12: 0.9}), evidence(5))}
+    found = {one.rule: one for one in judge_rules(sweep({0: 0.9, 3: 0.9, 12: 0.9}), evidence(5), 0)}
     attention = found["globality"]
     assert (attention.change_percent, attention.verdict) == (None, "5 more than needed")
 
 
 def test_a_rule_below_every_trained_depth_is_not_called_wrong_without_evidence() -> None:
-    found = {one.rule: one for one in judge_rules(sweep({3: 0.9, 6: 0.9, 12: 0.9}), evidence(1))}
+    found = {one.rule: one for one in judge_rules(sweep({3: 0.9, 6: 0.9, 12: 0.9}), evidence(1), 0)}
     assert found["globality"].verdict == "cannot say"
-    found = {one.rule: one for one in judge_rules(sweep({3: 0.5, 6: 0.9, 12: 0.9}), evidence(1))}
+    found = {one.rule: one for one in judge_rules(sweep({3: 0.5, 6: 0.9, 12: 0.9}), evidence(1), 0)}
     assert found["globality"].verdict == "too few blocks"
 
 
@@ -161,14 +171,14 @@ def test_cases_that_chose_do_not_judge():
     tables = sweep({1: 0.9, 12: 0.9})
     other = tables[1]["case"].isin(sorted(tables[1]["case"])[1::2])
     tables[1].loc[other, "dice"] -= 0.3
-    found = {one.rule: one for one in judge_rules(tables, evidence(1))}
+    found = {one.rule: one for one in judge_rules(tables, evidence(1), 0)}
     assert found["accuracy"].depth == 1
     assert found["accuracy"].at_least == 12
     assert found["accuracy"].verdict == "too few blocks"
 
 
 def test_too_few_cases_leave_the_accuracy_rule_without_a_word():
-    found = {one.rule: one for one in judge_rules(sweep({1: 0.9, 12: 0.9}, cases=8), evidence(1))}
+    found = {one.rule: one for one in judge_rules(sweep({1: 0.9, 12: 0.9}, cases=8), evidence(1), 0)}
     assert found["accuracy"].depth is None
     attention = found["globality"]  # four judging cases give no verdict
     assert (attention.at_least, attention.enough, attention.verdict) == (1, 12, "cannot say")
@@ -182,7 +192,7 @@ def test_influence_is_added_up_from_the_first_block_on():
 
 
 def test_the_table_has_one_row_for_each_network_margin_and_rule():
-    judged = judge_rules(sweep({1: 0.5, 12: 0.9}), evidence(1))
+    judged = judge_rules(sweep({1: 0.5, 12: 0.9}), evidence(1), 0)
     table = rule_results_table([("transunet", 0, 0, 0.05, judged)])
     assert table["rule"].tolist() == list(RULES)
     depths = dict(zip(table["rule"], table["depth"], strict=True))

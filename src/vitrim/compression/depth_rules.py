@@ -76,7 +76,7 @@ class RuleResult:
     shown: bool
     """Whether anything was shown: at least one smaller depth is "worse" or "not worse"."""
     bounded: bool
-    """Whether a depth below `at_least` was shown worse."""
+    """Whether a depth below `at_least` was shown worse, or this kind of network has no smaller form."""
     change_percent: float | None
     """Change in Dice at the rule's depth, on the same cases; None if that depth was not trained."""
 
@@ -85,9 +85,11 @@ class RuleResult:
         """Say whether the depth lies within `at_least` and `enough` (right), or which side it misses."""
         if self.depth is None or not self.shown:
             return "cannot say"
-        if self.depth < self.at_least:
-            return "too few blocks" if self.bounded else "cannot say"
-        return "right" if self.depth <= self.enough else f"{self.depth - self.enough} more than needed"
+        if self.depth > self.enough:
+            return f"{self.depth - self.enough} more than needed"
+        if not self.bounded:  # fewer blocks may do as well
+            return "cannot say"
+        return "too few blocks" if self.depth < self.at_least else "right"
 
 
 def stored_evidence(folder: Path, margin: float, nested: dict[int, pd.DataFrame] | None = None) -> Evidence | None:
@@ -224,14 +226,14 @@ def influence_depth(influence: np.ndarray) -> int:
     return int(np.searchsorted(shares / shares[-1], INFLUENCE_SHARE - 1e-9) + 1)
 
 
-def judge_rules(tables: Mapping[int, pd.DataFrame], evidence: Evidence) -> list[RuleResult]:
+def judge_rules(tables: Mapping[int, pd.DataFrame], evidence: Evidence, shallowest: int) -> list[RuleResult]:
     """Compare the depth that each rule chooses with what a sweep shows: between which depths the needed one lies.
 
     `tables` holds the per-case table of every trained depth; the deepest is the full network. The rule `accuracy` uses
     every second held-out case. The other cases judge, so no rule is judged on cases that it used. The needed depth is
     at least the smallest that was not shown worse, and at most the smallest that was shown not worse (from deep to
     shallow, as a fixed sequence); the full depth if there is none. No rule is judged against a full
-    network that segments nothing.
+    network that segments nothing. `shallowest` is the smallest depth of this kind of network.
     """
     deepest, margin = max(tables), evidence.margin
     cases = sorted(tables[deepest]["case"].unique())
@@ -247,7 +249,7 @@ def judge_rules(tables: Mapping[int, pd.DataFrame], evidence: Evidence) -> list[
     shown = comparable and any(verdict != "undecided" for verdict in verdicts.values())
     if not comparable:
         at_least, enough, changes = min(tables), deepest, {}
-    bounded = "worse" in verdicts.values()
+    bounded = "worse" in verdicts.values() or at_least <= shallowest
     results = []
     for name, depth in answers_of(evidence).items():
         percent = 0.0 if depth == deepest and comparable else changes[depth].percent if depth in changes else None
@@ -269,7 +271,7 @@ def rule_results_table(judged: Sequence[tuple[str, int, int, float, list[RuleRes
                 "margin_percent": 100 * margin,
                 "rule": one.rule,
                 "depth": one.depth,
-                "needed_low": one.at_least,
+                "needed_low": one.at_least if one.bounded else None,
                 "needed_high": one.enough,
                 "dice_change_percent": one.change_percent,
                 "verdict": one.verdict,
@@ -277,7 +279,7 @@ def rule_results_table(judged: Sequence[tuple[str, int, int, float, list[RuleRes
             for network, seed, fold, margin, rules in judged
             for one in rules
         ]
-    ).astype({"depth": "Int64"})
+    ).astype({"depth": "Int64", "needed_low": "Int64"})
 
 
 def _only(table: pd.DataFrame, cases: Sequence[str]) -> pd.DataFrame:

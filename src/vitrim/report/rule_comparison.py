@@ -50,15 +50,18 @@ def rules_table(run: Run) -> Table | None:
         )
     notes = (
         "Blocks needed, a to b: a is the smallest trained depth that was not shown worse than the full network by the "
-        "margin, and b the smallest that was shown not worse. A rule is right between a and b. One half of the "
-        "held-out cases (every second one) gives a and b. The accuracy rule uses only the other half, so no rule is "
-        "judged on cases that it has used.",
+        "margin, and b the smallest that was shown not worse. A rule is right between a and b. At most b: no smaller "
+        "depth was shown worse. One half of the held-out cases (every second one) gives a and b. The accuracy rule "
+        "uses only the other half, so no rule is judged on cases that it has used.",
     )
     return Table(tuple(columns), tuple(rows), notes)
 
 
 def _between(low: object, high: object) -> Cell:
-    first, last = _count(low), _count(high)
+    last = _count(high)
+    if not is_number(low):
+        return Cell(f"at most {last.text}", last.value)
+    first = _count(low)
     return last if first.value == last.value else Cell(f"{first.text} to {last.text}", last.value)
 
 

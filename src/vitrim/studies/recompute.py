@@ -147,8 +147,11 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
         evidence = stored_evidence(folder, margins[0], nested.get((network, seed, fold)))
         if len(tables) < SWEEP or evidence is None:
             continue
+        shallowest = NETWORKS[network].shallowest
         for margin in margins:
-            judged.append((network, seed, fold, margin, judge_rules(tables, replace(evidence, margin=margin))))
+            judged.append(
+                (network, seed, fold, margin, judge_rules(tables, replace(evidence, margin=margin), shallowest))
+            )
     if not judged:
         (run / "rules.csv").unlink(missing_ok=True)
         return []
