@@ -47,7 +47,7 @@ from vitrim.data.cases import Volume
 from vitrim.data.phantoms.make import draw_phantom
 from vitrim.data.preprocessing import Preprocessing, restore
 from vitrim.evaluation.segment import segment_slices
-from vitrim.hardware import cpu_has_int8, has_fast_bf16
+from vitrim.hardware import has_fast_bf16
 from vitrim.inference.engine import Engine
 from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.onnx_engine import OnnxEngine
@@ -99,8 +99,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     for depth, network in networks.items():
         ways["release", depth] = release_way(network)
         ways["vitrim", depth] = vitrim_way(torch_engine(network), options.batch)
-        if cpu_has_int8():
-            ways["int8", depth] = vitrim_way(torch_engine(network, "int8"), options.batch)
+        ways["int8", depth] = vitrim_way(torch_engine(network, "int8"), options.batch)
         if options.onnx:
             ways["onnx int8", depth] = vitrim_way(onnx_engine(network, image), options.batch)
     seconds = {key: float("inf") for key in ways}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 import yaml
 
@@ -16,6 +18,10 @@ import vitrim as package
 from vitrim.cli import main
 from vitrim.config.schema import DataConfig
 from vitrim.files import write_json
+
+needs_x86 = pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="oneDNN's products of 8-bit integers are for x86"
+)
 
 
 def vitrim(*arguments: object) -> int:

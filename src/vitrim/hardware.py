@@ -151,12 +151,6 @@ def has_fast_bf16(device: Literal["cpu", "gpu"]) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def cpu_has_int8() -> bool:
-    """Whether the processor has instructions for products of 8-bit integers (VNNI)."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_vnni") or capabilities.get("avx_vnni"))
-
-
 @contextmanager
 def deterministic() -> Iterator[None]:
     """Run torch's deterministic algorithms, and put the setting back afterwards.

@@ -97,11 +97,37 @@ def test_with_int8_the_file_is_smaller_and_its_labels_are_checked(checkpoint, ex
     assert "real slices" in capsys.readouterr().out
     assert (tmp_path / "out.onnx").stat().st_size < exported.stat().st_size - 400_000
     assert vitrim("predict", tmp_path / "out.onnx", image, tmp_path / "out") == 0
+    weights = [array for each in onnx.load(tmp_path / "out.onnx").graph.initializer
+               if (array := onnx.numpy_helper.to_array(each)).dtype == np.int8]  # fmt: skip
+    assert weights
+    assert max(np.abs(array.astype(int)).max() for array in weights) <= 64  # no processor cuts their products
     monkeypatch.setattr(export, "AGREEMENT", 1.01)
     before = (tmp_path / "out.onnx").read_bytes()
     assert vitrim(*arguments, "--overwrite") == 2
     assert "of its labels are torch's" in capsys.readouterr().err
     assert (tmp_path / "out.onnx").read_bytes() == before
+
+
+def test_a_file_that_this_machine_computes_wrongly_is_refused(checkpoint, exported, tmp_path, capsys, monkeypatch):
+    image = write_image(tmp_path / "a.nii.gz")
+    model = onnx.load(exported)
+    kept = [each for each in model.metadata_props if each.key not in ("vitrim_answer", "vitrim_sha256")]
+    answer = json.loads(next(each.value for each in model.metadata_props if each.key == "vitrim_answer"))
+    for values in ([1.2 * value for value in answer], [float("nan"), *answer[1:]], answer[:-1]):
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)
+        model.metadata_props.add(key="vitrim_answer", value=json.dumps(values))
+        onnx.save(model, tmp_path / "wrong.onnx")
+        assert vitrim("predict", tmp_path / "wrong.onnx", image, tmp_path / "out.nii.gz") == 2
+        assert "export" in capsys.readouterr().err
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+    onnx.save(model, tmp_path / "older.onnx")  # as version 0.1.0 wrote it, in float32
+    assert vitrim("predict", tmp_path / "older.onnx", image, tmp_path / "out.nii.gz") == 0
+    model.graph.node[0].doc_string = "MatMulInteger"
+    onnx.save(model, tmp_path / "older.onnx")
+    assert vitrim("predict", tmp_path / "older.onnx", image, tmp_path / "again.nii.gz") == 2
+    assert "cannot be checked" in capsys.readouterr().err
 
 
 def test_what_cannot_be_exported_is_refused_before_the_work(checkpoint, exported, tmp_path, capsys):

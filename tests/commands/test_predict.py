@@ -13,13 +13,12 @@ from PIL import Image
 from scipy import ndimage
 
 import vitrim as package
-from tests.support import AFFINE, vitrim, write_checkpoint, write_image
+from tests.support import AFFINE, needs_x86, vitrim, write_checkpoint, write_image
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
 from vitrim.data.preprocessing import Preprocessing
 from vitrim.data.volumes import load_volume
 from vitrim.evaluation.segment import predict_slices
-from vitrim.hardware import cpu_has_int8
 from vitrim.inference.inputs import find_inputs
 
 
@@ -202,7 +201,7 @@ def test_the_batch_size_changes_nothing(checkpoint, tmp_path):
     assert np.array_equal(voxels(tmp_path / "1.nii"), voxels(tmp_path / "3.nii"))
 
 
-@pytest.mark.skipif(not cpu_has_int8(), reason="the processor has no instructions for 8-bit integers")
+@needs_x86
 def test_in_8_bit_integers_nearly_all_labels_are_the_same_and_results_are_kept_apart(tmp_path, capsys):
     checkpoint = write_checkpoint(tmp_path / "network", width=0.5)
     image, out = write_image(tmp_path / "knee.nii.gz"), tmp_path / "out.nii.gz"

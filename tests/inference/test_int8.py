@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,15 +15,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.inference.test_folding import FORMS, trained
+from tests.support import needs_x86
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import predict_slices
-from vitrim.hardware import cpu_has_int8
 from vitrim.inference import int8
 from vitrim.inference.folding import fold_for_inference
-from vitrim.inference.int8 import Int8Conv2d, Int8Linear, Int8UpConvs, quantised, to_int8
+from vitrim.inference.int8 import Int8Conv2d, Int8Linear, Int8UpConvs, largest_exact_weight, quantised, to_int8
 from vitrim.models.layers import UpConvs
-
-needs_vnni = pytest.mark.skipif(not cpu_has_int8(), reason="the processor has no instructions for 8-bit integers")
 
 
 def spread(values: torch.Tensor) -> float:
@@ -26,7 +29,7 @@ def spread(values: torch.Tensor) -> float:
     return float(values.square().mean().sqrt())
 
 
-@needs_vnni
+@needs_x86
 @pytest.mark.parametrize("form", ["TransUNet with the release's stem", "2D UNETR", "2D CATS"])
 def test_the_logits_are_near_the_networks_own(form: str) -> None:
     network = fold_for_inference(trained(**FORMS[form]))  # type: ignore[arg-type]
@@ -49,15 +52,15 @@ def test_the_logits_are_near_the_networks_own(form: str) -> None:
     assert any(isinstance(m, Int8UpConvs) for m in rounded.modules()) == form.startswith("TransUNet")
 
 
-@needs_vnni
+@needs_x86
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("shift", [0.0, 4.0])
 def test_a_convolution_of_whole_steps_is_exact(kernel: int, shift: float) -> None:
     """Weights and values that lie exactly on steps have no rounding error, also at the padded edge."""
     torch.manual_seed(0)
-    layer = nn.Conv2d(32, 48, kernel, padding=kernel // 2)
-    layer.weight.data = torch.randint(-127, 128, layer.weight.shape) / 127.0
-    layer.weight.data[:, 0, 0, 0] = 1.0  # largest weight of each output channel, so that the scale is 1 / 127
+    layer, most = nn.Conv2d(32, 48, kernel, padding=kernel // 2), largest_exact_weight()
+    layer.weight.data = torch.randint(-most, most + 1, layer.weight.shape) / most
+    layer.weight.data[:, 0, 0, 0] = 1.0  # largest weight of each output channel, so that the scale is 1 / most
     top = 254 if kernel == 1 and shift == 0 else 255  # in this case zero is step 1
     values = torch.randint(0, top + 1, (2, 32, 9, 7)).float() / 16 - shift
     values[0, 0, 0, :2] = torch.tensor([0.0, top / 16]) - shift
@@ -65,7 +68,7 @@ def test_a_convolution_of_whole_steps_is_exact(kernel: int, shift: float) -> Non
         torch.testing.assert_close(Int8Conv2d(layer)(values), layer(values), rtol=1e-4, atol=1e-3)
 
 
-@needs_vnni
+@needs_x86
 @pytest.mark.parametrize("skips", [24, 0])
 def test_a_stage_of_the_decoder_is_that_of_the_joined_float_map(skips: int) -> None:
     torch.manual_seed(0)
@@ -77,7 +80,7 @@ def test_a_stage_of_the_decoder_is_that_of_the_joined_float_map(skips: int) -> N
         torch.testing.assert_close(Int8UpConvs(stage)(below, skip), stage(below, skip), rtol=0, atol=0.03)
 
 
-@needs_vnni
+@needs_x86
 def test_a_linear_layer_is_near_its_own_in_any_shape() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(64, 40)
@@ -102,7 +105,7 @@ def test_a_value_is_half_a_step_from_its_own_at_most(low: float, width: float, c
     assert least <= zero <= 255  # padding uses this step, so zero stays zero
 
 
-@needs_vnni
+@needs_x86
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_not_hidden(wrong: float) -> None:
     network = to_int8(fold_for_inference(trained("transunet")))
@@ -112,7 +115,42 @@ def test_values_that_are_not_finite_are_not_hidden(wrong: float) -> None:
         predict_slices(network, images)
 
 
-def test_without_such_instructions_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(int8, "cpu_has_int8", lambda: False)
-    with pytest.raises(InputError, match="VNNI"):
+@needs_x86
+def test_torch_has_the_products_that_this_rests_on() -> None:
+    """They are private to torch: if this fails alone, torch changed them, and `vitrim.inference.int8` must follow."""
+    assert largest_exact_weight() in int8.WEIGHT_STEPS
+
+
+@needs_x86
+def test_without_dot_products_of_8_bits_weights_have_7_bits_and_sums_are_exact() -> None:
+    """oneDNN is told to use AVX2 alone: 8-bit weights are then wrong, and the whole network is near its own anyway."""
+    script = (
+        "import torch\n"
+        "from tests.inference.test_folding import FORMS, trained\n"
+        "from vitrim.inference.folding import fold_for_inference\n"
+        "from vitrim.inference.int8 import largest_exact_weight, to_int8\n"
+        "assert largest_exact_weight() == 63\n"
+        "network, images = fold_for_inference(trained(**FORMS['2D CATS'])), torch.randn(2, 1, 64, 64)\n"
+        "with torch.inference_mode():\n"
+        "    expected, found = network(images), to_int8(network)(images)\n"
+        "assert 0 < (found - expected).square().mean().sqrt() < 0.1 * expected.std()\n"
+    )
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    run = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize(
+    ("product", "word"),
+    [
+        (lambda *_: (_ for _ in ()).throw(TypeError("unexpected argument")), "in another way"),
+        (lambda *_: torch.zeros(4, 32), "not exact"),
+    ],
+)
+def test_without_exact_products_it_is_refused(monkeypatch: pytest.MonkeyPatch, product: Any, word: str) -> None:
+    monkeypatch.setattr(int8, "_product", product)
+    monkeypatch.setattr(int8, "_packed", lambda weight: weight)
+    largest_exact_weight.cache_clear()
+    with pytest.raises(InputError, match=word):
         to_int8(trained("transunet"))
+    largest_exact_weight.cache_clear()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.inference.test_folding import FORMS, trained
-from vitrim.hardware import cpu_has_int8
+from tests.support import needs_x86
 from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.int8 import Int8Conv2d
 from vitrim.inference.per_image import ByImage, large_maps_by_image
@@ -41,7 +41,7 @@ def test_what_is_taken_apart_sees_one_image_and_is_what_has_larger_maps_than_wei
     assert seen == [(1, True)] * 3 * len(parts)
 
 
-@pytest.mark.skipif(not cpu_has_int8(), reason="the processor has no instructions for 8-bit integers")
+@needs_x86
 def test_in_8_bit_integers_such_a_part_does_not_depend_on_the_other_images() -> None:
     torch.manual_seed(0)
     part = ByImage(Int8Conv2d(nn.Conv2d(32, 40, 3, padding=1)))

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 
 import vitrim as package
+from tests.support import needs_x86
 from vitrim.commands.export import _write
 from vitrim.config.network_schema import NetworkConfig
 from vitrim.errors import ConfigurationError, InputError
-from vitrim.hardware import cpu_has_int8
 from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.int8 import Int8Linear, to_int8
 from vitrim.models.describe import count_parameters
@@ -163,7 +163,7 @@ def test_every_parameter_is_trained_and_counted(network: Network, images: torch.
     assert count_parameters(network) == sum(p.numel() for p in learning.values())
 
 
-@pytest.mark.skipif(not cpu_has_int8(), reason="the processor has no instructions for 8-bit integers")
+@needs_x86
 @pytest.mark.parametrize("vit", ["deit_tiny_distilled_patch16_224", "eva02_tiny_patch14_224"])
 @torch.inference_mode()
 def test_in_int8_the_logits_are_near(vit: str, images: torch.Tensor) -> None:

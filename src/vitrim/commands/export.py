@@ -24,7 +24,16 @@ from vitrim.errors import InputError
 from vitrim.files import replacing, sha256
 from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.inputs import ALL, find_inputs, load_input
-from vitrim.inference.onnx_engine import CHECKSUM, FORMAT, KEY, NO_CHECKSUM, OnnxEngine, add_checksum, optional
+from vitrim.inference.onnx_engine import (
+    CHECKSUM,
+    FORMAT,
+    KEY,
+    NO_CHECKSUM,
+    OnnxEngine,
+    add_answer,
+    add_checksum,
+    optional,
+)
 from vitrim.inference.torch_engine import TorchEngine
 from vitrim.models.checkpoint import load_model
 from vitrim.models.network import Network
@@ -113,6 +122,7 @@ def export(
             _write(fold_for_inference(network), unfinished, about)
             if int8:
                 _to_int8(unfinished)
+            add_answer(unfinished)
             add_checksum(unfinished)
             exported = OnnxEngine.open(unfinished)
             checks = {what: _compare(engine, exported, images) for what, images in slices.items()}
@@ -165,6 +175,7 @@ def _to_int8(path: Path) -> None:
             path,
             op_types_to_quantize=["MatMul", "Gemm"],
             per_channel=True,
+            reduce_range=True,  # 7 bits: exact on every processor; 8 bits are cut without VNNI
             weight_type=quantization.QuantType.QInt8,
         )
     finally:

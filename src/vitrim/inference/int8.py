@@ -2,21 +2,25 @@
 
 Weights are rounded once, with one scale for each output channel. The input of a layer is rounded at every call, to 256
 steps between the smallest and the largest value in the batch. The products are summed in 32 bits and converted to
-float32.
+float32. A processor without dot products of 8-bit integers (VNNI) sums pairs in 16 bits first, and cuts what is larger.
+With weights of 7 bits no pair is larger, so the sums are exact there too.
 """
 
 from __future__ import annotations
 
 import copy
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from vitrim.errors import InputError
-from vitrim.hardware import cpu_has_int8
 from vitrim.models.dry_run import run
 from vitrim.models.layers import UpConvs, double_by_interpolation
 from vitrim.models.network import Network
+
+WEIGHT_STEPS = (127, 63)
+"""Largest weight in steps: 8 bits, and the 7 bits whose products are exact on every processor."""
 
 FEWEST_CHANNELS = 32
 """Convolutions with fewer input or output channels stay in float32: they read the image itself, or cost little."""
@@ -31,11 +35,10 @@ def to_int8(network: Network) -> Network:
     so rounding takes as much time as the integer products save.
 
     `network` must be folded (`vitrim.inference.folding`) and in eval mode; it does not change. The logits are close to
-    the float32 logits, not equal, and depend slightly on the other images of the batch. Raises InputError if the
-    processor has no VNNI: then integer products are not faster than float32 and can overflow.
+    the float32 logits, not equal, and depend slightly on the other images of the batch. Weights have 8 bits where this
+    processor multiplies them exactly, and 7 bits elsewhere. Raises InputError if it multiplies neither exactly.
     """
-    if not cpu_has_int8():
-        raise InputError("this processor has no instructions for 8-bit integers (VNNI); choose another precision")
+    largest_exact_weight()
     rounded = copy.deepcopy(network)
     called = _called_layers(network)
     for name, layer in list(rounded.named_modules()):
@@ -49,6 +52,41 @@ def to_int8(network: Network) -> Network:
     return rounded
 
 
+@cache
+def largest_exact_weight() -> int:
+    """Return the largest of WEIGHT_STEPS whose products are exact on this processor, found by trying them.
+
+    Raises InputError if there is none, or if this torch has no such products.
+    """
+    values = torch.full((4, 512), 255, dtype=torch.uint8)
+    for most in WEIGHT_STEPS:
+        weight = torch.full((32, 512), most, dtype=torch.int8)
+        try:
+            found = _product(values, 1.0, 0, _packed(weight), torch.ones(32), torch.zeros(32, dtype=torch.int32), None)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"torch {torch.__version__} has no products of 8-bit integers on this processor, or calls them in "
+                "another way; choose another precision"
+            ) from error
+        if bool((found == 255.0 * most * 512).all()):
+            return most
+    raise InputError("this processor's products of 8-bit integers are not exact; choose another precision")
+
+
+def _packed(weight: Tensor) -> Tensor:
+    """The weights (out, in), int8, of a linear layer in oneDNN's order."""
+    return torch.ops.onednn.qlinear_prepack(weight, None)
+
+
+def _product(
+    steps: Tensor, scale: float, zero: int, weight: Tensor, scales: Tensor, zeros: Tensor, bias: Tensor | None
+) -> Tensor:
+    """The product of steps (..., in), uint8, and packed weights: (..., out), float32."""
+    return torch.ops.onednn.qlinear_pointwise(
+        steps, scale, zero, weight, scales, zeros, bias, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
 class Int8Linear(nn.Module):
     """A linear layer in 8-bit integers: (..., in) float32 to (..., out) float32."""
 
@@ -56,15 +94,13 @@ class Int8Linear(nn.Module):
         super().__init__()
         weight, self.scales = _rounded(layer.weight)
         self.zeros = torch.zeros(len(weight), dtype=torch.int32)
-        self.weight = torch.ops.onednn.qlinear_prepack(weight, None)
+        self.weight = _packed(weight)
         self.bias = layer.bias
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the rounded product."""
         steps, scale, zero = quantised(input)
-        return torch.ops.onednn.qlinear_pointwise(
-            steps, scale, zero, self.weight, self.scales, self.zeros, self.bias, 1.0, 0, torch.float32, "none", [], ""
-        )
+        return _product(steps, scale, zero, self.weight, self.scales, self.zeros, self.bias)
 
 
 class Int8Conv2d(nn.Module):
@@ -176,7 +212,8 @@ def _layers(stage: UpConvs) -> list[nn.Module]:
 
 def _rounded(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return the weights (out, ...) as int8, and the scale of each output channel (out,)."""
-    scales = (weight.detach().flatten(1).abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
+    largest = weight.detach().flatten(1).abs().amax(1)
+    scales = (largest / largest_exact_weight()).clamp_min(torch.finfo(torch.float32).tiny)
     steps = (weight.detach() / scales.view(-1, *(1,) * (weight.ndim - 1))).round().to(torch.int8)
     return steps, scales
 

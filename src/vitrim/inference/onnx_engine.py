@@ -26,6 +26,11 @@ CHECKSUM, NO_CHECKSUM = "vitrim_sha256", b"0" * 64
 KEY = "vitrim"
 """Key of vitrim's JSON in the metadata of the ONNX file."""
 
+ANSWER, PLACES, FARTHEST = "vitrim_answer", 256, 0.02
+"""Key in the metadata of some logits of a fixed slice, how many they are, and how far they may be elsewhere: the root
+mean square of the difference, as a share of their spread. A processor that computes the integers of a file wrongly is
+then found before the first volume."""
+
 FORMAT = 1
 """Format version of that JSON. It changes when an older vitrim can no longer read it."""
 
@@ -78,12 +83,24 @@ class OnnxEngine:
         if _damaged(path, session.get_modelmeta().custom_metadata_map.get(CHECKSUM)):
             raise WeightsError(f"{path} is damaged or was changed: its checksum is wrong; export the network again")
         device = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
-        _check_graph(session, config, path)
+        logits = _run_once(session, config, path)
+        _check_answer(logits, session.get_modelmeta().custom_metadata_map.get(ANSWER), path)
         return cls(session, sha256(path), config.in_chans, config.image_size, config.num_classes, recipe, device)
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""
         return torch.from_numpy(self.session.run(None, {"images": np.ascontiguousarray(images)})[0])
+
+
+def add_answer(path: Path) -> None:
+    """Write some logits of a fixed slice, computed by ONNX Runtime on this machine, into the metadata of a file."""
+    onnx, runtime = optional("onnx"), optional("onnxruntime")
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    shape = session.get_inputs()[0].shape[1:]
+    answer = _places(session.run(None, {"images": _slice(shape)})[0])
+    model = onnx.load(path)
+    model.metadata_props.add(key=ANSWER, value=json.dumps([float(f"{value:.6g}") for value in answer]))
+    onnx.save(model, path)
 
 
 def add_checksum(path: Path) -> None:
@@ -101,12 +118,12 @@ def _damaged(path: Path, checksum: str | None) -> bool:
     return hashlib.sha256(content).hexdigest() != checksum
 
 
-def _check_graph(session: Any, config: NetworkConfig, path: Path) -> None:
-    """Run one empty slice. Raises WeightsError if the graph is not that of the network in the file's metadata."""
+def _run_once(session: Any, config: NetworkConfig, path: Path) -> np.ndarray:
+    """Return the logits of the fixed slice. Raises WeightsError if the graph is not that of the file's metadata."""
     rows, columns = config.image_size
     expected = (1, config.num_classes, rows, columns)
     try:
-        found = session.run(None, {"images": np.zeros((1, config.in_chans, rows, columns), np.float32)})
+        found = session.run(None, {"images": _slice((config.in_chans, rows, columns))})
     except Exception as error:  # ONNX Runtime's exceptions have no common class
         raise WeightsError(
             f"{path} does not take the images that its metadata describe (1×{config.in_chans}×{rows}×{columns}): "
@@ -118,6 +135,43 @@ def _check_graph(session: Any, config: NetworkConfig, path: Path) -> None:
             f"{path} gives {shapes}, but its metadata describe a network of {config.num_classes} classes: one output "
             f"of shape {expected}, float32; export the network again"
         )
+    return found[0]
+
+
+def _check_answer(logits: np.ndarray, answer: str | None, path: Path) -> None:
+    """Raise WeightsError if this machine does not compute the logits that the file says, or if it cannot be checked.
+
+    Files without an answer are of an older version. In float32 they need none.
+    """
+    if answer is None:
+        if b"MatMulInteger" in path.read_bytes():
+            raise WeightsError(
+                f"{path} has 8-bit products and does not say what they give, so they cannot be checked on this "
+                "machine; export the network again"
+            )
+        return
+    try:
+        expected = np.array(json.loads(answer), float)
+        far = float(np.sqrt(np.mean((_places(logits) - expected) ** 2)) / max(float(expected.std()), 1e-6))
+    except (ValueError, TypeError) as error:
+        raise WeightsError(f"{path} has damaged vitrim metadata; export the network again") from error
+    if not far <= FARTHEST:
+        raise WeightsError(
+            f"{path} gives other logits on this machine than where it was exported ({far:.0%} of their spread away); "
+            "export the network again on this machine, without --int8 if that does not help"
+        )
+
+
+def _slice(shape: Any) -> np.ndarray:
+    """A fixed slice (1, C, H, W), float32: waves between −2 and 2."""
+    count = int(np.prod(shape))
+    return (2 * np.sin(np.arange(count) ** 1.3)).astype(np.float32).reshape(1, *shape)
+
+
+def _places(logits: np.ndarray) -> np.ndarray:
+    """Some of the logits, evenly spaced."""
+    flat = logits.reshape(-1)
+    return flat[np.linspace(0, flat.size - 1, min(PLACES, flat.size)).astype(int)]
 
 
 def optional(name: str) -> Any:
