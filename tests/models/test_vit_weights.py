@@ -94,13 +94,16 @@ def published(kind: str) -> tuple[str, nn.Module]:
     if kind == "ViT":
         config = transformers.ViTConfig(**size, **tiny, intermediate_size=768)
         return "vit_tiny_patch16_224", transformers.ViTModel(config)
+    if kind == "DeiT":
+        deit = transformers.DeiTConfig(**size, **tiny, intermediate_size=768)
+        return "deit_tiny_distilled_patch16_224", transformers.DeiTModel(deit)
     if kind == "Dinov2":
         return "vit_small_patch14_dinov2", transformers.Dinov2Model(transformers.Dinov2Config(**size, **small))
     config = transformers.Dinov2WithRegistersConfig(**size, **small)
     return "vit_small_patch14_reg4_dinov2", transformers.Dinov2WithRegistersModel(config)
 
 
-@pytest.mark.parametrize("kind", ["ViT", "Dinov2", "Dinov2WithRegisters"])
+@pytest.mark.parametrize("kind", ["ViT", "DeiT", "Dinov2", "Dinov2WithRegisters"])
 @torch.no_grad()
 def test_a_model_of_hugging_face_gives_its_own_outputs(kind: str, tmp_path: Path) -> None:
     name, theirs = published(kind)
