@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +22,7 @@ from vitrim.errors import InputError
 from vitrim.studies.plan import fixed_depths, left_out, origin_by_content
 from vitrim.studies.recompute import recompute
 from vitrim.studies.trial import Trial
+from vitrim.training.loggers import make_logger
 
 SHORT = {"training": {"steps": 2, "batch_size": 4}, "attention": {"slices": 1, "maps": [1], "forms": ["identity"]}}
 
@@ -164,10 +166,30 @@ def test_another_logger_of_lightnings_is_told_every_loss(tiny_data_once, tmp_pat
         )
 
 
+def test_mlflow_and_tensorboard_are_told_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    told = 0
+    for name, module, pattern in (
+        ("mlflow", "mlflow", "*/*/metrics/loss"),
+        ("tensorboard", "tensorboard", "**/events.out.tfevents.*"),
+    ):
+        if importlib.util.find_spec(module) is None:
+            continue
+        logger = make_logger(name, tmp_path / name, "unetr2d-12-abc")
+        logger.log_metrics({"loss": 0.25}, step=7)
+        logger.finalize("success")
+        (file,) = (tmp_path / name).glob(pattern)
+        assert name == "tensorboard" or file.read_text().split()[1:] == ["0.25", "7"]
+        told += 1
+    if not told:
+        pytest.skip("neither mlflow nor tensorboard is installed")
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--logger", "NoSuchLogger"), "no logger 'NoSuchLogger'"),
+        (("--logger", "NoSuchLogger"), "no logger 'NoSuchLogger'; choose from tensorboard, wandb"),
         (("--seeds", "0;1"), "--seeds: '0;1' is not a list"),
         (("--seeds", "1,1"), "contain a number twice"),
         (("--depths", "13"), "depths"),
@@ -199,8 +221,6 @@ def test_what_is_no_list_of_numbers_is_refused(text):
 
 def test_a_missing_logger_library_is_named(monkeypatch):
     from lightning.pytorch import loggers
-
-    from vitrim.training.loggers import make_logger
 
     class Absent(loggers.CSVLogger):
         def __init__(self, save_dir: str) -> None:

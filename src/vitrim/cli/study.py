@@ -79,7 +79,9 @@ def study(
         DecoderForm | None, typer.Option(help="Decoder of truncated networks: as in the paper, or whole.")
     ] = None,
     vit: Annotated[str | None, typer.Option(help="timm's name of a ViT, in place of the study's own.")] = None,
-    logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
+    logger: Annotated[
+        str | None, typer.Option(help="Also log to tensorboard, wandb, mlflow, or another of Lightning's loggers.")
+    ] = None,
     ray: Annotated[
         str | None,
         typer.Option(

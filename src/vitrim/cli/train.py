@@ -27,7 +27,9 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the study's own.")] = None,
     init: Annotated[str | None, typer.Option(help="Start: scratch, pretrained, or local weights.")] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="GPUs that share the training.")] = None,
-    logger: Annotated[str | None, typer.Option(help="Another of Lightning's loggers, as TensorBoardLogger.")] = None,
+    logger: Annotated[
+        str | None, typer.Option(help="Also log to tensorboard, wandb, mlflow, or another of Lightning's loggers.")
+    ] = None,
 ) -> None:
     """Train one network of a study, and evaluate it. The same command again continues what was stopped."""
     from vitrim.commands.train import train

@@ -72,7 +72,8 @@ def study(
         noise_floor: also train the full network with a second seed.
         decoder: form of the decoder of truncated networks: "paper", or "whole" to keep all its scales.
         vit: timm's name of a ViT, in place of the study's own.
-        logger: one of Lightning's loggers by its class name, beside the history that is always written.
+        logger: tensorboard, wandb, mlflow, or the class name of another of Lightning's loggers, beside the history that
+            is always written.
         ray: do the trainings on a Ray cluster: its address, or "local" for one on this machine.
 
     Raises:
