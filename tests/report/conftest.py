@@ -29,8 +29,8 @@ QUIET = (
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished study of three networks, with its report."""
-    folder = make_run(tmp_path_factory.mktemp("report") / "demo")
+    """A finished study of three networks, with its report. 2D UNETR loses Dice when it is truncated."""
+    folder = make_run(tmp_path_factory.mktemp("report") / "demo", losing_dice=("unetr2d",))
     write_report(folder)
     return folder
 

@@ -76,8 +76,12 @@ def make_run(
     name: str = "demo",
     seed: int = 0,
     heads: int = 3,
+    losing_dice: tuple[str, ...] = (),
 ) -> Path:
-    """Write a study folder. Networks in `uniform` have uniform attention; the others become global with depth."""
+    """Write a study folder. Networks in `uniform` have uniform attention; the others become global with depth.
+
+    Networks in `losing_dice` lose Dice when they are truncated, and no smaller depth of them is shown to be as good.
+    """
     rng = np.random.default_rng(seed)
     depths = depths or {}
     folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +101,8 @@ def make_run(
         rows[decided] = "decided+fixed" if decided in rows else "decided"
         full_dice = None
         for blocks in sorted(rows, reverse=True):
-            dice = {c: 0.9 - 0.03 * k - 0.01 * (12 - blocks) / 12 + 0.004 * position for k, c in enumerate(classes)}
+            lost = 0.1 if network in losing_dice else 0.01
+            dice = {c: 0.9 - 0.03 * k - lost * (12 - blocks) / 12 + 0.004 * position for k, c in enumerate(classes)}
             per_case = {c: np.clip(d + 0.02 * rng.standard_normal(cases), 0, 1) for c, d in dice.items()}
             per_case[classes[-1]][0] = np.nan
             dice = {c: float(np.nanmean(v)) for c, v in per_case.items()}
@@ -107,6 +112,7 @@ def make_run(
             parameters = 20_000_000 + 7_087_872 * blocks
             saved = 100 * (1 - parameters / (20_000_000 + 7_087_872 * 12))
             full = blocks == 12
+            worse = network in losing_dice
             results.append(
                 {"network": network, "blocks": blocks, "role": rows[blocks], "seed": seed, "train_slices": 192,
                  "train_cases": 12, "validation_cases": cases, "parameters": parameters,
@@ -116,7 +122,8 @@ def make_run(
                  "average_dice": average, "dice_change_percent": None if full else change,
                  "change_low_percent": None if full else change - 1.1,
                  "change_high_percent": None if full else change + 0.8,
-                 "verdict_5": None if full else "not worse", "verdict_1": None if full else "undecided",
+                 "verdict_5": None if full else "worse" if worse else "not worse",
+                 "verdict_1": None if full else "worse" if worse else "undecided",
                  **{f"hd95_{c}": 3.0 + k for k, c in enumerate(classes)}, "hd95_unit": "mm"}
             )  # fmt: skip
             for c, values in per_case.items():
@@ -135,7 +142,9 @@ def make_run(
                 history.append({"network": network, "blocks": blocks, "seed": seed, "step": step, "loss": loss})
             prediction = np.stack([labels(size, len(classes), 2.0 * k + 1.5 + 0.1 * (12 - blocks)) for k in range(3)])
             examples[f"prediction_{network}_{blocks}"] = prediction
-        write_network(folder / "networks" / network, grid, decided, network in uniform, examples, rng)
+        write_network(
+            folder / "networks" / network, grid, decided, network in uniform, examples, rng, lost=network in losing_dice
+        )
         if heads:
             depths_here = sorted(rows, reverse=True)
             write_explorer_file(folder / "networks" / network, network, depths_here, grid, heads, examples, rng)
@@ -155,7 +164,7 @@ def make_run(
 
 def write_network(
     folder: Path, grid: tuple[int, int], decided: int, uniform: bool, examples: dict[str, np.ndarray],
-    rng: np.random.Generator, cases: int = 12,
+    rng: np.random.Generator, cases: int = 12, lost: bool = False,
 ) -> None:  # fmt: skip
     """Write profile.csv, untrained/profile.csv, decisions and maps.npz of one network with 12 blocks."""
     (folder / "untrained").mkdir(parents=True, exist_ok=True)
@@ -180,7 +189,7 @@ def write_network(
         grid=np.array(grid), blocks=np.array(sorted(maps)), maps=np.stack([maps[b] for b in sorted(maps)]),
     )  # fmt: skip
     trained, untrained = (pd.DataFrame(rows) for rows in profiles.values())
-    write_decision(folder, trained, untrained, decided, cases)
+    write_decision(folder, trained, untrained, decided, cases, lost)
     losing(12, identity=decided, uniform=decided, constant=max(decided - 1, 0)).save(folder)
 
 
@@ -219,8 +228,13 @@ def losing(blocks: int = 4, **ends: int) -> ExchangeCurve:
     return ExchangeCurve(pd.DataFrame(cases), content, tuple(0.01 * heads for heads in content))
 
 
-def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame, depth: int, cases: int) -> None:
-    """Write attention_rule.json and decision.json, both with the given depth; the second says that it is enough."""
+def write_decision(
+    folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame, depth: int, cases: int, lost: bool
+) -> None:
+    """Write attention_rule.json and decision.json, both with the given depth.
+
+    The second says that it is enough or, with `lost`, that Dice is worse and no smaller depth was shown.
+    """
 
     def means(table: pd.DataFrame, measure: str) -> dict[int, float]:
         rows = table[(table["measure"] == measure) & (table["head"] == "mean")]
@@ -240,14 +254,15 @@ def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame,
     # This threshold gives the wanted depth.
     threshold = 2 / 3 if values[1] > 0.9 else (blocks[depth - 1].low or blocks[depth - 1].value) - 0.01
     Decision(depth, depth, depth, "globality", "mean", threshold, flags, blocks, ids, 2000, 0).save(folder / RULE_FILE)
-    found = DepthResult(
-        depth=depth, percent=-0.2, low=-1.0, high=0.5, cases=8, seeds=1, verdicts={"5": "not worse", "1": "undecided"}
-    )
+    fair = {"percent": -0.2, "low": -1.0, "high": 0.5, "verdicts": {"5": "not worse", "1": "undecided"}}
+    poor = {"percent": -6.7, "low": -10.7, "high": -3.2, "verdicts": {"5": "undecided", "1": "worse"}}
+    found = DepthResult(depth=depth, cases=8, seeds=1, **(poor if lost else fair))  # type: ignore[arg-type]
+    full = lost or depth == 12
     DepthDecision(
-        network=NETWORK_TITLES[folder.name],  # type: ignore[index]
+        network=NETWORK_TITLES[folder.name],
         full=12,
-        depth=depth,
-        verdict="enough" if depth < 12 else "not shown",
+        depth=12 if full else depth,
+        verdict="not shown" if full else "enough",
         margin=0.05,
         proposed=depth,
         rule="exchange",
@@ -256,5 +271,6 @@ def write_decision(folder: Path, trained: pd.DataFrame, untrained: pd.DataFrame,
         untrained={"globality": 1},
         exchange_percent=-12.0,
         tried=(found,) if depth < 12 else (),
-        confirmed=found if depth < 12 else None,
+        order=(depth,) if depth < 12 else (),
+        confirmed=None if full else found,
     ).save(folder / DECISION)

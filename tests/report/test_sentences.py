@@ -109,8 +109,8 @@ FULL = pd.Series({"multiply_adds": 100, "average_dice": 0.862})
 
 
 def test_what_is_saved_is_parameters_and_multiply_adds() -> None:
-    assert saves(ROW, FULL) == "That saves 60.6 % of the parameters and 60.0 % of the multiply-adds."
-    assert saves(ROW.drop("parameters_saved_percent"), FULL) == "That saves 60.0 % of the multiply-adds."
+    assert saves(ROW, FULL) == "It saves 60.6 % of the parameters and 60.0 % of the multiply-adds."
+    assert saves(ROW.drop("parameters_saved_percent"), FULL) == "It saves 60.0 % of the multiply-adds."
 
 
 def test_what_it_costs_is_said_with_interval_and_verdicts() -> None:

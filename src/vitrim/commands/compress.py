@@ -311,6 +311,7 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
         also_removed=removed_scales(type(network), run.request.decoder or network.config.decoder),
         exchange_percent=curve.without_any,
         tried=tuple(results[depth] for depth in sorted(results, reverse=True)),
+        order=tuple(results),
         reason=reason,
     )
     chosen = chosen_depth({depth: result.verdict(margin) for depth, result in results.items()}, full)

@@ -100,6 +100,8 @@ class DepthDecision(Strict):
     """Change in Dice without any exchange between patches, in percent."""
     tried: tuple[DepthResult, ...] = ()
     """Every smaller network that was trained, on tuning cases, from deep to shallow."""
+    order: tuple[int, ...] = ()
+    """The depths that the search trained, in this order."""
     confirmed: DepthResult | None = None
     """The chosen depth, on held-out cases."""
     smaller: DepthResult | None = None
@@ -137,58 +139,84 @@ class DepthDecision(Strict):
         """Whether a user changed the depth in the file."""
         return self.depth != self.judged_depth
 
-    def headline(self) -> str:
-        """Return the verdict as a sentence."""
+    @property
+    def provisional(self) -> bool:
+        """Whether the verdict rests on few cases or few seeds."""
+        judged = self.confirmed
+        return judged is not None and (judged.cases < FIRM_CASES or judged.seeds < FIRM_SEEDS)
+
+    def claim(self) -> str:
+        """Return the verdict as a sentence without its numbers and without its full stop."""
         if self.set_by_hand:
-            return f"{self.depth} of {self.full} blocks were set by hand for {self.network}; nothing was shown of them."
-        percent = f"{100 * self.margin:g} %"
+            return f"{self.depth} of {self.full} blocks were set by hand for {self.network}; nothing was shown of them"
         if not self.judged:
             return (
                 f"For {self.network} the rule {self.rule!r} proposes {self.depth} of {self.full} blocks. Whether they "
-                "are enough was not shown: no smaller network was trained."
+                "are enough was not shown: no smaller network was trained"
             )
+        if self.verdict == "needs":
+            return f"{self.network} needs {self.depth} of its {self.full} blocks"
+        if self.verdict == "enough":
+            fewer = "it has no smaller form" if self.smallest_form else "whether fewer are was not shown"
+            are = "is" if self.depth == 1 else "are"
+            return f"{self.depth} of {self.full} blocks {are} enough for {self.network}; {fewer}"
+        if self.verdict == "nothing":
+            return f"On these data the transformer does nothing for Dice in {self.network}"
+        if self.reason:
+            return f"Cannot tell how many blocks {self.network} needs: {self.reason}"
+        return f"No smaller depth of {self.network} was shown to be as good"
+
+    def headline(self) -> str:
+        """Return the verdict as a sentence."""
+        claim, percent = self.claim(), f"{100 * self.margin:g} %"
+        if self.set_by_hand or not self.judged or self.reason:
+            return f"{claim}."
         if self.verdict == "needs" and self.confirmed and self.smaller:
             return (
-                f"{self.network} needs {self.depth} of its {self.full} blocks: with {self.depth} Dice is not worse by "
-                f"{percent} {self.confirmed.in_words(bracketed=True)}, with {self.smaller.depth} it is "
-                f"{self.smaller.in_words(bracketed=True)}."
+                f"{claim}: with {self.depth} Dice is not worse by {percent} {self.confirmed.in_words(bracketed=True)}, "
+                f"with {self.smaller.depth} it is {self.smaller.in_words(bracketed=True)}."
             )
         if self.verdict == "enough" and self.confirmed:
-            fewer = "it has no smaller form" if self.smallest_form else "whether fewer are was not shown"
-            return (
-                f"{self.depth} of {self.full} blocks {'is' if self.depth == 1 else 'are'} enough for {self.network}; "
-                f"{fewer}. Dice is not worse by {percent}: {self.confirmed.in_words()}."
-            )
+            return f"{claim}. Dice is not worse by {percent}: {self.confirmed.in_words()}."
         if self.verdict == "nothing" and self.confirmed:
             return (
-                f"On these data the transformer does nothing for Dice in {self.network}: without any of its "
-                f"{self.full} blocks Dice is not worse by {percent} {self.confirmed.in_words(bracketed=True)}."
+                f"{claim}: without any of its {self.full} blocks Dice is not worse by {percent} "
+                f"{self.confirmed.in_words(bracketed=True)}."
             )
-        if self.reason:
-            return f"Cannot tell how many blocks {self.network} needs: {self.reason}."
-        text = f"No smaller depth of {self.network} was shown to be as good."
+        least = self.smallest_tried
+        return (
+            f"{claim}." if least is None else f"{claim}. The smallest tried, {least.depth}, is at {least.in_words()}."
+        )
+
+    @property
+    def smallest_tried(self) -> DepthResult | None:
+        """The result with the fewest blocks; on held-out cases, if the same depth was judged on both."""
         tried = [*([self.confirmed] if self.confirmed else []), *self.tried]
-        if tried:
-            least = min(tried, key=lambda result: result.depth)
-            text += f" The smallest tried, {least.depth}, is at {least.in_words()}."
-        return text
+        return min(tried, key=lambda result: result.depth, default=None)
+
+    def attention_note(self) -> str:
+        """Say that attention does not decide, and why; empty if it tells something."""
+        if self.tells or not self.rules:
+            return ""
+        before = self.untrained.get("globality")
+        parts = [] if before is None else [f"before any training the rule says {before} as well"]
+        if self.exchange_percent is not None:
+            change = _signed(self.exchange_percent)
+            parts.append(f"without any exchange between patches Dice changes by {change} %")
+        return f"Attention does not decide here{': ' if parts else ''}{', and '.join(parts)}."
 
     def notes(self) -> list[str]:
         """Return what else must be known: whether attention tells something, and on how much the verdict rests."""
+        return [*([note] if (note := self.attention_note()) else []), *self.evidence_notes()]
+
+    def evidence_notes(self) -> list[str]:
+        """Return on how much the verdict rests, and what disturbs it."""
         lines = []
-        if not self.tells and self.rules:
-            before = self.untrained.get("globality")
-            parts = [] if before is None else [f"before any training the rule says {before} as well"]
-            if self.exchange_percent is not None:
-                change = _signed(self.exchange_percent)
-                parts.append(f"without any exchange between patches Dice changes by {change} %")
-            lines.append(f"Attention does not decide here{': ' if parts else ''}{', and '.join(parts)}.")
         judged = self.confirmed
         if judged is not None and not self.set_by_hand:
             trained = "of these two trained networks" if judged.seeds == 1 else f"and {judged.seeds} seeds"
             words = f"The verdict rests on {judged.cases} {self.judged_on} cases {trained}"
-            provisional = judged.cases < FIRM_CASES or judged.seeds < FIRM_SEEDS
-            lines.append(f"{words}{'; it is provisional' if provisional else ''}.")
+            lines.append(f"{words}{'; it is provisional' if self.provisional else ''}.")
             if self.judged_on == "tuning":
                 lines.append("The same cases chose the depth, so the result is optimistic.")
             if self.folds > 1:

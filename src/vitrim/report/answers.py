@@ -1,31 +1,53 @@
-"""The answer for each network: verdict on the depth, savings, and change in Dice."""
+"""The answer for each network: what is recommended, how far it is shown, what it costs and saves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pandas as pd
 
+from vitrim.compression.depth_decision import DepthDecision, DepthResult
+from vitrim.report.formatting import listing, signed
 from vitrim.report.run import NetworkRun, Run
-from vitrim.report.sentences import costs, explain_flags, no_decision, saves
+from vitrim.report.sentences import costs, fewer_blocks, no_decision, recommendation, saves
 
 
 @dataclass(frozen=True)
 class Answer:
     """The answer for one network in words.
 
-    `headline` is the verdict. `saves` and `costs` are sentences (empty if unknown). `notes` say what the verdict rests
-    on, and explain the flags of the attention rule. `depth` is the number of blocks to keep, `full` that of the full
-    network.
+    `saves`, `costs` and `fewer` are sentences (empty if unknown). `notes` say what the verdict rests on.
     """
 
     network: NetworkRun
-    headline: str
+    recommended: str
+    """What to do: "Keep 3 of 12 blocks"."""
+    verdict: str
+    """How far it is shown: needs, enough, nothing or not shown."""
+    provisional: bool
+    claim: str
+    """The verdict as a sentence."""
     depth: int | None
+    """Number of blocks to keep."""
     full: int
     saves: str
     costs: str
+    fewer: str
+    """What fewer blocks cost."""
+    result: DepthResult | None
+    """The change in Dice that the verdict is about; for "not shown", that of the smallest depth tried."""
     notes: tuple[str, ...]
+
+    @property
+    def dice(self) -> Literal["lower", "higher", "no difference shown", "unknown"]:
+        """Whether the whole interval of the change in Dice lies below or above 0."""
+        if self.result is None or self.result.low is None or self.result.high is None:
+            return "unknown"
+        if self.result.high < 0:
+            return "lower"
+        return "higher" if self.result.low > 0 else "no difference shown"
 
 
 def answers(run: Run) -> list[Answer]:
@@ -33,12 +55,55 @@ def answers(run: Run) -> list[Answer]:
     return [_answer(run, network) for network in run.networks]
 
 
+def shared_notes(found: Sequence[Answer]) -> list[str]:
+    """Return the notes on all answers, each once. A note that not all networks share begins with their names."""
+    lines = []
+    if note := _attention_note(found):
+        lines.append(note)
+    texts = dict.fromkeys(note for answer in found for note in answer.notes)
+    for text in texts:
+        titles = [answer.network.title for answer in found if text in answer.notes]
+        lines.append(text if len(titles) == len(found) else f"{listing(titles)}: {text}")
+    return lines
+
+
+def _attention_note(found: Sequence[Answer]) -> str:
+    """Say in which networks attention does not decide, and why; empty if it tells something in all of them."""
+    silent = [answer for answer in found if (d := answer.network.decision) is not None and d.attention_note()]
+    if len(silent) < 2:
+        return "".join(
+            f"{answer.network.title}: {answer.network.decision.attention_note()}"
+            for answer in silent
+            if answer.network.decision is not None
+        )
+    decisions = [answer.network.decision for answer in silent if answer.network.decision is not None]
+    text = f"Attention does not decide in {listing([answer.network.title for answer in silent])}"
+    before = [decision.untrained.get("globality") for decision in decisions]
+    if all(depth is not None for depth in before):
+        text += f": before any training its rule says {listing(_distinct(before))} as well"
+    changes = [decision.exchange_percent for decision in decisions]
+    if all(change is not None for change in changes):
+        text += (
+            f". Without any exchange between patches Dice changes by "
+            f"{listing([f'{signed(change, 1)} %' for change in changes])}"
+        )
+    return f"{text}."
+
+
+def _distinct(values: Sequence[object]) -> list[str]:
+    """Return the values as text: once if all are equal."""
+    texts = [str(value) for value in values]
+    return texts[:1] if len(set(texts)) == 1 else texts
+
+
 def _answer(run: Run, network: NetworkRun) -> Answer:
     full_blocks, seed = run.full_blocks(network.name), run.seeds[0]
     decided = network.decision
-    flags = tuple(explain_flags(network, network.rule)) if network.rule is not None else ()
     if decided is None:
-        return Answer(network, no_decision(network), None, full_blocks, "", "", flags)
+        return Answer(
+            network, recommendation(None, full_blocks), "not shown", False, no_decision(network), None, full_blocks,
+            "", "", "", None, (),
+        )  # fmt: skip
     full, row = run.row(network.name, full_blocks, seed), run.row(network.name, decided.depth, seed)
     saving = price = ""
     if full is not None and row is not None and decided.depth < full_blocks:
@@ -47,5 +112,25 @@ def _answer(run: Run, network: NetworkRun) -> Answer:
             row = pd.concat([row, pd.Series({f"verdict_{m}": v for m, v in judged.verdicts.items()})])
             row = row[~row.index.duplicated(keep="last")]
         saving, price = saves(row, full), costs(row, full, run.margins)
-    notes = (*decided.notes(), *flags)
-    return Answer(network, decided.headline(), decided.depth, full_blocks, saving, price, notes)
+    judged_here = decided.judged and not decided.set_by_hand
+    return Answer(
+        network=network,
+        recommended=recommendation(decided, full_blocks),
+        verdict=decided.verdict if judged_here else "not shown",
+        provisional=judged_here and decided.verdict != "not shown" and decided.provisional,
+        claim=f"{decided.claim()}.",
+        depth=decided.depth,
+        full=full_blocks,
+        saves=saving,
+        costs=price,
+        fewer=fewer_blocks(decided),
+        result=_result(decided),
+        notes=tuple(decided.evidence_notes()),
+    )
+
+
+def _result(decided: DepthDecision) -> DepthResult | None:
+    """Return the result that a card shows; none for a depth set by hand, which was not judged."""
+    if decided.set_by_hand or not decided.judged or decided.reason:
+        return None
+    return decided.smallest_tried if decided.verdict == "not shown" else decided.confirmed

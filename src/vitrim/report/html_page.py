@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from vitrim.errors import InputError
 from vitrim.files import write_text
-from vitrim.report.answers import Answer
+from vitrim.report.answers import Answer, shared_notes
+from vitrim.report.change_strip import change_strips
 from vitrim.report.charts import block_figure, depth_figure, exchange_figure, measure_figures, slider, training_figure
 from vitrim.report.explorer import Embedded, embed, read_explorer
 from vitrim.report.formatting import fixed
@@ -22,7 +23,7 @@ from vitrim.report.images import PALETTE, class_colour, colour_bar, grey, ramp
 from vitrim.report.paper import CITATION, comparison
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run
-from vitrim.report.sentences import rule, setting
+from vitrim.report.sentences import explain_flags, rule, setting
 from vitrim.report.tables import results_table
 
 PAPER_BLOCKS = (1, 2, 3, 6)
@@ -47,6 +48,8 @@ def page(run: Run, answers: list[Answer]) -> str:
         "run": run,
         "setting": setting(run),
         "answers": answers,
+        "strips": change_strips(answers),
+        "shared": shared_notes(answers),
         "table": results_table(run),
         "paper": comparison(run),
         "rules": rules_table(run),
@@ -128,6 +131,7 @@ def _network(run: Run, answer: Answer) -> dict[str, Any]:
         "title": network.title,
         "answer": answer,
         "rule": rule(network.rule) if network.rule is not None else "",
+        "warnings": explain_flags(network, network.rule) if network.rule is not None else [],
         "figures": measure_figures(network),
         "slider": slider(run, network),
         "maps": network.maps,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from vitrim.report.answers import Answer
+from vitrim.report.answers import Answer, shared_notes
 from vitrim.report.curves import available, curve
 from vitrim.report.formatting import capitalised, fixed
 from vitrim.report.paper import comparison
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import NetworkRun, Run
-from vitrim.report.sentences import rule, setting
+from vitrim.report.sentences import explain_flags, rule, setting
 from vitrim.report.tables import markdown as table_markdown
 from vitrim.report.tables import markdown_table, results_table
 
@@ -24,6 +24,7 @@ def page(run: Run, answers: list[Answer]) -> str:
     """Return the text of report.md."""
     parts = [f"# vitrim study: {escape(run.name)}", escape(setting(run))]
     parts += [_answer(answer) for answer in answers]
+    parts += [f"> {escape(note)}" for note in shared_notes(answers)]
     parts += ["## Every network", table_markdown(results_table(run)).rstrip("\n")]
     paper = comparison(run)
     if paper is not None:
@@ -45,12 +46,11 @@ def page(run: Run, answers: list[Answer]) -> str:
 
 
 def _answer(answer: Answer) -> str:
-    rest = " ".join(part for part in (answer.saves, answer.costs) if part)
-    text = f"**{escape(answer.headline)}** {escape(rest)}".rstrip()
-    lines = [text, *(f"> {escape(note)}" for note in answer.notes)]
-    if answer.network.rule is not None:
-        lines.append(escape(rule(answer.network.rule)))
-    return "\n\n".join(lines)
+    shown = f"{answer.verdict}, provisional" if answer.provisional else answer.verdict
+    if answer.dice == "lower":
+        shown += "; Dice is lower"
+    rest = " ".join(part for part in (answer.claim, answer.costs, answer.fewer, answer.saves) if part)
+    return f"**{escape(answer.network.title)}: {escape(answer.recommended)}** ({escape(shown)}). {escape(rest)}"
 
 
 def _measures(network: NetworkRun) -> str:
@@ -70,7 +70,11 @@ def _measures(network: NetworkRun) -> str:
         rows.append([str(block), *cells])
     heading = ["Block", *(capitalised(m.label) for m in shown)]
     table = markdown_table(heading, rows, [True] * len(heading))
-    return f"### {escape(network.title)}\n\n{table}"
+    said = []
+    if network.rule is not None:
+        said = [escape(f"{rule(network.rule)} Here it gives {network.rule.depth}.")]
+        said += [f"> {escape(warning)}" for warning in explain_flags(network, network.rule)]
+    return "\n\n".join([f"### {escape(network.title)}", *said, table])
 
 
 def _fenced(text: str, language: str) -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from vitrim.attention import decision as flags
 from vitrim.attention.decision import ROUNDING, Decision
 from vitrim.attention.measures import MEASURES
+from vitrim.compression.depth_decision import DepthDecision
 from vitrim.report.formatting import fixed, interval_text, is_number, listing, plural, signed
 from vitrim.report.run import NetworkRun, Run
 
@@ -21,6 +22,31 @@ def no_decision(network: NetworkRun) -> str:
     if rule is None:
         return f"No decision is stored for {network.title}."
     return f"For {network.title} the attention rule says {plural(rule.depth, 'block')}; nothing was shown of it."
+
+
+def recommendation(decided: DepthDecision | None, full: int) -> str:
+    """Say what to do: "Keep 3 of 12 blocks". For a depth that was not judged, say whose wish it is."""
+    if decided is None:
+        return "No recommendation"
+    kept = {full: f"all {full}", 0: f"none of the {full}"}.get(decided.depth, f"{decided.depth} of {full}")
+    text = f"Keep {kept} blocks"
+    if decided.set_by_hand:
+        return f"{text} (set by hand)"
+    return text if decided.judged else f"{text} (proposed, not tried)"
+
+
+def fewer_blocks(decided: DepthDecision) -> str:
+    """Say what Dice does with fewer blocks than recommended; empty if that is not known."""
+    if decided.set_by_hand or not decided.judged or decided.reason:
+        return ""
+    if decided.verdict == "not shown":
+        least = decided.smallest_tried
+        return "" if least is None else f"The smallest depth tried, {least.depth}, is at {least.in_words()}."
+    one = decided.smaller
+    if one is None:
+        return ""
+    words = verdicts({f"{100 * decided.margin:g}": one.verdict(decided.margin)})
+    return f"With {plural(one.depth, 'block')} Dice is at {one.in_words()}: {words}."
 
 
 def saves(row: pd.Series, full: pd.Series) -> str:
@@ -34,7 +60,7 @@ def saves(row: pd.Series, full: pd.Series) -> str:
     if is_number(row.get("multiply_adds")) and is_number(full.get("multiply_adds")):
         share = 100 * (1 - row["multiply_adds"] / full["multiply_adds"])
         parts.append(f"{fixed(share, 1)} % of the multiply-adds")
-    return f"That saves {listing(parts)}." if parts else ""
+    return f"It saves {listing(parts)}." if parts else ""
 
 
 def costs(row: pd.Series, full: pd.Series, margins: tuple[str, ...]) -> str:

@@ -41,8 +41,8 @@ class NetworkSearch:
     run_keys: list[RunKey] = field(default_factory=list)
     """Run keys whose full network was trained."""
     proposed: DepthDecision | None = None
-    trained: set[int] = field(default_factory=set)
-    """Depths that the search asked for."""
+    trained: list[int] = field(default_factory=list)
+    """Depths that the search asked for, in this order."""
 
     @property
     def full(self) -> int:
@@ -77,7 +77,7 @@ class NetworkSearch:
         depth = self._next()
         if depth is None:
             return []
-        self.trained.add(depth)
+        self.trained.append(depth)
         jobs = [Job(self.plan.trial(key, depth)) for key in self.run_keys]
         self.waiting = {each.trial.key: each for each in jobs}
         return jobs
@@ -99,7 +99,8 @@ class NetworkSearch:
             if isfinite(difference.percent)
         ]
         rules = {**decision.rules, "accuracy": self._by_accuracy(everywhere)}
-        decision = decision.model_copy(update={"tried": tuple(results), "noise": self._noise(), "rules": rules})
+        found = {"tried": tuple(results), "order": tuple(self.trained), "noise": self._noise(), "rules": rules}
+        decision = decision.model_copy(update=found)
         held_out = {depth: self._table(depth) for depth in everywhere}
         if not decision.reason:
             decision = confirm(decision, held_out, chosen, margins, NETWORKS[self.network].shallowest)
