@@ -17,7 +17,8 @@ from vitrim.report.build import latex_tables
 from vitrim.report.paper import comparison, paper_tables
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run, read_run
-from vitrim.report.tables import Cell, Column, Table, latex, markdown, results_table, tex_escape
+from vitrim.report.study_table import results_table
+from vitrim.report.tables import Cell, Column, Table, latex, markdown, select, tex_escape, without_constants
 
 SYNAPSE = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
 
@@ -153,6 +154,19 @@ def test_an_undecided_verdict_says_how_many_cases_would_decide(copy: Path) -> No
     table["cases_needed_5"] = table["verdict_5"].notna().map({True: 320, False: None})
     table["provisional"] = table["verdict_5"].notna()
     table.to_csv(path, index=False)
-    text = markdown(results_table(read_run(copy)))
-    assert "undecided (320 cases needed)" in text
-    assert "The verdicts are provisional" in text
+    assert "undecided (320 cases needed)" in markdown(results_table(read_run(copy)))
+    assert "The verdicts are provisional" in latex_tables(read_run(copy))
+
+
+def test_a_column_that_says_the_same_in_every_row_becomes_a_note() -> None:
+    columns = (Column("Model", number=False), Column("Size"), Column("Empty"), Column("Dice"))
+    rows = tuple((Cell("A"), Cell("240"), Cell("–"), Cell(dice)) for dice in ("0.9", "0.8"))
+    found = without_constants(Table(columns, rows), keep=("Model",))
+    assert [column.heading for column in found.columns] == ["Model", "Dice"]
+    assert found.notes == ("Size: 240 in every row.",)
+    assert [cell.text for cell in found.rows[1]] == ["A", "0.8"]
+
+
+def test_chosen_columns_keep_their_cells() -> None:
+    table = Table((Column("a"), Column("b"), Column("c")), ((Cell("1"), Cell("2"), Cell("3")),))
+    assert [cell.text for cell in select(table, ["c", "nothing", "a"]).rows[0]] == ["3", "1"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from vitrim.attention.figures import write_figures
@@ -13,7 +14,8 @@ from vitrim.report.markdown_page import page as markdown_page
 from vitrim.report.paper import comparison
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run, read_run
-from vitrim.report.tables import latex, results_table
+from vitrim.report.study_table import provisional_note, results_table
+from vitrim.report.tables import latex
 
 
 def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list[Path]:
@@ -48,7 +50,9 @@ def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list
 
 def latex_tables(run: Run) -> str:
     """Return the LaTeX tables: results and, if available, the comparison with the paper and the depth rules."""
-    text = latex(results_table(run), f"Study {run.name}: Dice and savings by truncation.", "tab:vitrim")
+    results = results_table(run)
+    results = replace(results, notes=(*results.notes, *provisional_note(run)))
+    text = latex(results, f"Study {run.name}: Dice and savings by truncation.", "tab:vitrim")
     paper = comparison(run)
     if paper is not None:
         text += "\n" + latex(paper, f"Study {run.name} compared with the paper.", "tab:vitrim-paper")

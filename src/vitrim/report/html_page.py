@@ -24,7 +24,7 @@ from vitrim.report.paper import CITATION, comparison
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run
 from vitrim.report.sentences import explain_flags, rule, setting
-from vitrim.report.tables import results_table
+from vitrim.report.study_table import page_tables
 
 PAPER_BLOCKS = (1, 2, 3, 6)
 """Blocks shown in figures 4 and 5 of the paper."""
@@ -44,13 +44,15 @@ def asset(name: str) -> str:
 def page(run: Run, answers: list[Answer]) -> str:
     """Return the text of report.html."""
     decided = {answer.network.name: answer.depth for answer in answers if answer.depth is not None}
+    overview, details = page_tables(run)
     context = {
         "run": run,
         "setting": setting(run),
         "answers": answers,
         "strips": change_strips(answers),
         "shared": shared_notes(answers),
-        "table": results_table(run),
+        "table": overview,
+        "details": details,
         "paper": comparison(run),
         "rules": rules_table(run),
         "networks": [_network(run, answer) for answer in answers],

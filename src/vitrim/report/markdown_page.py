@@ -9,8 +9,9 @@ from vitrim.report.paper import comparison
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import NetworkRun, Run
 from vitrim.report.sentences import explain_flags, rule, setting
+from vitrim.report.study_table import results_table
 from vitrim.report.tables import markdown as table_markdown
-from vitrim.report.tables import markdown_table, results_table
+from vitrim.report.tables import markdown_table
 
 SPECIAL = "\\`*_{}[]<>#|&!~"
 
