@@ -52,7 +52,7 @@ def test_a_verdict_has_a_colour_and_a_word(opened: Opened) -> None:
 
 def test_details_come_on_demand(opened: Opened) -> None:
     detail = opened.page.locator("#table details", has_text="Dice of every class")
-    summary = detail.locator("summary")
+    summary = detail.locator("summary").first
     assert not detail.locator("table").is_visible()
     summary.click()
     assert detail.locator("table").is_visible()
