@@ -12,6 +12,7 @@ from vitrim.attention.decision import FEW_CASES, NO_INTERVAL, RULE_FILE, UNIFORM
 from vitrim.compression.depth_decision import DECISION, DepthDecision, DepthResult
 from vitrim.compression.exchange_curve import ExchangeCurve
 from vitrim.config.names import NETWORK_TITLES
+from vitrim.metrics.statistics import case_dice
 
 
 def attention(grid: tuple[int, int], reach: float, rng: np.random.Generator, noise: float = 0.6) -> np.ndarray:
@@ -152,7 +153,7 @@ def make_run(
     pd.DataFrame(case_rows).to_csv(folder / "cases.csv", index=False)
     pd.DataFrame(cost).to_csv(folder / "cost.csv", index=False)
     pd.DataFrame(history).to_csv(folder / "history.csv", index=False)
-    np.savez_compressed(folder / "examples.npz", **examples)
+    np.savez_compressed(folder / "examples.npz", **for_each_network(examples, networks, pd.DataFrame(case_rows)))
     (folder / "config.yaml").write_text(f"name: {name}\ndata:\n  layout: decathlon\n  image_size: {size}\nseed: 0\n")
     (folder / "versions.json").write_text(json.dumps({"python": "3.11", "torch": "2.15", "vitrim": "0.1.0"}))
     (folder / "split.json").write_text(json.dumps({"train": ["a", "b"], "validation": ["c"]}))
@@ -160,6 +161,18 @@ def make_run(
         json.dumps({"study": {"name": name, "data": {"layout": "decathlon"}}, "data": "0" * 12})
     )
     return folder
+
+
+def for_each_network(
+    examples: dict[str, np.ndarray], networks: tuple[str, ...], cases: pd.DataFrame
+) -> dict[str, np.ndarray]:
+    """Return the three slices once for each network, with the names of its best, median and worst case."""
+    arrays = {name: np.concatenate([array] * len(networks)) for name, array in examples.items() if name != "case"}
+    own = []
+    for network in networks:
+        order = case_dice(cases[(cases["network"] == network) & (cases["blocks"] == 12)]).index.tolist()
+        own += [order[0], order[len(order) // 2], order[-1]]
+    return {**arrays, "network": np.repeat(networks, 3), "case": np.array(own)}
 
 
 def write_network(

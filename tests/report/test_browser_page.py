@@ -89,7 +89,7 @@ def test_a_saved_svg_stands_alone(opened: Opened, tmp_path: Path) -> None:
     images = [node.attrib["href"] for node in tree.iter("{http://www.w3.org/2000/svg}image")]
     assert len(images) > 4
     assert all(address.startswith("data:image/png") for address in images)
-    assert "reference" in "".join(node.text or "" for node in tree.iter("{http://www.w3.org/2000/svg}text"))
+    assert "Reference" in "".join(node.text or "" for node in tree.iter("{http://www.w3.org/2000/svg}text"))
 
 
 def test_hostile_names_do_nothing(browser: Any, hostile: Path) -> None:

@@ -5,7 +5,7 @@ This file holds its order alone. Who calls it trains and evaluates the networks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import pandas as pd
 
@@ -67,3 +67,11 @@ def chosen_depth(verdicts: Mapping[int, str], full: int) -> int:
     A deeper network that is worse does not count against it: then the training of that one has failed.
     """
     return min((depth for depth, verdict in verdicts.items() if verdict == "not worse"), default=full)
+
+
+def shown_depth(decided: int | None, smaller: Collection[int]) -> int | None:
+    """Return the depth to show beside the full network: the decided one, else the smallest that was trained.
+
+    `smaller` are the trained depths below the full one. None if there are none.
+    """
+    return decided if decided in smaller else min(smaller, default=None)

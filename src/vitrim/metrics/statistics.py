@@ -97,6 +97,15 @@ def network_dice(cases: pd.DataFrame) -> float:
     return float(average_dice(_mean(_dice_table(cases).values, axis=0)))
 
 
+def case_dice(cases: pd.DataFrame) -> pd.Series:
+    """Return the Dice of each case, averaged over the classes that its reference has, the best case first.
+
+    Cases without any class are left out.
+    """
+    means = where_reference(cases).groupby("case")["dice"].mean()
+    return means.dropna().sort_values(ascending=False, kind="stable")
+
+
 def change(full: pd.DataFrame, truncated: pd.DataFrame, seed: int = 0) -> Change:
     """Compare two per-case tables (columns case, class, dice; and seed, fold, reference_voxels where known).
 

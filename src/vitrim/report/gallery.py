@@ -1,15 +1,17 @@
-"""Images of the report: raw attention maps (paper, figures 4 and 5), and slices with the predictions."""
+"""Images of the report: raw attention maps (paper, figures 4 and 5), and slices with outlines and errors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
+import pandas as pd
 
 from vitrim.attention.maps import mosaic_top
+from vitrim.compression.depth_procedure import shown_depth
+from vitrim.metrics.statistics import case_dice
 from vitrim.report.formatting import fixed, plural
-from vitrim.report.images import grey, mosaic_png, overlay
-from vitrim.report.run import Examples, NetworkRun, Run
+from vitrim.report.images import error_map, grey, mosaic_png, outlines, overlay
+from vitrim.report.run import NetworkRun, Run
 
 
 @dataclass(frozen=True)
@@ -23,23 +25,29 @@ class Mosaic:
 
 @dataclass(frozen=True)
 class Tile:
-    """A predicted label map over a slice; `dice` is the Dice of this slice."""
+    """A picture over a slice, with its caption and text for screen readers."""
 
     caption: str
     picture: str
-    dice: str
     alt: str
 
 
 @dataclass(frozen=True)
 class Slice:
-    """A slice: image, reference, and the predictions of each network in `groups`; `ratio` is width over height."""
+    """A slice with its tiles; `ratio` is width over height."""
 
     title: str
     image: str
-    reference: str
-    groups: tuple[tuple[str, tuple[Tile, ...]], ...]
+    tiles: tuple[Tile, ...]
     ratio: float
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The slices of one network, those of better cases first."""
+
+    title: str
+    slices: tuple[Slice, ...]
 
 
 def mosaics(network: NetworkRun) -> list[Mosaic]:
@@ -55,49 +63,67 @@ def mosaics(network: NetworkRun) -> list[Mosaic]:
     return found
 
 
-def slices(run: Run) -> list[Slice]:
-    """Return the stored slices with the reference and, for each network, the full and truncated predictions."""
-    if run.examples is None:
-        return []
+def galleries(run: Run) -> list[Gallery]:
+    """Return the stored slices of each network: reference, outlines, and the errors of full and truncated network.
+
+    The slices of a network are ordered by the Dice of their case with all its blocks.
+    """
+    found = [Gallery(network.title, _slices(run, network)) for network in run.networks]
+    return [gallery for gallery in found if gallery.slices]
+
+
+def _slices(run: Run, network: NetworkRun) -> tuple[Slice, ...]:
+    examples = run.examples
+    if examples is None:
+        return ()
+    full = run.full_blocks(network.name)
+    depths = [blocks for name, blocks in examples.predictions if name == network.name]
+    decided = network.decision.depth if network.decision is not None else None
+    smaller = shown_depth(decided, [blocks for blocks in depths if blocks < full])
+    shown = [blocks for blocks in (full, smaller) if blocks in depths]
+    dice = {blocks: _case_dice(run, network.name, blocks) for blocks in shown}
+    order = list(dice.get(full, {}))
+    chosen = [
+        index
+        for index in range(len(examples.cases))
+        if examples.networks is None or examples.networks[index] == network.name
+    ]
+    chosen.sort(key=lambda index: order.index(case) if (case := examples.cases[index]) in order else len(order))
     found = []
-    names = ("best case", "median case", "worst case") if len(run.examples.cases) == 3 else ()
-    for index, (case, number) in enumerate(zip(run.examples.cases, run.examples.slices, strict=True)):
-        title = f"{case}, slice {number}"
-        if names:
-            title = f"{names[index].capitalize()}: {title}"
-        image, reference = run.examples.image[index], run.examples.reference[index]
-        groups = tuple((network.title, _tiles(run.examples, network, index)) for network in run.networks)
-        found.append(
-            Slice(
-                title=title,
-                image=grey(image),
-                reference=overlay(reference),
-                groups=tuple((name, tiles) for name, tiles in groups if tiles),
-                ratio=image.shape[1] / image.shape[0],
-            )
-        )
-    return found
+    for index in chosen if shown else []:
+        case, image, reference = examples.cases[index], examples.image[index], examples.reference[index]
+        predictions = {blocks: examples.predictions[network.name, blocks][index] for blocks in shown}
+        title = f"{case}, slice {examples.slices[index]}"
+        if case in order:
+            title = f"{_rank(order.index(case), len(order))}: {title}"
+        names = " and ".join(plural(blocks, "block") for blocks in shown)
+        tiles = [
+            Tile("Reference", overlay(reference), f"Reference of {case}"),
+            Tile("Outlines", outlines([*predictions.values(), reference]), f"Outlines of the reference and of {names}"),
+        ]
+        for blocks, prediction in predictions.items():
+            caption = f"Errors with {plural(blocks, 'block')}"
+            if case in dice[blocks]:
+                caption += f"; Dice of the case {fixed(dice[blocks][case], 3)}"
+            tiles.append(Tile(caption, error_map(prediction, reference), f"{caption}, {network.title}"))
+        found.append(Slice(title, grey(image), tuple(tiles), image.shape[1] / image.shape[0]))
+    return tuple(found)
 
 
-def _tiles(examples: Examples, network: NetworkRun, index: int) -> tuple[Tile, ...]:
-    reference = examples.reference[index]
-    tiles = []
-    for name, blocks in sorted(examples.predictions, key=lambda key: -key[1]):
-        if name != network.name:
-            continue
-        prediction = examples.predictions[name, blocks][index]
-        caption = plural(blocks, "block")
-        dice = fixed(labels_dice(prediction, reference), 3)
-        alt = f"Prediction of {network.title} with {caption}; Dice on this slice {dice}"
-        tiles.append(Tile(caption, overlay(prediction, reference), dice, alt))
-    return tuple(tiles)
+def _case_dice(run: Run, network: str, blocks: int) -> dict[str, float]:
+    """Return the Dice of each case for the first seed and fold, the best case first; empty without a table."""
+    if run.cases is None:
+        return {}
+    rows = run.cases[(run.cases["network"] == network) & (run.cases["blocks"] == blocks)]
+    for key in ("seed", "fold"):
+        if key in rows and len(rows):
+            rows = rows[rows[key] == rows[key].iloc[0]]
+    series: pd.Series = case_dice(rows)
+    return {str(case): float(value) for case, value in series.items()}
 
 
-def labels_dice(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """Return the average Dice of one slice over the classes in reference or prediction; NaN if there are none."""
-    values = []
-    for index in np.union1d(np.unique(prediction), np.unique(reference)):
-        if index:
-            a, b = prediction == index, reference == index
-            values.append(2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b)))
-    return float(np.mean(values)) if values else float("nan")
+def _rank(place: int, total: int) -> str:
+    """Say where a case stands by Dice: "Best of 10 cases", "Case 6 of 10 by Dice", "Worst of 10 cases"."""
+    if place in (0, total - 1) and total > 1:
+        return f"{'Worst' if place else 'Best'} of {total} cases"
+    return f"Case {place + 1} of {total} by Dice"

@@ -18,8 +18,18 @@ from vitrim.report.change_strip import change_strips
 from vitrim.report.charts import block_figure, depth_figure, exchange_figure, measure_figures, slider, training_figure
 from vitrim.report.explorer import Embedded, embed, read_explorer
 from vitrim.report.formatting import fixed
-from vitrim.report.gallery import mosaics, slices
-from vitrim.report.images import PALETTE, class_colour, colour_bar, grey, ramp
+from vitrim.report.gallery import galleries, mosaics
+from vitrim.report.images import (
+    EXTRA,
+    MISSED,
+    OUTLINES,
+    PALETTE,
+    WRONG_CLASS,
+    class_colour,
+    colour_bar,
+    grey,
+    ramp,
+)
 from vitrim.report.paper import CITATION, comparison
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run
@@ -56,7 +66,10 @@ def page(run: Run, answers: list[Answer]) -> str:
         "paper": comparison(run),
         "rules": rules_table(run),
         "networks": [_network(run, answer) for answer in answers],
-        "slices": slices(run),
+        "galleries": galleries(run),
+        "differing": run.examples is not None and run.examples.networks is not None,
+        "outline_colours": list(zip(("full network", "truncated network", "reference"), OUTLINES, strict=True)),
+        "error_colours": [("missed", MISSED), ("not in the reference", EXTRA), ("another class", WRONG_CLASS)],
         "legend": [(name, class_colour(index)) for index, name in enumerate(run.classes, start=1)],
         "decided": decided,
         "citation": CITATION,
@@ -94,7 +107,7 @@ def _render(name: str, **context: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["fixed"] = fixed
-    scripts = ["save.js", "page.js"]
+    scripts = ["save.js", "page.js", "enlarge.js"]
     if context["embedded"]:
         scripts[1:1] = ["attention.js", "paint.js", "explorer.js"]
     return environment.get_template(name).render(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
@@ -69,22 +70,61 @@ def edges(label: np.ndarray) -> np.ndarray:
     return edge & (label > 0)
 
 
-def overlay(label: np.ndarray, outline: np.ndarray | None = None) -> str:
-    """Return a label map (H, W) in the colours of its classes as a data URL, with semi-transparent interiors.
-
-    outline: a second label map (H, W), drawn as a white edge.
-    """
-    label = np.repeat(np.repeat(label, 2, axis=0), 2, axis=1).astype(np.int64)
+def overlay(label: np.ndarray) -> str:
+    """Return a label map (H, W) in the colours of its classes as a data URL, with semi-transparent interiors."""
+    label = _enlarged(label, 2)
     count = len(PALETTE)
-    palette = np.zeros((2 * count + 2, 4), np.uint8)  # background; interiors; edges; white
-    palette[1:-1, :3] = [_rgb(colour) for colour in PALETTE] * 2
+    palette = np.zeros((2 * count + 1, 4), np.uint8)  # background; interiors; edges
+    palette[1:, :3] = [_rgb(colour) for colour in PALETTE] * 2
     palette[1 : count + 1, 3], palette[count + 1 :, 3] = 140, 255
-    palette[-1] = 255
-    colour = np.where(label > 0, (label - 1) % count + 1, 0)
-    places = np.where(edges(label), colour + count, colour).astype(np.uint8)
-    if outline is not None:
-        places[edges(np.repeat(np.repeat(outline, 2, axis=0), 2, axis=1))] = len(palette) - 1
-    return png(places, palette)
+    colour = np.where(label > 0, (label.astype(np.int64) - 1) % count + 1, 0)
+    return png(np.where(edges(label), colour + count, colour).astype(np.uint8), palette)
+
+
+OUTLINES = ("#00C2D1", "#FF9E1B", "#FFFFFF")
+"""Colours of the outlines of full network, truncated network and reference."""
+MISSED, EXTRA, WRONG_CLASS = "#56B4E9", "#E69F00", "#CC79A7"
+"""Colours of errors (Okabe and Ito): a structure that is missed, one that is not there, and one of another class."""
+
+
+def outlines(labels: Sequence[np.ndarray]) -> str:
+    """Return the outlines of full network, truncated network and reference, each (H, W), as a data URL.
+
+    The last of `labels` is the reference. Each later outline is thinner, so that equal ones can be seen.
+    """
+    colours = OUTLINES[-len(labels) :] if len(labels) != 2 else (OUTLINES[0], OUTLINES[2])
+    palette = np.zeros((len(labels) + 1, 4), np.uint8)
+    palette[1:] = [(*_rgb(colour), 255) for colour in colours]
+    canvas = np.zeros(tuple(4 * side for side in labels[0].shape), np.uint8)
+    for place, label in enumerate(labels, start=1):
+        line = edges(_enlarged(label, 4))
+        for _ in range(len(labels) - place):
+            line = _thicker(line)
+        canvas[line] = place
+    return png(canvas, palette)
+
+
+def error_map(prediction: np.ndarray, reference: np.ndarray) -> str:
+    """Return where a prediction (H, W) is wrong as a data URL: missed, extra, or of another class."""
+    palette = np.zeros((4, 4), np.uint8)
+    palette[1:] = [(*_rgb(colour), 235) for colour in (MISSED, EXTRA, WRONG_CLASS)]
+    wrong = prediction != reference
+    kinds = np.where(prediction == 0, 1, np.where(reference == 0, 2, 3))
+    return png(np.where(wrong, kinds, 0).astype(np.uint8), palette)
+
+
+def _enlarged(label: np.ndarray, times: int) -> np.ndarray:
+    return np.repeat(np.repeat(label, times, axis=0), times, axis=1)
+
+
+def _thicker(line: np.ndarray) -> np.ndarray:
+    """Return a mask with its 4-neighbours."""
+    grown = line.copy()
+    grown[1:] |= line[:-1]
+    grown[:-1] |= line[1:]
+    grown[:, 1:] |= line[:, :-1]
+    grown[:, :-1] |= line[:, 1:]
+    return grown
 
 
 def ramp() -> np.ndarray:

@@ -23,13 +23,18 @@ REQUIRED = ("network", "blocks", "role", "seed", "average_dice")
 
 @dataclass(frozen=True)
 class Examples:
-    """Example slices: image (n, H, W), reference (n, H, W), and predictions (n, H, W) by (network, blocks)."""
+    """Example slices: image (n, H, W), reference (n, H, W), and predictions (n, H, W) by (network, blocks).
+
+    `networks` names the network for which each slice was chosen, where full and truncated network differ most; None in
+    studies of version 0.1.0, whose slices are the fullest of their cases.
+    """
 
     cases: tuple[str, ...]
     slices: tuple[int, ...]
     image: np.ndarray
     reference: np.ndarray
     predictions: dict[tuple[str, int], np.ndarray]
+    networks: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -182,4 +187,5 @@ def _examples(path: Path) -> Examples | None:
         image=stored["image"],
         reference=stored["reference"],
         predictions=predictions,
+        networks=tuple(str(name) for name in stored["network"]) if "network" in stored else None,
     )

@@ -12,17 +12,22 @@ import torch
 from torch import nn
 
 from vitrim.attention.maps import raw_maps
+from vitrim.compression.depth_procedure import shown_depth
 from vitrim.data.cache import PreparedData
-from vitrim.data.sampling import fullest_slice
+from vitrim.data.sampling import evenly_spaced, fullest_slice
 from vitrim.evaluation.segment import predict_slices
 from vitrim.files import write_arrays
+from vitrim.metrics.statistics import case_dice
 from vitrim.studies.trial import Result
+
+LOOKED_AT = 12
+"""Slices of a case in which the largest difference of two networks is looked for."""
 
 
 def choose_cases(full: Result) -> list[str]:
-    """Return the best, median and worst case by the full network's mean Dice; fewer if there are fewer than 3 cases."""
-    order = full.cases.groupby("case")["dice"].mean().sort_values(ascending=False, kind="stable").index.tolist()
-    places = dict.fromkeys([0, len(order) // 2, len(order) - 1])
+    """Return the best, median and worst case by the full network's Dice; fewer if there are fewer than 3 cases."""
+    order = case_dice(full.cases).index.tolist()
+    places = dict.fromkeys([0, len(order) // 2, len(order) - 1]) if order else {}
     return [str(order[place]) for place in places]
 
 
@@ -38,31 +43,80 @@ class Slices:
 
 def choose_slices(full: Result, data: PreparedData) -> Slices:
     """Return the fullest slice (most classes, then most labelled pixels) of the best, the median and the worst case."""
+    cases = choose_cases(full) or [str(full.cases["case"].iloc[0])]
+    return _slices(cases, [fullest_slice(_labels(data, case)) for case in cases], data)
+
+
+def differing_slices(full: Result, truncated: Result | None, data: PreparedData) -> Slices:
+    """Return a slice of the best, the median and the worst case: the one where the two networks differ in most pixels.
+
+    Looks at `LOOKED_AT` evenly spaced slices with a label. Without a truncated network, and where they do not differ,
+    it is the fullest slice.
+    """
     cases = choose_cases(full)
-    numbers, images, references = [], [], []
-    for case in cases:
-        prepared = data.cache.case(case)
-        assert prepared.labels is not None  # evaluated cases have a reference
-        numbers.append(fullest_slice(prepared.labels))
-        images.append(np.array(prepared.images[numbers[-1]]))
-        references.append(np.array(prepared.labels[numbers[-1]]))
+    networks = [] if truncated is None else [full.network(), truncated.network()]
+    return _slices(cases, [_differing(networks, data, case) for case in cases], data)
+
+
+def _differing(networks: Sequence[nn.Module], data: PreparedData, case: str) -> int:
+    labels = _labels(data, case)
+    fullest = fullest_slice(labels)
+    labelled = [index for index in range(len(labels)) if labels[index].any()]
+    if not networks or not labelled:
+        return fullest
+    indices = list(dict.fromkeys([fullest, *evenly_spaced(labelled, LOOKED_AT)]))
+    images = np.array(data.cache.case(case).images[indices])
+    first, second = (predict_slices(network, images) for network in networks)
+    return indices[int(np.argmax((first != second).sum(axis=(1, 2))))]  # the fullest comes first among equals
+
+
+def _labels(data: PreparedData, case: str) -> np.ndarray:
+    labels = data.cache.case(case).labels
+    assert labels is not None  # evaluated cases have a reference
+    return labels
+
+
+def _slices(cases: list[str], numbers: list[int], data: PreparedData) -> Slices:
+    images = [np.array(data.cache.case(case).images[number]) for case, number in zip(cases, numbers, strict=True)]
+    references = [np.array(_labels(data, case)[number]) for case, number in zip(cases, numbers, strict=True)]
+    if not cases:
+        return Slices([], [], np.empty(0), np.empty(0))
     return Slices(cases, numbers, np.stack(images), np.stack(references))
 
 
-def write_examples(path: Path, slices: Slices, results: Sequence[Result]) -> None:
-    """Write `examples.npz`: the slices and the prediction of every network.
+def write_examples(path: Path, results: Sequence[Result], chosen: Mapping[str, int], data: PreparedData) -> None:
+    """Write `examples.npz`: slices of each network, and the prediction of every network on all of them.
 
-    Arrays: case (n,), slice (n,), image (n, H, W), reference (n, H, W), and prediction_<network>_<blocks> (n, H, W).
+    Arrays: network (n,), the network for which the slice was chosen (`differing_slices`); case (n,), slice (n,),
+    image (n, H, W), reference (n, H, W), and prediction_<network>_<blocks> (n, H, W).
+
+    Args:
+        path: output file.
+        results: full and truncated networks of one seed and fold.
+        chosen: decided number of blocks by network.
+        data: the prepared data of the study.
     """
+    shown: list[tuple[str, Slices]] = []
+    for name in dict.fromkeys(result.trial.network.name for result in results):
+        own = {result.trial.blocks: result for result in results if result.trial.network.name == name}
+        full = own[max(own)]
+        smaller = shown_depth(chosen.get(name), [blocks for blocks in own if blocks < max(own)])
+        slices = differing_slices(full, None if smaller is None else own[smaller], data)
+        if slices.cases:
+            shown.append((name, slices))
+    if not shown:
+        return
+    images = np.concatenate([slices.images for _, slices in shown])
     arrays: dict[str, Any] = {
-        "case": np.array(slices.cases),
-        "slice": np.array(slices.numbers),
-        "image": slices.images[:, 0],
-        "reference": slices.reference,
+        "network": np.array([name for name, slices in shown for _ in slices.cases]),
+        "case": np.array([case for _, slices in shown for case in slices.cases]),
+        "slice": np.array([number for _, slices in shown for number in slices.numbers]),
+        "image": images[:, 0],
+        "reference": np.concatenate([slices.reference for _, slices in shown]),
     }
     for result in results:
         name = f"prediction_{result.trial.network.name}_{result.trial.blocks}"
-        arrays[name] = predict_slices(result.network(), slices.images)
+        arrays[name] = predict_slices(result.network(), images)
     write_arrays(path, arrays)
 
 
