@@ -101,7 +101,7 @@ def test_a_query_is_followed_through_all_blocks() -> None:
     axis = draw_query(image[0, 0].numpy(), maps, (8, 8), (2, 5), Figure().subplots(), columns=2)
     assert [text.get_text() for text in axis.texts] == ["block 1", "block 2", "block 3"]
     veil = np.asarray(axis.images[1].get_array())[..., 3]  # image and veil in turn
-    assert np.unravel_index(veil.argmax(), (8, 8)) == (2, 5)  # a local block attends to the patch itself
+    assert veil[2, 5] == veil.max() > 1.5 * np.median(veil)  # a local block attends to the patch itself
     with pytest.raises(InputError, match=r"no patch \(8, 0\)"):
         draw_query(image[0, 0].numpy(), maps, (8, 8), (8, 0), Figure().subplots())
 

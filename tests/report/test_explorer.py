@@ -20,7 +20,7 @@ from vitrim.models.factory import create_model
 from vitrim.models.network import truncate
 from vitrim.report.explorer import embed, read_explorer
 from vitrim.report.html_page import explorer_page
-from vitrim.report.quantise import loss, pack, row_globality, unpack
+from vitrim.report.quantise import loss, pack, row_distance, unpack
 from vitrim.studies.snapshots import write_explorer
 
 RNG = np.random.default_rng(0)
@@ -58,10 +58,10 @@ def test_an_odd_number_of_patches_is_packed_too() -> None:
     assert np.abs(unpack(packed) - exact).max() < 0.05
 
 
-def test_globality_is_that_of_the_attention_room() -> None:
+def test_distance_is_that_of_the_attention_room() -> None:
     exact = maps(2, grid=(4, 6))
-    expected = linear_measures(torch.from_numpy(exact), ("globality",), (4, 6))[..., 0].numpy()
-    assert row_globality(exact, (4, 6)).mean(axis=-1) == pytest.approx(expected, rel=1e-5)
+    expected = linear_measures(torch.from_numpy(exact), ("distance_patches",), (4, 6))[..., 0].numpy()
+    assert row_distance(exact, (4, 6)).mean(axis=-1) == pytest.approx(expected, rel=1e-5)
 
 
 def test_rollout_multiplies_what_every_block_passes_on() -> None:

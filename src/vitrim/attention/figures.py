@@ -1,27 +1,29 @@
 """Draws figures of attention from stored results, in the width of a paper's column.
 
 Functions named `draw_...` draw into one matplotlib axis and return it. Functions named `write_...` write .png and
-.pdf files. The colours are those of Okabe & Ito (2008) and matplotlib's cividis: colour-blind readers can distinguish
-them.
+.pdf files. The colours are those of Okabe & Ito (2008), and of `colour_scale` for attention: colour-blind readers can
+distinguish them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from vitrim.attention.colour_scale import COLORMAP, TIMES_UNIFORM, scale_top, uniform_weight
 from vitrim.attention.decision import Decision, stored_rule
-from vitrim.attention.maps import StoredMaps, mosaic, mosaic_top, roll_out
+from vitrim.attention.maps import StoredMaps, mosaic, roll_out
 from vitrim.attention.measures import MEASURES
 from vitrim.attention.profile import AttentionProfile
 from vitrim.errors import InputError
@@ -31,7 +33,6 @@ from vitrim.metrics.intervals import mean_interval
 COLUMN = 3.4
 """Width of a column of a paper, in inches."""
 BLUE, ORANGE, GREY, GREEN = "#0072B2", "#D55E00", "#999999", "#009E73"
-MAPS = "cividis"
 STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
@@ -117,7 +118,8 @@ def draw_decision(decision: Decision, axis: Axes) -> Axes:
     uniform = [block for block in decision.blocks if block.uniform]
     if uniform:
         numbers, heights = [block.block for block in uniform], [block.value for block in uniform]
-        axis.plot(numbers, heights, "o", color=BLUE, markerfacecolor="white", markersize=4, label="near uniform")
+        (ring,) = axis.plot(numbers, heights, "o", color=BLUE, markersize=6, label="as uniform", zorder=4)
+        ring.set_markerfacecolor("white")
     axis.set_xlim(0.5, len(blocks) + 0.5)
     return _by_block(axis, decision.measure)
 
@@ -137,10 +139,10 @@ def draw_mosaic(
 ) -> Axes:
     """Draw the mosaic of one block from `maps` (N, N).
 
-    The colour scale ends at `top`, by default the 99.5th percentile of the maps, but at least 2 / N.
+    The colour scale ends at `top`, by default at four times uniform attention (`colour_scale`).
     """
-    top = mosaic_top(maps) if top is None else top
-    axis.imshow(mosaic(maps, grid), cmap=MAPS, vmin=0, vmax=top, interpolation="nearest")
+    top = scale_top(len(maps)) if top is None else top
+    axis.imshow(mosaic(maps, grid), cmap=COLORMAP, vmin=0, vmax=top, interpolation="nearest")
     return _bare(axis, title)
 
 
@@ -162,7 +164,7 @@ def draw_query(
     """Draw the map of one query patch over the image (H, W), for each block. A frame marks the patch.
 
     `maps` holds (N, N) by block, as from `raw_maps(model, image, blocks=None)` or `roll_out`. `query` is the row and
-    column of the patch. Each block has its own colour scale. Its upper end is at least twice uniform attention (2 / N).
+    column of the patch. All blocks have one colour scale (`colour_scale`).
 
     Raises InputError if the grid has no such patch.
     """
@@ -176,17 +178,27 @@ def draw_query(
         extent = (left, left + width, top + height, top)
         axis.imshow(image, cmap="gray", extent=extent, interpolation="nearest")
         seen = weights[query[0] * grid[1] + query[1]].reshape(grid)
-        veil = np.empty((*grid, 4))  # one colour: more attention is more opaque
-        veil[..., :3], veil[..., 3] = to_rgb(ORANGE), 0.85 * seen / max(float(seen.max()), 2 / seen.size)
+        share = np.minimum(1.0, seen / scale_top(seen.size))
+        veil = colormaps[COLORMAP](share)
+        veil[..., 3] = 0.3 + 0.55 * share  # as in the explorer: weak attention is more transparent
         axis.imshow(veil, extent=extent, interpolation="nearest")
         patch = (height / grid[0], width / grid[1])
         corner = (left + query[1] * patch[1], top + query[0] * patch[0])
-        axis.add_patch(Rectangle(corner, patch[1], patch[0], fill=False, edgecolor=BLUE, linewidth=1))
+        axis.add_patch(Rectangle(corner, patch[1], patch[0], fill=False, edgecolor="white", linewidth=1))
         axis.text(left + width / 2, top - gap / 2, f"block {block}", ha="center", va="bottom", fontsize=7)
     rows = -(-len(maps) // columns)
     axis.set_xlim(0, min(len(maps), columns) * (width + gap) - gap)
     axis.set_ylim(rows * (height + 3 * gap) - 3 * gap, -3 * gap)
     return _bare(axis, "")
+
+
+def draw_scale(drawn: Figure, axes: Sequence[Axes], patches: int) -> None:
+    """Draw the colour scale of attention over N patches beside `axes`, with a mark at uniform attention."""
+    uniform, top = uniform_weight(patches), scale_top(patches)
+    colours = ScalarMappable(Normalize(0, top), COLORMAP)
+    bar = drawn.colorbar(colours, ax=list(axes), ticks=[0, uniform, top], extend="max", aspect=30, fraction=0.05)
+    bar.ax.set_yticklabels(["0", "uniform", f"{TIMES_UNIFORM} × uniform"])
+    bar.ax.axhline(uniform, color="white", linewidth=1)
 
 
 def _bare(axis: Axes, title: str) -> Axes:
@@ -235,6 +247,7 @@ def write_map_figures(
         draw_image(stored.image, first, title="image")
         for axis, block in zip(rest, chosen, strict=True):
             draw_mosaic(maps[block], grid, axis, title=f"block {block}")
+        draw_scale(drawn, rest, grid[0] * grid[1])
     written = _paths(folder / "maps")
     if stored.blocks != tuple(range(1, len(stored.blocks) + 1)):
         return written  # the rollout needs every block
@@ -244,7 +257,8 @@ def write_map_figures(
     rolled = dict(zip(stored.blocks, roll_out(stored.maps), strict=True))
     for name, over in (("query", maps), ("query_rollout", rolled)):
         with figure(folder / name, width=2 * COLUMN, height=tall) as drawn:
-            draw_query(stored.image, over, grid, patch, drawn.subplots(), columns=columns)
+            axis = draw_query(stored.image, over, grid, patch, drawn.subplots(), columns=columns)
+            draw_scale(drawn, [axis], grid[0] * grid[1])
         written += _paths(folder / name)
     return written
 

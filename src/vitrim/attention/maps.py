@@ -75,11 +75,6 @@ def mosaic(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     return tiles.reshape(rows * (rows + 1), columns * (columns + 1))[:-1, :-1]
 
 
-def mosaic_top(maps: np.ndarray) -> float:
-    """Upper end of the colour scale of a mosaic: the 99.5th percentile, at least twice uniform attention (2 / N)."""
-    return max(float(np.quantile(maps, 0.995)), 2 / maps.shape[-1])
-
-
 @dataclass(frozen=True)
 class StoredMaps:
     """Head-averaged attention of one slice in every block, as stored in `maps.npz`."""

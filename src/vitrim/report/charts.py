@@ -48,14 +48,15 @@ def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
         trained, untrained = curve(network.profile, measure.name), curve(network.untrained, measure.name)
     if trained is None:
         return None
-    lines = [Line(trained.points, "trained", "trained", trained.low, trained.high, markers=True)]
+    uniform = uniform_blocks(network)
+    lines = [Line(trained.points, "trained", "trained", trained.low, trained.high, markers=True, hollow=uniform)]
     if untrained is not None:
         lines.insert(0, Line(untrained.points, "untrained", "untrained"))
     values = [y for line in lines for _, y in line.points] + [*(trained.low or ()), *(trained.high or ())]
     last = max(trained.blocks)
     under, over = [], []
     ends = nice_range([*values, decision.threshold] if decision else values, measure.low, measure.high)
-    frame = framed((0.5, last + 0.5), ends, large=decision is not None)
+    frame = framed((0.5, last + 0.5), ends)
     if decision is not None:
         under.append(shade(frame, decision.depth + 0.5, "beyond the rule"))
         over.append(level(frame, decision.threshold, f"threshold {decision.threshold_text}"))
@@ -63,6 +64,11 @@ def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
     name = f"decision-{network.name}" if decision is not None else ""
     svg = chart(frame, lines, label, "block", trained.blocks, under, over, name)
     return Figure(measure.name, capitalised(measure.label), measure.reading, svg)
+
+
+def uniform_blocks(network: NetworkRun) -> list[int]:
+    """Return the blocks whose attention is indistinguishable from uniform."""
+    return [] if network.rule is None else [block.block for block in network.rule.blocks if block.uniform]
 
 
 def _deciding_curves(decision: Decision) -> tuple[Curve, Curve | None]:
@@ -103,6 +109,7 @@ def slider(run: Run, network: NetworkRun) -> dict[str, Any] | None:
     return {
         "blocks": blocks,
         "threshold": decision.threshold,
+        "text": decision.threshold_text,
         "falls": measure.falls,
         "trained": trained,
         "least": round(bottom, 2),
@@ -229,7 +236,7 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
     chosen = rules_of(run, network.name)
     bottom, top = nice_range([*dice, *low, *high, full * 0.95], None, None)
     top += (top - bottom) * 0.07 * len(chosen)  # space for the names of the rules
-    frame = framed((min(blocks) - 0.5, max(blocks) + 0.5), (bottom, top), large=bool(chosen))
+    frame = framed((min(blocks) - 0.5, max(blocks) + 0.5), (bottom, top))
     marks = [
         level(frame, full * (1 - float(margin) / 100), f"{margin} % below the full network") for margin in run.margins
     ]

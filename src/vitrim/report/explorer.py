@@ -195,11 +195,11 @@ def _rows(maps: np.ndarray) -> np.ndarray:
 def _note(stored: Stored, chosen: Sequence[Variant], losses: Sequence[Loss], count: int, heads: str) -> str:
     """Describe the quantisation error and the parts left out."""
     moved = float(np.average([lost.moved for lost in losses], weights=[lost.rows for lost in losses]))
-    most, far = max(lost.moved_most for lost in losses), max(lost.globality for lost in losses)
+    most, far = max(lost.moved_most for lost in losses), max(lost.distance for lost in losses)
     text = (
         f"This page stores attention with 4 bits per value. Because of this, on average {100 * moved:.1f} % (at most "
         f"{100 * most:.1f} %) of the attention of a patch is shown at another patch, rollout included. The "
-        f"globality of a patch is off by at most {far:.3f}."
+        f"attention distance of a patch is off by at most {far:.3f} patches."
     )
     truncated = [variant for variant in chosen[1:] if variant.heads]
     if any(variant.heads for variant in chosen):

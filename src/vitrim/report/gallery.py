@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from vitrim.attention.maps import mosaic_top
+from vitrim.attention.colour_scale import scale_top
 from vitrim.compression.depth_procedure import shown_depth
 from vitrim.metrics.statistics import case_dice
 from vitrim.report.formatting import fixed, plural
@@ -16,11 +16,10 @@ from vitrim.report.run import NetworkRun, Run
 
 @dataclass(frozen=True)
 class Mosaic:
-    """Mosaic of the raw attention maps of one block; `top` is the upper end of the colour scale."""
+    """Mosaic of the raw attention maps of one block."""
 
     block: int
     picture: str
-    top: float
 
 
 @dataclass(frozen=True)
@@ -51,15 +50,14 @@ class Gallery:
 
 
 def mosaics(network: NetworkRun) -> list[Mosaic]:
-    """Return the mosaics of the stored raw maps, one per block, each with a separate colour scale."""
+    """Return the mosaics of the stored raw maps, one per block, all on one colour scale."""
     if network.maps is None:
         return []
     found = []
     for block, maps in zip(network.maps.blocks, network.maps.maps, strict=True):
         if block not in network.maps.shown:
             continue
-        top = mosaic_top(maps)
-        found.append(Mosaic(block, mosaic_png(maps, network.maps.grid, top), top))
+        found.append(Mosaic(block, mosaic_png(maps, network.maps.grid, scale_top(len(maps)))))
     return found
 
 

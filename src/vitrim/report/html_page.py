@@ -11,11 +11,20 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
+from vitrim.attention.colour_scale import TIMES_UNIFORM
 from vitrim.errors import InputError
 from vitrim.files import write_text
 from vitrim.report.answers import Answer, shared_notes
 from vitrim.report.change_strip import change_strips
-from vitrim.report.charts import block_figure, depth_figure, exchange_figure, measure_figures, slider, training_figure
+from vitrim.report.charts import (
+    block_figure,
+    depth_figure,
+    exchange_figure,
+    measure_figures,
+    slider,
+    training_figure,
+    uniform_blocks,
+)
 from vitrim.report.explorer import Embedded, embed, read_explorer
 from vitrim.report.formatting import fixed
 from vitrim.report.gallery import galleries, mosaics
@@ -115,6 +124,7 @@ def _render(name: str, **context: Any) -> str:
         script=Markup("\n".join(asset(script).replace('"use strict";\n', "") for script in scripts)),
         colours=base64.b64encode(ramp().tobytes()).decode("ascii"),
         colour_bar=colour_bar(),
+        times_uniform=TIMES_UNIFORM,
         palette=PALETTE,
         mosaic_blocks=PAPER_BLOCKS,
         **context,
@@ -148,6 +158,7 @@ def _network(run: Run, answer: Answer) -> dict[str, Any]:
         "rule": rule(network.rule) if network.rule is not None else "",
         "warnings": explain_flags(network, network.rule) if network.rule is not None else [],
         "figures": measure_figures(network),
+        "uniform": bool(uniform_blocks(network)),
         "slider": slider(run, network),
         "maps": network.maps,
         "image": grey(network.maps.image) if network.maps is not None else "",

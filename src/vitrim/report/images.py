@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
+from vitrim.attention.colour_scale import COLORMAP
 from vitrim.attention.maps import mosaic
 
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#CC79A7", "#44AA99", "#882255", "#999933")
@@ -17,10 +18,6 @@ PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#0072B2", "#D55E00", "#C
 
 White is reserved for the outline of the reference.
 """
-
-COLORMAP = "viridis"
-"""Colour map of the attention. Its lightness rises evenly, also in grey and for colour-blind readers."""
-
 
 STEPS = 64
 """Colours of a mosaic: enough for the eye, and few enough for a small file."""

@@ -68,22 +68,21 @@ def _ends(ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values[..., :1], values[..., 1:]
 
 
-def row_globality(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Globality of each row of (..., N, N): its attention distance over that of uniform attention, (..., N)."""
-    far = distances(grid).float().numpy()
-    return (maps * far).sum(axis=-1) / far.mean()
+def row_distance(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Attention distance of each row of (..., N, N), in patches, (..., N)."""
+    return (maps * distances(grid).float().numpy()).sum(axis=-1)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Quantisation error over `rows` rows: share of attention shown at another patch, and error of globality."""
+    """Quantisation error over `rows` rows: share of attention shown at another patch, and error of distance."""
 
     moved: float
     """Total variation distance between exact and shown row, mean over rows."""
     moved_most: float
     """The same, maximum over rows."""
-    globality: float
-    """Largest error of the globality of one patch."""
+    distance: float
+    """Largest error of the attention distance of one patch, in patches."""
 
     rows: int
 
@@ -93,7 +92,7 @@ class Loss:
         return Loss(
             (self.moved * self.rows + other.moved * other.rows) / rows,
             max(self.moved_most, other.moved_most),
-            max(self.globality, other.globality),
+            max(self.distance, other.distance),
             rows,
         )
 
@@ -101,5 +100,5 @@ class Loss:
 def loss(exact: np.ndarray, shown: np.ndarray, grid: tuple[int, int]) -> Loss:
     """Return the error of the attention that the page shows, `shown`, against `exact`; both (..., N, N)."""
     moved = np.abs(exact - shown).sum(axis=-1) / 2
-    far = np.abs(row_globality(exact, grid) - row_globality(shown, grid))
+    far = np.abs(row_distance(exact, grid) - row_distance(shown, grid))
     return Loss(float(moved.mean()), float(moved.max()), float(far.max()), moved.size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -33,6 +33,8 @@ class Line:
     low: Sequence[float] | None = None
     high: Sequence[float] | None = None
     markers: bool = False
+    hollow: Container[float] = ()
+    """The x of points that are drawn as rings."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +43,12 @@ class Frame:
 
     x: tuple[float, float]
     y: tuple[float, float]
-    width: int = 290
-    height: int = 185
-    left: int = 40
+    width: int = 336
+    height: int = 230
+    left: int = 48
     right: int = 12
-    top: int = 10
-    bottom: int = 34
+    top: int = 12
+    bottom: int = 42
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """Return a point in user units, with y clipped to the frame."""
@@ -58,10 +60,10 @@ class Frame:
         )
 
 
-def framed(x: tuple[float, float], y: tuple[float, float], large: bool = False) -> Frame:
-    """Return a frame with space on the left for the numbers of the y axis."""
-    left = max(34, 10 + round(6.3 * max(len(f"{value:g}") for value in ticks(*y))))
-    return Frame(x, y, 460, 240, left=left) if large else Frame(x, y, left=left)
+def framed(x: tuple[float, float], y: tuple[float, float], **sides: int) -> Frame:
+    """Return a frame with space on the left for the numbers of the y axis. `sides` are other fields of a frame."""
+    left = max(34, 12 + round(7.6 * max(len(f"{value:g}") for value in ticks(*y))))
+    return Frame(x, y, left=left, **sides)
 
 
 def nice_range(values: Sequence[float], low: float | None, high: float | None) -> tuple[float, float]:
@@ -110,7 +112,12 @@ def chart(
             for x, y in line.points:
                 px, py = frame.at(x, y)
                 hint = element("title", f"{line.name}: {x:g}, {y:.3f}")
-                parts.append(element("circle", hint, cx=px, cy=py, r=3, class_=f"dot {line.style}"))
+                ring = (
+                    {"r": 5, "class_": f"ring {line.style}"}
+                    if x in line.hollow
+                    else {"r": 3.5, "class_": f"dot {line.style}"}
+                )
+                parts.append(element("circle", hint, cx=px, cy=py, **ring))
     identity = {"id": name, "data_frame": json.dumps(asdict(frame))} if name else {}
     return element(
         "svg", join([*parts, *over]), viewBox=f"0 0 {frame.width} {frame.height}", class_="chart", role="img",
@@ -130,10 +137,10 @@ def level(frame: Frame, y: float, text: str, style: str = "threshold") -> Markup
 def flag(frame: Frame, x: float, text: str, row: int = 0) -> Markup:
     """Return a vertical line at x with its name at the top. `row` lowers the name so that names do not overlap."""
     px, bottom = frame.at(x, frame.y[0])
-    top = frame.top + 12 * row
+    top = frame.top + 15 * row
     line = element("line", x1=px, y1=bottom, x2=px, y2=top, class_="threshold")
     late = px > frame.width * 0.6
-    place = {"x": round(px + (-4 if late else 4), 2), "y": round(top + 9, 2)}
+    place = {"x": round(px + (-4 if late else 4), 2), "y": round(top + 11, 2)}
     words = element("text", text, **place, class_="threshold-text", text_anchor="end" if late else "start")
     return element("g", line + words, class_="flag")
 
@@ -157,12 +164,12 @@ def _axes(frame: Frame, x_label: str, x_ticks: Sequence[float] | None) -> list[M
     for value in ticks(*frame.y):
         _, py = frame.at(frame.x[0], value)
         parts.append(element("line", x1=x0, y1=py, x2=x1, y2=py, class_="grid"))
-        parts.append(element("text", format(value, "g"), x=x0 - 5, y=round(py + 3.5, 2), text_anchor="end"))
+        parts.append(element("text", format(value, "g"), x=x0 - 5, y=round(py + 4.5, 2), text_anchor="end"))
     for value in ticks(*frame.x) if x_ticks is None else x_ticks:
         px, _ = frame.at(value, frame.y[0])
-        parts.append(element("text", format(value, "g"), x=px, y=y0 + 14, text_anchor="middle"))
+        parts.append(element("text", format(value, "g"), x=px, y=y0 + 17, text_anchor="middle"))
     parts.append(element("line", x1=x0, y1=y0, x2=x1, y2=y0, class_="axis"))
-    parts.append(element("text", x_label, x=round((x0 + x1) / 2, 2), y=frame.height - 4, text_anchor="middle"))
+    parts.append(element("text", x_label, x=round((x0 + x1) / 2, 2), y=frame.height - 5, text_anchor="middle"))
     return parts
 
 

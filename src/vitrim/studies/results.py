@@ -58,7 +58,8 @@ def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
     first = done[0].run_key
     here = [each for each in done if (each.run_key.seed, each.run_key.fold) == (first.seed, first.fold)]
     shown = choose_slices(done[0].result, plan.study_data.data)
-    chosen = {each.run_key.network: each.blocks for each in here if "decided" in each.role.split("+")}
+    decided = [each for each in here if "decided" in each.role.split("+")]
+    chosen: dict[str, int] = {each.run_key.network: each.blocks for each in decided}
     write_examples(out / "examples.npz", [each.result for each in here], chosen, plan.study_data.data)
     for run_key in dict.fromkeys(each.run_key for each in here):
         _write_explorer(

@@ -115,8 +115,8 @@ def write_examples(path: Path, results: Sequence[Result], chosen: Mapping[str, i
         "reference": np.concatenate([slices.reference for _, slices in shown]),
     }
     for result in results:
-        name = f"prediction_{result.trial.network.name}_{result.trial.blocks}"
-        arrays[name] = predict_slices(result.network(), images)
+        key = f"prediction_{result.trial.network.name}_{result.trial.blocks}"
+        arrays[key] = predict_slices(result.network(), images)
     write_arrays(path, arrays)
 
 

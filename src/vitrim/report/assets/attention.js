@@ -165,7 +165,13 @@ class Attention {
       if (row[j] > 0) spread -= row[j] * Math.log(row[j]);
       if (j !== patch && Math.max(Math.abs(Math.floor(j / w) - y), Math.abs((j % w) - x)) <= 1) neighbours += row[j];
     }
-    return { distance, globality: distance / this.uniform, self: row[patch], neighbours, entropy: spread / Math.log(n) };
+    return { distance, self: row[patch], neighbours, entropy: spread / Math.log(n) };
+  }
+
+  /* Attention distance of uniform attention from a patch. */
+  uniformDistance(patch) {
+    const n = this.patches;
+    return this.far.subarray(patch * n, (patch + 1) * n).reduce((sum, far) => sum + far, 0) / n;
   }
 
   /* Mean globality over all patches of a map. */

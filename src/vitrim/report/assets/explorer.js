@@ -28,13 +28,15 @@
   const mosaic = () => control("view").value === "mosaic";
   const ticked = (name) => control(name).checked;
   const count = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+  const UNIFORM = 0.98;
+  const shared = () => Number(root.dataset.times) / net.patches;
   const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
   async function open(index) {
     const source = sources[index];
     if (!opened.has(index)) opened.set(index, Attention.read(source.textContent));
     net = await opened.get(index);
-    state.decided = Number(source.dataset.decided || 0);
+    state.decided = source.dataset.decided === "" ? null : Number(source.dataset.decided);
     part("note").textContent = source.dataset.note;
     fill(control("depth"), net.variants.map((one, place) => option(String(one.blocks), `${count(one.blocks, "block")}${place ? " (truncated)" : " (full)"}`)));
     fill(control("slice"), net.slices.map((one, place) => option(String(place), `${one.case}, slice ${one.slice}`)), control("slice").value);
@@ -113,15 +115,16 @@
   function drawPatch() {
     read();
     const own = control("scale").value === "own";
-    const all = Math.max(...state.rows.map((row) => Math.max(...row)));
     const grey = ticked("image") ? painter.grey(`${net.title} ${slice()}`, net.picture("image", slice()), net.size) : null;
-    const top = (row) => (own ? Math.max(...row) : all);
+    const top = (row) => (own ? Math.max(...row) : shared());
     [...part("strip").children].forEach((button, place) => {
       const [canvas, words] = button.children;
       const row = state.rows[place];
       painter.look(canvas, grey, row, net.grid, state.patch, top(row), 1.5);
-      const cut = state.decided && blocks() > state.decided && place + 1 > state.decided ? ", removed" : "";
-      words.textContent = `Block ${place + 1}${cut}: 0 to ${percent(top(row))}`;
+      const cut = state.decided !== null && blocks() > state.decided && place + 1 > state.decided ? ", removed" : "";
+      const flat = net.measure(row, state.patch).entropy >= UNIFORM ? ", as uniform" : "";
+      words.textContent = `Block ${place + 1}${cut}: ${own ? "0 to" : "at most"} ${percent(Math.max(...row))}${flat}`;
+      canvas.dataset.top = top(row);
       button.setAttribute("aria-pressed", String(place + 1 === state.block));
     });
     const row = state.rows[state.block - 1];
@@ -134,7 +137,10 @@
         painter.trace(big, paths, net.size, name === "reference");
       }
     }
-    part("top").textContent = percent(top(row));
+    const end = top(row);
+    part("top").textContent = `${percent(end)}${own ? "" : " or more"}`;
+    part("mark").style.left = `${100 / net.patches / end}%`;
+    part("uniform").textContent = `The mark on the scale is uniform attention: ${percent(1 / net.patches)} for each of ${net.patches} patches.`;
     measure();
   }
 
@@ -151,11 +157,12 @@
   function measure() {
     const measures = state.rows.map((row) => net.measure(row, state.patch));
     if (!state.means) averages();
+    part("globality-of").textContent = rolled() ? "Globality of the rollout" : "Globality of the block";
     const body = part("measures");
     body.replaceChildren(...measures.map((one, place) => {
       const line = document.createElement("tr");
-      const cells = [String(place + 1), one.distance.toFixed(2), one.globality.toFixed(3), state.means ? state.means[place].toFixed(3) : "…",
-        percent(one.self), percent(one.neighbours), one.entropy.toFixed(3)];
+      const cells = [String(place + 1), one.distance.toFixed(2), state.means ? state.means[place].toFixed(3) : "…",
+        percent(one.self), percent(one.neighbours), `${one.entropy.toFixed(3)}${one.entropy >= UNIFORM ? " as uniform" : ""}`];
       line.append(...cells.map((text, column) => {
         const cell = document.createElement(column ? "td" : "th");
         if (!column) cell.scope = "row";
@@ -170,7 +177,8 @@
     const who = rolled() ? `rollout up to block ${state.block}` : `block ${state.block}, ${head() ? `head ${head()}` : "average of the heads"}`;
     part("words").textContent = `Patch in row ${row}, column ${column}; ${who}: ${percent(one.self)} of its attention goes to ` +
       `itself, ${percent(one.neighbours)} to the patches around it. Its mean attention distance is ${one.distance.toFixed(1)} ` +
-      `patches (globality ${one.globality.toFixed(2)}; ${one.entropy >= 0.98 ? "attention is nearly uniform" : `entropy ${one.entropy.toFixed(2)}`}).` +
+      `patches; that of uniform attention from here is ${net.uniformDistance(state.patch).toFixed(1)} ` +
+      `(${one.entropy >= UNIFORM ? "attention is as uniform" : `entropy ${one.entropy.toFixed(2)}`}).` +
       `${state.held ? " Held: click the patch again to release it." : ""}`;
   }
 
@@ -194,9 +202,8 @@
       let topOf = (row) => Math.max(...row);
       let range = "each map from 0 to its largest value";
       if (control("scale").value !== "own") {
-        const top = Math.max(Float32Array.from(map).sort()[Math.floor(0.995 * (map.length - 1))], 2 / net.patches);
-        topOf = () => top;
-        range = `0 to ${percent(top)}`;
+        topOf = shared;
+        range = `0 to ${percent(shared())} or more; uniform is ${percent(1 / net.patches)}`;
       }
       painter.mosaic(canvas, map, net.grid, topOf, state.patch);
       words.textContent = `Block ${block}: ${range}`;

@@ -82,7 +82,8 @@ for (const panel of document.querySelectorAll("[data-decision]")) {
     const { depth, low, reached } = at(threshold);
     for (const end of ["y1", "y2"]) line.setAttribute(end, y(threshold));
     label.setAttribute("y", y(threshold) - 4);
-    label.textContent = `threshold ${threshold.toFixed(2)}`;
+    const text = Math.abs(threshold - decision.threshold) < 0.0051 ? decision.text : threshold.toFixed(2);
+    label.textContent = `threshold ${text}`;
     const edge = Math.min(x(depth + 0.5), x(frame.x[1]));
     box.setAttribute("x", edge);
     box.setAttribute("width", Math.max(0, x(frame.x[1]) - edge));
@@ -91,8 +92,8 @@ for (const panel of document.querySelectorAll("[data-decision]")) {
     const blocks = `${depth} of ${total} blocks`;
     const between = reached && low !== depth ? ` (the intervals of the single blocks allow ${low} to ${depth})` : "";
     const trained = decision.trained[depth];
-    shown.textContent = reached ? `Threshold ${threshold.toFixed(2)}: the attention rule says ${blocks}${between}.`
-      : `Threshold ${threshold.toFixed(2)}: no block reaches it${low < total ? " with its whole interval" : ""}; the attention rule says all ${total} blocks.`;
+    shown.textContent = reached ? `Threshold ${text}: the attention rule says ${blocks}${between}.`
+      : `Threshold ${text}: no block reaches it${low < total ? " with its whole interval" : ""}; the attention rule says all ${total} blocks.`;
     if (trained) shown.textContent += ` ${trained}`;
     else if (depth < total) shown.textContent += " A network of this depth was not trained in this study.";
     slider.setAttribute("aria-valuetext", shown.textContent);
