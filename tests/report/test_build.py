@@ -11,7 +11,6 @@ import pandas as pd
 import pytest
 
 from tests.report.conftest import HOSTILE
-from tests.report.synthetic_run import make_run
 from vitrim.commands.report import write_report
 from vitrim.errors import InputError
 
@@ -138,13 +137,3 @@ def test_the_page_stays_under_its_limit(monkeypatch: pytest.MonkeyPatch, copy: P
     write_report(copy)
     assert (copy / "report.html").stat().st_size <= limit
     assert "left out for size" in html(copy)
-
-
-def test_a_sweep_shows_dice_by_depth(tmp_path: Path, copy: Path) -> None:
-    folder = tmp_path / "sweep"
-    depths = {"transunet": (0, 1, 2, 3, 6)}
-    make_run(folder, ("transunet",), ("aorta",), grid=(4, 4), cases=4, heads=2, depths=depths)
-    for run in (folder, copy):
-        write_report(run)
-    assert "Average Dice of TransUNet by number of blocks" in html(folder)
-    assert "by number of blocks" not in html(copy)

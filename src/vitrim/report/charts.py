@@ -12,9 +12,8 @@ from vitrim.attention.decision import Decision
 from vitrim.attention.measures import MEASURES, Measure
 from vitrim.report.curves import Curve, available, curve
 from vitrim.report.formatting import capitalised, fixed, is_number, plural, signed
-from vitrim.report.rule_comparison import rules_of
 from vitrim.report.run import NetworkRun, Run
-from vitrim.report.svg import Line, chart, flag, framed, level, nice_range, shade
+from vitrim.report.svg import Line, chart, framed, level, nice_range, shade
 
 
 @dataclass(frozen=True)
@@ -28,14 +27,23 @@ class Figure:
 
 
 def measure_figures(network: NetworkRun) -> list[Figure]:
-    """Return one chart per measure in the profile. The deciding measure comes first and shows the threshold."""
+    """Return one chart per measure in the profile. The deciding measure comes first and shows the threshold.
+
+    Without the attention distance (`distance_figure`), unless it decides.
+    """
     if network.profile is None:
         return []
-    measures = available(network.profile)
+    deciding_measure = network.rule.measure if network.rule is not None else ""
+    measures = [one for one in available(network.profile) if not one.is_distance or one.name == deciding_measure]
     if network.rule is not None:
-        deciding = network.rule.measure
-        measures.sort(key=lambda measure: measure.name != deciding)
+        measures.sort(key=lambda measure: measure.name != deciding_measure)
     return [figure for measure in measures if (figure := _measure_figure(network, measure)) is not None]
+
+
+def distance_figure(network: NetworkRun) -> Figure | None:
+    """Return the chart of the attention distance by block, trained and untrained; None if it was not measured."""
+    measures = available(network.profile) if network.profile is not None else []
+    return next((_measure_figure(network, one) for one in measures if one.is_distance), None)
 
 
 def _measure_figure(network: NetworkRun, measure: Measure) -> Figure | None:
@@ -212,45 +220,6 @@ def _said(roles: list[str]) -> str:
         sentences.append(f"{name} {words}.")
         first = block + 1
     return " ".join(sentences)
-
-
-def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
-    """Return the chart of average Dice by depth, or None if fewer than four depths were trained.
-
-    The removed blocks are shaded. A vertical line marks the depth of each rule.
-    """
-    rows = run.rows(network.name)
-    rows = rows[rows["seed"] == run.seeds[0]].sort_values("blocks")
-    if len(rows) < 4:
-        return None
-    blocks, dice = [int(b) for b in rows["blocks"]], [float(d) for d in rows["average_dice"]]
-    full = float(rows[rows["blocks"] == run.full_blocks(network.name)]["average_dice"].iloc[0])
-    low = [
-        full * (1 + float(v) / 100) if is_number(v) else d
-        for v, d in zip(rows["change_low_percent"], dice, strict=True)
-    ]
-    high = [
-        full * (1 + float(v) / 100) if is_number(v) else d
-        for v, d in zip(rows["change_high_percent"], dice, strict=True)
-    ]
-    chosen = rules_of(run, network.name)
-    bottom, top = nice_range([*dice, *low, *high, full * 0.95], None, None)
-    top += (top - bottom) * 0.07 * len(chosen)  # space for the names of the rules
-    frame = framed((min(blocks) - 0.5, max(blocks) + 0.5), (bottom, top))
-    marks = [
-        level(frame, full * (1 - float(margin) / 100), f"{margin} % below the full network") for margin in run.margins
-    ]
-    marks += [flag(frame, depth, f"by {rule}: {depth}", place) for place, (rule, depth) in enumerate(chosen.items())]
-    under = [shade(frame, network.decision.depth + 0.5, "removed")] if network.decision is not None else []
-    line = Line(list(zip(blocks, dice, strict=True)), "trained", "average Dice", low, high, markers=True)
-    label = f"Average Dice of {network.title} by number of blocks"
-    svg = chart(frame, [line], label, "transformer blocks", blocks, under, marks)
-    reads = (
-        "All depths were trained in the same way. The band is the interval of the change relative to the full network."
-    )
-    if chosen:
-        reads += " Each vertical line marks the depth that one rule chooses."
-    return Figure("depth", "Dice by depth", reads, svg)
 
 
 def training_figure(run: Run, network: NetworkRun) -> Figure | None:

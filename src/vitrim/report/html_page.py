@@ -18,13 +18,14 @@ from vitrim.report.answers import Answer, shared_notes
 from vitrim.report.change_strip import change_strips
 from vitrim.report.charts import (
     block_figure,
-    depth_figure,
+    distance_figure,
     exchange_figure,
     measure_figures,
     slider,
     training_figure,
     uniform_blocks,
 )
+from vitrim.report.depth_chart import depth_figure
 from vitrim.report.explorer import Embedded, embed, read_explorer
 from vitrim.report.formatting import fixed
 from vitrim.report.gallery import galleries, mosaics
@@ -148,7 +149,6 @@ def _network(run: Run, answer: Answer) -> dict[str, Any]:
     figures = [
         exchange_figure(network),
         block_figure(network),
-        depth_figure(run, network),
         training_figure(run, network),
     ]
     return {
@@ -157,6 +157,7 @@ def _network(run: Run, answer: Answer) -> dict[str, Any]:
         "answer": answer,
         "rule": rule(network.rule) if network.rule is not None else "",
         "warnings": explain_flags(network, network.rule) if network.rule is not None else [],
+        "glance": [each for each in (depth_figure(run, network), distance_figure(network)) if each is not None],
         "figures": measure_figures(network),
         "uniform": bool(uniform_blocks(network)),
         "slider": slider(run, network),

@@ -9,15 +9,6 @@ from vitrim.report.run import Run
 from vitrim.report.tables import Cell, Column, Table
 
 
-def rules_of(run: Run, network: str) -> dict[str, int]:
-    """Return the depth that each rule chose for the first seed and fold, at the first margin."""
-    if run.rules is None:
-        return {}
-    rows = run.rules[(run.rules["network"] == network)]
-    rows = rows.drop_duplicates("rule")
-    return {str(row["rule"]): int(row["depth"]) for _, row in rows.iterrows() if is_number(row["depth"])}
-
-
 def rules_table(run: Run) -> Table | None:
     """Return a table with one row per network, margin and rule; None if the study is not a depth sweep."""
     if run.rules is None or run.rules.empty:

@@ -112,12 +112,8 @@ def chart(
             for x, y in line.points:
                 px, py = frame.at(x, y)
                 hint = element("title", f"{line.name}: {x:g}, {y:.3f}")
-                ring = (
-                    {"r": 5, "class_": f"ring {line.style}"}
-                    if x in line.hollow
-                    else {"r": 3.5, "class_": f"dot {line.style}"}
-                )
-                parts.append(element("circle", hint, cx=px, cy=py, **ring))
+                shape, radius = ("ring", 5.0) if x in line.hollow else ("dot", 3.5)
+                parts.append(element("circle", hint, cx=px, cy=py, r=radius, class_=f"{shape} {line.style}"))
     identity = {"id": name, "data_frame": json.dumps(asdict(frame))} if name else {}
     return element(
         "svg", join([*parts, *over]), viewBox=f"0 0 {frame.width} {frame.height}", class_="chart", role="img",
@@ -155,6 +151,53 @@ def shade(frame: Frame, x: float, text: str) -> Markup:
     low = frame.height - frame.bottom - 5
     words = element("text", text if width > 60 else "", x=round(left + 4, 2), y=low, class_="discarded-text")
     return element("g", box + words)
+
+
+def band(frame: Frame, low: float, high: float, text: str) -> Markup:
+    """Return a horizontal band between two y values with its name."""
+    left, top = frame.at(frame.x[0], high)
+    right, bottom = frame.at(frame.x[1], low)
+    box = element("rect", x=left, y=top, width=right - left, height=round(bottom - top, 2), class_="margin-band")
+    place = {"x": right - 4, "y": round(bottom - 5, 2), "text_anchor": "end"}
+    return box + element("text", text, **place, class_="threshold-text")
+
+
+def interval(frame: Frame, x: float, low: float, high: float, style: str) -> Markup:
+    """Return a vertical bar from `low` to `high` at x, with short ends."""
+    px, top = frame.at(x, high)
+    _, bottom = frame.at(x, low)
+    lines = [(px, px, top, bottom), (px - 4, px + 4, top, top), (px - 4, px + 4, bottom, bottom)]
+    return join([element("line", x1=a, x2=b, y1=c, y2=d, class_=f"bar {style}") for a, b, c, d in lines])
+
+
+def number_mark(frame: Frame, x: float, number: int) -> Markup:
+    """Return a number in a circle, just above the x axis."""
+    px, bottom = frame.at(x, frame.y[0])
+    circle = element("circle", cx=px, cy=bottom - 12, r=9, class_="order")
+    return circle + element("text", str(number), x=px, y=bottom - 7.5, text_anchor="middle", class_="order-text")
+
+
+def ring(frame: Frame, x: float, y: float, text: str) -> Markup:
+    """Return a ring with a hint."""
+    px, py = frame.at(x, y)
+    return element("circle", element("title", text), cx=px, cy=py, r=5, class_="ring trained")
+
+
+def right_axis(frame: Frame, own: Frame, text: str) -> Markup:
+    """Return the numbers of a second y axis on the right. `own` is the same area with the range of that axis."""
+    parts = []
+    for value in ticks(*own.y, count=4):
+        px, py = own.at(own.x[1], value)
+        parts.append(element("text", format(value, "g"), x=px + 5, y=round(py + 4.5, 2)))
+    middle = round((frame.top + frame.height - frame.bottom) / 2, 2)
+    turned = f"rotate(90 {frame.width - 14} {middle})"
+    parts.append(element("text", text, x=frame.width - 14, y=middle, text_anchor="middle", transform=turned))
+    return join(parts)
+
+
+def polyline(frame: Frame, points: Sequence[tuple[float, float]], style: str) -> Markup:
+    """Return a line through points without marks."""
+    return element("polyline", points=_pairs([frame.at(x, y) for x, y in points]), class_=f"line {style}")
 
 
 def _axes(frame: Frame, x_label: str, x_ticks: Sequence[float] | None) -> list[Markup]:
