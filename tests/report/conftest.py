@@ -78,7 +78,7 @@ def browser() -> Iterator[Any]:
 class Opened:
     """A page in the browser, with its console errors, dialogs and network requests."""
 
-    def __init__(self, browser: Any, report: Path, **options: Any) -> None:
+    def __init__(self, browser: Any, report: Path, explorer: bool = True, **options: Any) -> None:
         self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
         self.page = self.context.new_page()
         self.errors: list[str] = []
@@ -89,7 +89,8 @@ class Opened:
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.address = report.as_uri()
         self.page.goto(self.address)
-        self.page.wait_for_selector("#explorer[data-ready=yes]", timeout=60_000)
+        if explorer:
+            self.page.wait_for_selector("#explorer[data-ready=yes]", timeout=60_000)
 
     @property
     def asked(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,14 @@ from vitrim.attention.figures import write_figures
 from vitrim.files import understood, write_text
 from vitrim.progress import Reporter
 from vitrim.report.answers import answers
+from vitrim.report.html_page import comparison_page
 from vitrim.report.html_page import page as html_page
+from vitrim.report.markdown_page import comparison_markdown
 from vitrim.report.markdown_page import page as markdown_page
 from vitrim.report.paper import comparison
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run, read_run
+from vitrim.report.several_runs import latex_table, read_runs
 from vitrim.report.study_table import provisional_note, results_table
 from vitrim.report.tables import latex
 
@@ -46,6 +50,23 @@ def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list
                     write_figures(folder)
                 stage.advance(note=folder.name)
     return paths
+
+
+def build_comparison(runs: Sequence[Path], out: Path) -> list[Path]:
+    """Write comparison.md, comparison.tex and comparison.html of several studies into `out`; return their paths.
+
+    Raises InputError if a folder holds no study or is named twice, or if a file in it cannot be read.
+    """
+    named = read_runs(runs)
+    pages = {
+        "comparison.md": comparison_markdown(named),
+        "comparison.tex": latex_table(named),
+        "comparison.html": comparison_page(named),
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        write_text(out / name, text)
+    return [out / name for name in pages]
 
 
 def latex_tables(run: Run) -> str:

@@ -44,6 +44,7 @@ from vitrim.report.paper import CITATION, comparison
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import Run
 from vitrim.report.sentences import explain_flags, rule, setting
+from vitrim.report.several_runs import NamedRun, answers_table, data_tables
 from vitrim.report.study_table import page_tables
 
 PAPER_BLOCKS = (1, 2, 3, 6)
@@ -87,6 +88,30 @@ def page(run: Run, answers: list[Answer]) -> str:
     stored = [(n.name, n.title, n.folder / "explorer.npz") for n in run.networks]
     room = LIMIT - len(_render("page.html", embedded=[], **context).encode())
     return _render("page.html", embedded=_embedded(stored, run.classes, decided, room), **context)
+
+
+def comparison_page(runs: Sequence[NamedRun]) -> str:
+    """Return the text of a page that compares several studies."""
+    figures = [
+        (f"{one.label}: {network.title}", figure)
+        for one in runs
+        for network in one.run.networks
+        if (figure := depth_figure(one.run, network)) is not None
+    ]
+    return _render(
+        "comparison-page.html",
+        embedded=[],
+        runs=[(one.label, setting(one.run)) for one in runs],
+        answers=answers_table(runs),
+        tables=[
+            (title, table, verdicts)
+            for (title, table), (_, verdicts) in zip(
+                data_tables(runs, "paper"), data_tables(runs, "verdicts"), strict=True
+            )
+        ],
+        figures=figures,
+        citation=CITATION,
+    )
 
 
 def explorer_page(heading: str, networks: Sequence[tuple[str, Path]], classes: Sequence[str] = ()) -> str:

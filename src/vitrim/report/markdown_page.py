@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from vitrim.report.answers import Answer, shared_notes
 from vitrim.report.curves import available, curve
 from vitrim.report.formatting import capitalised, fixed
@@ -9,6 +11,7 @@ from vitrim.report.paper import comparison
 from vitrim.report.rule_comparison import rules_table
 from vitrim.report.run import NetworkRun, Run
 from vitrim.report.sentences import explain_flags, rule, setting
+from vitrim.report.several_runs import NamedRun, answers_table, data_tables
 from vitrim.report.study_table import results_table
 from vitrim.report.tables import markdown as table_markdown
 from vitrim.report.tables import markdown_table
@@ -43,6 +46,15 @@ def page(run: Run, answers: list[Answer]) -> str:
     if run.versions:
         parts += ["## Versions", "\n".join(f"- {escape(str(k))}: {escape(str(v))}" for k, v in run.versions.items())]
     parts.append("See `report.html` for figures.")
+    return "\n\n".join(parts) + "\n"
+
+
+def comparison_markdown(runs: Sequence[NamedRun]) -> str:
+    """Return the text of comparison.md: the answers of several studies, and their tables by data set."""
+    parts = [f"# {len(runs)} studies compared", table_markdown(answers_table(runs)).rstrip("\n")]
+    for title, table in data_tables(runs):
+        parts += [f"## {escape(title)}", table_markdown(table).rstrip("\n")]
+    parts += ["## Studies", "\n".join(f"- {escape(one.label)}: {escape(setting(one.run))}" for one in runs)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -27,7 +27,7 @@ TONES: dict[Any, Literal["", "good", "bad", "open"]] = {"not worse": "good", "wo
 def page_tables(run: Run) -> tuple[Table, list[tuple[str, Table]]]:
     """Return the table of verdicts, which fits into a page, and tables with the details by title."""
     table = results_table(run)
-    verdicts = [_not_worse(margin) for margin in run.margins]
+    verdicts = [not_worse(margin) for margin in run.margins]
     overview = select(table, [*KEYS, AVERAGE, CHANGE, INTERVAL, *verdicts, SAVED, TIME, ROLE])
     hd95 = [column.heading for column in table.columns if column.heading.startswith("HD95")]
     plain = replace(table, notes=())
@@ -40,7 +40,8 @@ def page_tables(run: Run) -> tuple[Table, list[tuple[str, Table]]]:
     ]
 
 
-def _not_worse(margin: str) -> str:
+def not_worse(margin: str) -> str:
+    """Return the heading of the verdicts at a margin in percent."""
     return f"Not worse by {margin} %?"
 
 
@@ -60,7 +61,7 @@ def results_table(run: Run) -> Table:
         Column(ROLE, number=False, beyond=True),
         *([Column(SEED, beyond=True)] if several else []),
         Column(INTERVAL, beyond=True),
-        *(Column(_not_worse(margin), number=False, beyond=True) for margin in run.margins),
+        *(Column(not_worse(margin), number=False, beyond=True) for margin in run.margins),
         Column(PARAMETERS, beyond=True),
         Column(OPERATIONS, beyond=True),
         Column(TIME, beyond=True),

@@ -87,18 +87,34 @@ def latex(table: Table, caption: str, label: str) -> str:
     ]
     if not any(column.beyond for column in table.columns):
         parts.pop()
-    tabulars = [rf"\resizebox{{\linewidth}}{{!}}{{%{chr(10)}{_tabular(table, part)}}}" for part in parts]
-    text = tex_escape(" ".join([caption, *table.notes]))
+    return _float([_fitted(table, part) for part in parts], " ".join([caption, *table.notes]), label)
+
+
+def latex_together(tables: Sequence[tuple[str, Table]], caption: str, label: str) -> str:
+    """Return several tables with their titles as one LaTeX table."""
+    bodies = [
+        rf"\textbf{{{tex_escape(title)}}}\par\smallskip{chr(10)}{_fitted(table, range(len(table.columns)))}"
+        for title, table in tables
+    ]
+    return _float(bodies, caption, label)
+
+
+def _float(bodies: Sequence[str], caption: str, label: str) -> str:
     lines = [
         r"% needs \usepackage{booktabs} and \usepackage{graphicx}",
         r"\begin{table}",
         r"\centering",
-        "\n\n\\medskip\n".join(tabulars),
-        rf"\caption{{{text}}}",
+        "\n\n\\medskip\n".join(bodies),
+        rf"\caption{{{tex_escape(caption)}}}",
         rf"\label{{{label}}}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _fitted(table: Table, columns: Sequence[int]) -> str:
+    """Return some columns as a tabular in the width of the text."""
+    return rf"\resizebox{{\linewidth}}{{!}}{{%{chr(10)}{_tabular(table, columns)}}}"
 
 
 def _tabular(table: Table, columns: Sequence[int]) -> str:
