@@ -1,8 +1,7 @@
-"""The page around the explorer in a browser: keyboard, widths, colours, print, saved pictures, hostile names."""
+"""The page around the explorer in a browser: keyboard, widths, colours, saved pictures, hostile names."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +47,6 @@ def test_colours_follow_the_system_and_the_button(browser: Any, run: Path) -> No
     one.page.click("#theme")
     assert one.page.evaluate(paper) == dark
     one.context.close()
-
-
-def test_the_page_prints(opened: Opened) -> None:
-    start(opened.page)
-    opened.page.emulate_media(media="print")
-    assert "Average Dice" in opened.page.inner_text("#table thead")
-    assert opened.page.locator(".thumb").first.is_visible()
-    assert not opened.page.locator(".save").first.is_visible()
-    assert not opened.page.locator("[name=network]").is_visible()
-    opened.page.emulate_media(media="screen")
-    printed = opened.page.pdf(format="A4")
-    assert printed.startswith(b"%PDF")
-    assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 40
 
 
 @pytest.mark.parametrize("view", ["#explorer .patch-view", ".decision figure", ".mosaics[data-save]", ".slice"])

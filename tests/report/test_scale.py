@@ -112,6 +112,7 @@ def test_globality_has_one_meaning_at_a_time(opened: Opened) -> None:
 @pytest.mark.parametrize("width", [1400, 900, 390])
 def test_text_in_charts_has_at_least_12_pixels(browser: Any, run: Path, width: int) -> None:
     one = Opened(browser, run / "report.html", viewport={"width": width, "height": 900})
+    one.page.evaluate("document.querySelectorAll('details').forEach((detail) => { detail.open = true; })")
     sizes = one.page.eval_on_selector_all(
         "svg.chart",
         "all => all.flatMap((svg) => [...svg.querySelectorAll('text')].map((text) => "

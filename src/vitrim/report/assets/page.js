@@ -15,6 +15,16 @@
   name();
 })();
 
+/* On paper nothing can be opened, so all details are printed. */
+{
+  let closed = [];
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll("details:not([open])")];
+    for (const detail of closed) detail.open = true;
+  });
+  addEventListener("afterprint", () => { for (const detail of closed) detail.open = false; });
+}
+
 /* Sort a table by any column: ascending, descending, original order. */
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
