@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def test_headings_form_an_outline_without_gaps(run: Path) -> None:
     levels = Outline((run / "report.html").read_text(encoding="utf-8")).levels
     assert levels[0] == 1
     assert levels.count(1) == 1
-    assert all(after - before <= 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after - before <= 1 for before, after in pairwise(levels))
 
 
 def test_everything_has_a_name_for_a_screen_reader(opened: Opened) -> None:
