@@ -70,3 +70,11 @@ def imported(tiny_data_once: Path, checkpoint: Path, tmp_path_factory: pytest.Te
 )
 def test_a_command_imports_only_what_it_needs(command, unused, imported):
     assert imported[command] & unused == set()
+
+
+def test_the_report_loads_no_networks() -> None:
+    script = "import sys, vitrim.commands.report; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules = set(done.stdout.split())
+    assert "vitrim.report.build" in modules
+    assert modules & (NETWORKS | TRAINING | {"vitrim.models"}) == set()

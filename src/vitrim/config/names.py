@@ -11,6 +11,8 @@ NetworkName = Literal["transunet", "cats2d", "unetr2d"]
 
 NETWORK_TITLES: dict[str, str] = {"transunet": "TransUNet", "cats2d": "2D CATS", "unetr2d": "2D UNETR"}
 """The networks as the paper calls them."""
+SHALLOWEST: dict[str, int] = {"transunet": 0, "cats2d": 0, "unetr2d": 1}
+"""Smallest number of transformer blocks of each network."""
 
 ViTSizeName = Literal["micro", "tiny", "small", "base"]
 StemForm = Literal["timm", "release"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from vitrim.config.names import SHALLOWEST
 from vitrim.config.network_schema import PATCH, NetworkConfig
 from vitrim.models.layers import REDUCTIONS, TwoConvs, UpBlocks, double_size, init_convolutions, kept_taps, scaled
 from vitrim.models.network import Network
@@ -19,7 +20,7 @@ class UNETR2D(Network):
     """
 
     vit: AnyViT
-    shallowest = 1
+    shallowest = SHALLOWEST["unetr2d"]
     feeds_scales = True
 
     def __init__(self, config: NetworkConfig) -> None:

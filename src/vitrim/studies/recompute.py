@@ -21,11 +21,10 @@ from vitrim.compression.depth_rules import (
     stored_evidence,
     untrained_answers,
 )
-from vitrim.config.names import NETWORK_TITLES
+from vitrim.config.names import NETWORK_TITLES, SHALLOWEST
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import InputError
 from vitrim.files import read_json, read_table, write_table
-from vitrim.models.factory import NETWORKS
 from vitrim.studies.folder import note
 from vitrim.studies.result_columns import found_columns, sequenced
 from vitrim.studies.trial_files import TRIAL, nested_tables
@@ -84,9 +83,9 @@ def _write_decisions(run: Path, cases: pd.DataFrame, results: pd.DataFrame, marg
     """
     written = []
     for name in dict.fromkeys(results["network"]):
-        if name not in NETWORKS:
+        if name not in SHALLOWEST:
             raise InputError(
-                f"{run / 'results.csv'} names the network {name!r}, which is none of {', '.join(NETWORKS)}"
+                f"{run / 'results.csv'} names the network {name!r}, which is none of {', '.join(SHALLOWEST)}"
             )
         folder = run / "networks" / str(name)
         rule = stored_rule(folder)
@@ -107,7 +106,7 @@ def _write_decisions(run: Path, cases: pd.DataFrame, results: pd.DataFrame, marg
             continue
         chosen = decision.depth if older else decision.confirmed.depth if decision.confirmed else decision.full
         if not decision.reason:
-            decision = confirm(decision, held_out, chosen, margins, NETWORKS[str(name)].shallowest)
+            decision = confirm(decision, held_out, chosen, margins, SHALLOWEST[str(name)])
         written.append(save_decision(decision, folder))
     return written
 
