@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -44,6 +45,20 @@ def test_the_table_has_the_full_network_the_decided_depth_and_the_fixed_ones(run
         change = 100 * (row["average_dice"] - full["average_dice"]) / full["average_dice"]
         assert not math.isnan(change)
         assert row["dice_change_percent"] == pytest.approx(change, abs=0.05)
+
+
+def test_the_decision_says_in_which_order_depths_were_trained(run):
+    decision = json.loads((run / "networks/transunet/decision.json").read_text())
+    proposed = decision["proposed"]
+    assert decision["order"] == ([] if proposed in (3, 12) else [proposed])
+
+
+def test_the_examples_are_three_cases_of_each_network_with_all_its_predictions(run):
+    depths = pd.read_csv(run / "results.csv")["blocks"]
+    with np.load(run / "examples.npz") as stored:
+        assert stored["network"].tolist() == ["transunet"] * 3
+        assert len(set(stored["case"])) == 3
+        assert all(stored[f"prediction_transunet_{depth}"].shape == stored["reference"].shape for depth in depths)
 
 
 def test_every_average_can_be_made_again_from_the_cases(run):

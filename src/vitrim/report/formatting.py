@@ -53,3 +53,8 @@ def listing(parts: list[str]) -> str:
 def capitalised(text: str) -> str:
     """Return the text with a capital first letter, otherwise unchanged."""
     return text[:1].upper() + text[1:]
+
+
+def unbroken(text: str) -> str:
+    """Return the text with no line break between a number and its percent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")

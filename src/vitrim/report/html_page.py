@@ -27,7 +27,7 @@ from vitrim.report.charts import (
 )
 from vitrim.report.depth_chart import depth_figure
 from vitrim.report.explorer import Embedded, embed, read_explorer
-from vitrim.report.formatting import fixed
+from vitrim.report.formatting import unbroken
 from vitrim.report.gallery import galleries, mosaics
 from vitrim.report.images import (
     EXTRA,
@@ -141,7 +141,7 @@ def _render(name: str, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["fixed"] = fixed
+    environment.filters["unbroken"] = unbroken
     scripts = ["save.js", "page.js", "enlarge.js"]
     if context["embedded"]:
         scripts[1:1] = ["attention.js", "paint.js", "explorer.js"]
