@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -31,7 +31,7 @@ def check_data(
     is returned.
 
     Args:
-        layout: decathlon, ibsr18, emidec or synapse; or a study, whose split is checked too.
+        layout: decathlon, ibsr18, emidec, synapse or pictures; or a study, whose split is checked too.
         out: a file for the findings, as JSON.
 
     Raises:
@@ -43,8 +43,9 @@ def check_data(
         >>> len(findings.cases), findings.errors
         (8, [])
     """
-    asked = None if layout == "decathlon" else load_study(layout)
-    config = asked.data if asked else DataConfig()
+    plain = layout in get_args(LayoutName) and layout not in presets()
+    asked = None if plain else load_study(layout)
+    config = asked.data if asked else DataConfig.model_validate({"layout": layout})
     reporter = reporter or Reporter()
     cases = read_cases(config, Path(folder), strict=False)
     with reporter.stage(f"check {len(cases.cases)} cases", len(cases.cases)) as stage:

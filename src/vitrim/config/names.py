@@ -17,7 +17,7 @@ SHALLOWEST: dict[str, int] = {"transunet": 0, "cats2d": 0, "unetr2d": 1}
 ViTSizeName = Literal["micro", "tiny", "small", "base"]
 StemForm = Literal["timm", "release"]
 
-LayoutName = Literal["decathlon", "ibsr18", "emidec", "synapse"]
+LayoutName = Literal["decathlon", "ibsr18", "emidec", "synapse", "pictures"]
 PhantomName = Literal["brain", "cardiac", "abdomen", "longrange", "chain"]
 PhantomLayout = Literal["decathlon", "ibsr18", "emidec", "synapse", "synapse-raw"]
 

@@ -133,6 +133,8 @@ class DataConfig(Strict):
             raise ValueError("normalize: unit maps the limits of clip to 0 and 1: give clip")
         if self.nested and self.layout != "emidec":
             raise ValueError("nested: only the layout emidec has nested regions")
+        if self.layout == "pictures" and self.axis != "axial":
+            raise ValueError("axis: a picture is one slice, which is shown as it is stored; leave axis out")
         if self.patient is not None:
             try:
                 groups = re.compile(self.patient).groups

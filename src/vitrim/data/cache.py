@@ -188,7 +188,7 @@ def collate_slices(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, torch.
 
 
 def entry_name(case: Case, case_set: CaseSet, preprocessing: Preprocessing) -> str:
-    """Return the name of a case's cache entry: a hash of its files, the preprocessing, label values and channels.
+    """Return the name of a case's cache entry: a hash of its files, the preprocessing, labels and channels.
 
     Raises DataError if a file cannot be read.
     """
@@ -198,6 +198,7 @@ def entry_name(case: Case, case_set: CaseSet, preprocessing: Preprocessing) -> s
         "steps": preprocessing.describe(),
         "labels": sorted(case_set.label_values.items()),
         "channels": len(case_set.channels),
+        **({"colours": sorted(case_set.colours.items())} if case_set.colours else {}),
     }
     digest.update(json.dumps(meaning, sort_keys=True).encode())
     for path in case.files:

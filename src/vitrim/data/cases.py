@@ -11,6 +11,9 @@ from vitrim.config.names import VoxelSize
 from vitrim.data.intensity_scale import PLAIN, Scale
 from vitrim.errors import DataError
 
+Colour = tuple[int, int, int]
+"""Red, green and blue, from 0 to 255."""
+
 
 @dataclass(frozen=True)
 class Case:
@@ -24,7 +27,7 @@ class Case:
     patient: str = ""
     """A split keeps all cases of one patient together. By default the patient is the case id."""
     split: str | None = None
-    """`train` or `validation`, if the data set defines its own split."""
+    """`train`, `validation` or `tuning`, if the data set defines its own split."""
 
     def __post_init__(self) -> None:
         if not self.patient:
@@ -61,6 +64,10 @@ class CaseSet:
     """Where the voxel size is read if a header contradicts itself (`DataConfig.voxel_size`)."""
     unused: tuple[str, ...] = ()
     """What the folder holds and the reader does not use, counted and named, one line each."""
+    notes: tuple[str, ...] = ()
+    """What else the user should know of how the data set is read, one line each."""
+    colours: dict[Colour, int] = field(default_factory=dict)
+    """Colour in a mask to class; empty if masks hold values."""
 
     def __post_init__(self) -> None:
         if not self.regions:

@@ -100,7 +100,7 @@ class Findings:
     def begin(cls, case_set: CaseSet) -> Findings:
         """Return findings without cases. The errors start with the cases that the layout's reader left out."""
         found = cls(case_set.layout, str(case_set.folder), dict(case_set.classes), errors=list(case_set.problems))
-        found.warnings.extend(case_set.unused)
+        found.warnings.extend([*case_set.notes, *case_set.unused])
         return found
 
     def add(self, inspection: Inspection) -> None:
@@ -129,23 +129,29 @@ class Findings:
     def summary(self) -> list[str]:
         """Return the findings as lines of text for the user."""
         read = [case for case in self.cases if case.shape]
+        planar = LAYOUTS[self.layout].planar
         lines = [f"{len(self.cases)} cases in {self.folder} ({self.layout}), {len(read)} of them read"]
         if read:
-            lines.append(f"shapes       {_spread([tuple(case.shape or ()) for case in read])}")
+            lines.append(f"shapes       {_spread([tuple(case.shape or ())[: 2 if planar else 3] for case in read])}")
             known = [tuple(round(mm, 3) for mm in case.spacing) for case in read if case.spacing]
-            lines.append(f"spacing      {_spread(known, ' mm') if known else 'not known'}")
-            lines.append(f"orientation  {_spread([case.orientation or 'not known' for case in read])}")
+            if planar:
+                lines.append("spacing      not known: distances are in pixels")
+            else:
+                lines.append(f"spacing      {_spread(known, ' mm') if known else 'not known'}")
+                lines.append(f"orientation  {_spread([case.orientation or 'not known' for case in read])}")
             lines.extend(self._intensities(read))
             slices = sum(case.slices or 0 for case in read)
             labelled = sum(case.labelled_slices or 0 for case in read)
-            lines.append(f"slices       {slices}, {labelled} of them with a class other than the background")
+            what = "pictures " if planar else "slices   "
+            lines.append(f"{what}    {slices}, {labelled} of them with a class other than the background")
         for index, name in self.classes.items():
             with_label = [case for case in read if case.voxels is not None]
             counts = [case.voxels.get(name, 0) for case in with_label if case.voxels]
             limits = [case.ceiling[name] for case in with_label if case.ceiling and name in case.ceiling]
             ceiling = f"; preprocessing limits Dice to {np.mean(limits):.3f}" if limits else ""
             present = sum(count > 0 for count in counts)
-            lines.append(f"class {index}: {name}, {sum(counts)} voxels in {present} of {len(counts)} cases{ceiling}")
+            unit = "pixels" if planar else "voxels"
+            lines.append(f"class {index}: {name}, {sum(counts)} {unit} in {present} of {len(counts)} cases{ceiling}")
         return lines
 
     def _intensities(self, read: list[CaseFindings]) -> list[str]:

@@ -1,7 +1,8 @@
 """The formats of volumes: which endings a name has, which library reads them, and which files belong to one volume.
 
 NIfTI and Analyze are read with nibabel. NRRD, MetaImage and DICOM need SimpleITK and pydicom (`vitrim[formats]`).
-A path stands for a volume; for a DICOM series it is the folder of its files, or one of them.
+A path stands for a volume; for a DICOM series it is the folder of its files, or one of them. A picture is read as a
+volume of one slice; no name of a picture is one of a volume, so that pictures are read only where they are expected.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from typing import Literal
 
 from vitrim.config.names import VoxelSize
 from vitrim.data.dicom import is_dicom, read_series, series_at
-from vitrim.data.io import Voxels, read_nifti
+from vitrim.data.io import Voxels, as_volume, read_nifti
 from vitrim.data.itk_files import read_itk
+from vitrim.data.picture_files import ENDINGS as PICTURES
+from vitrim.data.picture_files import is_picture, read_picture
 from vitrim.data.text_headers import read_text_header
 from vitrim.errors import DataError, InputError
 
@@ -46,9 +49,9 @@ HEADLESS = (".img", ".raw", ".zraw")
 FOREIGN = (
     *HEADLESS,
     *(".mgz", ".mgh", ".mnc", ".gipl", ".vtk", ".vti", ".dcm", ".npz", ".npy", ".h5"),
-    *(".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
+    *PICTURES,
 )
-"""Endings of images that vitrim does not write as label maps."""
+"""Endings of images that vitrim does not write as label maps of volumes."""
 
 EXPECTED = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
 
@@ -69,8 +72,8 @@ def format_of(path: Path) -> Format | None:
 
 
 def stem(path: Path) -> str:
-    """Return the name of a volume's file without its ending; the whole name of any other file."""
-    return path.name[: len(path.name) - len(ending(path))]
+    """Return the name of the file of a volume or picture without its ending; the whole name of any other file."""
+    return path.stem if is_picture(path) else path.name[: len(path.name) - len(ending(path))]
 
 
 def volumes(files: Iterable[Path]) -> list[Path]:
@@ -107,12 +110,14 @@ def data_file(path: Path) -> Path | None:
 
 
 def read_voxels(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:
-    """Read the volume for which a path stands. `voxel_size`: as in `vitrim.data.geometry`, for NIfTI.
+    """Read the volume, or the picture, for which a path stands. `voxel_size`: as in `vitrim.data.geometry`, for NIfTI.
 
     Raises InputError if a library is missing, and DataError if the volume cannot be read or has an unknown format.
     """
     if path.is_dir() or is_dicom(path):
         return read_series(path)
+    if is_picture(path):
+        return as_volume(read_picture(path))
     kind = format_of(path)
     if kind is None:
         raise DataError(unknown(path))

@@ -24,6 +24,11 @@ from vitrim.errors import DataError, InputError
 logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 
+AS_STORED = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Affine of slices without a header: column numbers increase to the patient's left, row numbers to the back. Axial
+slices are then displayed as they are stored."""
+
+
 @dataclass
 class Voxels:
     """The content of an image file."""
@@ -38,6 +43,13 @@ class Voxels:
     """How the header contradicts itself about the voxel size; empty if it does not"""
     scale: Scale = PLAIN
     """Factor and offset from the stored numbers to the voxels' values, as the header says"""
+    measured: bool = True
+    """Whether the affine is in mm; if not, no size is known"""
+
+
+def as_volume(pixels: np.ndarray) -> Voxels:
+    """Return pixels (H, W) or (H, W, C) as a volume (W, H, 1) or (W, H, 1, C) of unknown voxel size."""
+    return Voxels(pixels.swapaxes(0, 1)[:, :, None], AS_STORED, oriented=False, measured=False)
 
 
 def read_nifti(path: Path, voxel_size: VoxelSize | None = None) -> Voxels:

@@ -115,6 +115,7 @@ def _divide(case_set: CaseSet, config: DataConfig, seed: int) -> Split:
         split = Split(
             tuple(case.id for case in cases if case.split == "train"),
             tuple(case.id for case in cases if case.split == "validation"),
+            tuple(case.id for case in cases if case.split == "tuning"),
         )
         _check(split, case_set, str(case_set.folder))
         return split

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitrim.config.names import VoxelSize
 from vitrim.data.cases import Case, CaseSet, Volume
 from vitrim.data.file_checks import shape_text
 from vitrim.data.formats import read_voxels
 from vitrim.data.intensity_scale import PLAIN
-from vitrim.data.io import Voxels, read_h5_volume, read_npz_slice
+from vitrim.data.io import AS_STORED, Voxels, as_volume, read_h5_volume, read_npz_slice
+from vitrim.data.picture_files import is_picture, read_mask, with_channels
 from vitrim.errors import DataError, InputError
 
 AFFINE_TOLERANCE = 0.1
@@ -24,10 +25,6 @@ ROUNDING = 1e-3
 
 UNKNOWN = 255
 """Marks a label value that has no class."""
-
-AS_STORED = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Affine of slices without a header: column numbers increase to the patient's left, row numbers to the back. Axial
-slices are then displayed as they are stored."""
 
 
 def load_volume(case: Case, case_set: CaseSet) -> Volume:
@@ -58,7 +55,7 @@ def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]
     voxels, values = stored if stored and headless else (stored, None)
     label_scale = PLAIN
     if case.label is not None:
-        read = attempt(_load_label, case, case.label, voxels, case_set.voxel_size)
+        read = attempt(_load_label, case, case.label, voxels, case_set)
         values, label_scale = (read.array, read.scale) if read else (None, PLAIN)
     label = None if values is None else attempt(to_classes, values, case_set, case.label or case.images[0])
     if voxels is None:
@@ -66,7 +63,7 @@ def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]
     image = np.moveaxis(voxels.array, 3, 0).astype(np.float32, copy=False)
     if not np.isfinite(image).all():
         problems.append(f"NaN or infinity in {case.images[0]}: repair or remove case {case.id}")
-    spacing = None if headless else _spacing(voxels.affine)
+    spacing = _spacing(voxels.affine) if voxels.measured else None
     rounded = _rounding(values)
     return Volume(image, label, voxels.affine, spacing, voxels.doubt, voxels.scale, label_scale, rounded), problems
 
@@ -118,12 +115,17 @@ def _load_slices(case: Case) -> tuple[Voxels, np.ndarray]:
         images, labels = (np.stack(part) for part in zip(*pairs, strict=True))
     if images.dtype.kind not in "iufb" or labels.dtype.kind not in "iufb":
         raise DataError(f"{case.images[0]} holds values that are not numbers")
-    return Voxels(images.transpose(2, 1, 0)[..., None], AS_STORED, False), labels.transpose(2, 1, 0)
+    voxels = Voxels(images.transpose(2, 1, 0)[..., None], AS_STORED, oriented=False, measured=False)
+    return voxels, labels.transpose(2, 1, 0)
 
 
 def _load_channels(case: Case, case_set: CaseSet) -> Voxels:
     """Read the image (X, Y, Z, C) of a case, from one file per channel or from one file with a fourth axis."""
     channels = len(case_set.channels)
+    if is_picture(case.images[0]):
+        picture = read_voxels(case.images[0])
+        pixels = with_channels(picture.array[:, :, 0], channels, case.images[0])
+        return replace(picture, array=pixels[:, :, None])
     files = [read_voxels(path, case_set.voxel_size) for path in case.images]
     arrays: list[np.ndarray] = []
     for voxels, path in zip(files, case.images, strict=True):
@@ -147,18 +149,20 @@ def _load_channels(case: Case, case_set: CaseSet) -> Voxels:
     return Voxels(np.stack(arrays, 3), files[0].affine, files[0].oriented, files[0].doubt, scale)
 
 
-def _load_label(case: Case, path: Path, image: Voxels | None, voxel_size: VoxelSize | None) -> Voxels:
-    """Read the values (X, Y, Z) of a label file.
+def _load_label(case: Case, path: Path, image: Voxels | None, case_set: CaseSet) -> Voxels:
+    """Read the values (X, Y, Z) of a label file; of a mask in colours, the classes.
 
     Raises DataError if shape or position differ from the image's. `image` is None if the image could not be read.
     """
-    label = read_voxels(path, voxel_size)
+    planar = is_picture(path)
+    label = as_volume(read_mask(path, case_set)) if planar else read_voxels(path, case_set.voxel_size)
     if image is None:
         return label
     if label.array.shape != image.array.shape[:3]:
+        axes = 2 if planar else 3
         raise DataError(
-            f"image and label of case {case.id} differ in shape: {shape_text(image.array.shape[:3])} in"
-            f" {case.images[0]}, {shape_text(label.array.shape)} in {path}"
+            f"image and label of case {case.id} differ in shape: {shape_text(image.array.shape[:axes])} in"
+            f" {case.images[0]}, {shape_text(label.array.shape[:axes])} in {path}"
         )
     _check_place(case, image, label, path, "image and label")
     return label

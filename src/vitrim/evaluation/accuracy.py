@@ -6,6 +6,7 @@ import pandas as pd
 from torch import nn
 
 from vitrim.data.cache import PreparedData
+from vitrim.data.readers import LAYOUTS
 from vitrim.errors import DataError
 from vitrim.evaluation.segment import BATCH, predict_slices
 from vitrim.hardware import Hardware
@@ -19,10 +20,11 @@ def evaluate_cases(
     """Segment the cases `ids` and compare the result with the reference on the original grid.
 
     Returns one row per case and class: case, class, dice, hd95, surface_dice, reference_voxels, predicted_voxels,
-    hd95_unit ("mm", or "voxels" if the spacing is not known). `vitrim.metrics.segmentation` describes the values for
-    empty masks. One case is in memory at a time. Raises DataError if a case has no label.
+    hd95_unit ("mm"; if the spacing is not known, "voxels", or "pixels" for pictures). `vitrim.metrics.segmentation`
+    describes the values for empty masks. One case is in memory at a time. Raises DataError if a case has no label.
     """
     rows = []
+    unknown = "pixels" if LAYOUTS[data.cases.layout].planar else "voxels"
     with hardware.running(network):
         for id in ids:
             prepared = data.cache.case(id)
@@ -30,7 +32,7 @@ def evaluate_cases(
                 raise DataError(f"case {id} has no label: it cannot be evaluated")
             labels = predict_slices(network, prepared.images, BATCH)
             prediction = data.preprocessing.restore(labels, prepared.record)
-            unit = "voxels" if prepared.spacing is None else "mm"
+            unit = unknown if prepared.spacing is None else "mm"
             found = case_metrics(
                 prediction, prepared.reference, data.cases.classes, prepared.spacing, data.cases.regions
             )

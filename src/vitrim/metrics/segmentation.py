@@ -112,10 +112,20 @@ def surface_distances(
     """
     if not prediction.any() or not reference.any():
         return None
-    sides = np.ones(reference.ndim) if spacing is None else np.asarray(spacing, np.float64)
-    mine, theirs = (_surface(mask.astype(bool)) * sides for mask in (prediction, reference))
+    shape, sides = _sides(reference, spacing)
+    mine, theirs = (_surface(mask.astype(bool).reshape(shape)) * sides for mask in (prediction, reference))
     distances = [KDTree(to).query(start)[0] for start, to in ((mine, theirs), (theirs, mine))]
     return np.concatenate(distances).astype(np.float32).astype(np.float64)  # as exact as MONAI's
+
+
+def _sides(mask: np.ndarray, spacing: Sequence[float] | None) -> tuple[tuple[int, ...], np.ndarray]:
+    """Return shape and voxel size of an image without its axes of length 1.
+
+    A single slice has no surface across itself: otherwise all of a mask would be surface.
+    """
+    sides = np.ones(mask.ndim) if spacing is None else np.asarray(spacing, np.float64)
+    kept = [axis for axis, length in enumerate(mask.shape) if length > 1] or [0]
+    return tuple(mask.shape[axis] for axis in kept), sides[kept]
 
 
 def _surface(mask: np.ndarray) -> np.ndarray:
@@ -136,8 +146,8 @@ def _percentile(
         return float(np.percentile(distances, 95))
     if not prediction.any() and not reference.any():
         return math.nan
-    sides = np.asarray(spacing if spacing is not None else (1.0,) * reference.ndim)
-    return float(np.linalg.norm(sides * reference.shape))
+    shape, sides = _sides(reference, spacing)
+    return float(np.linalg.norm(sides * shape))
 
 
 def _within(distances: np.ndarray | None, prediction: np.ndarray, reference: np.ndarray, tolerance: float) -> float:

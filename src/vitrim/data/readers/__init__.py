@@ -45,7 +45,7 @@ def read_cases(config: DataConfig, folder: Path, strict: bool = True) -> CaseSet
     if not case_set.cases and not case_set.problems:
         raise DataError(f"no cases in {folder}: expected the layout {config.layout!r}")
     case_set = replace(case_set, voxel_size=config.voxel_size)
-    if config.layout != "decathlon" and not case_set.problems:  # that reader says it, and so do problems
+    if config.layout not in ("decathlon", "pictures") and not case_set.problems:  # they say it, and so do problems
         case_set = replace(case_set, unused=_unused(case_set, folder))
     _check_classes(case_set)
     _check_unique(case_set)

@@ -31,3 +31,5 @@ class Layout:
     """Counts in the paper; None if the paper did not use this data set."""
     absent_also_as_one: bool = False
     """Also print Dice with the other convention: 1 for a class that is absent from reference and prediction."""
+    planar: bool = False
+    """Whether each case is a picture: one slice of unknown size, so that distances are in pixels."""
