@@ -17,7 +17,7 @@ from scipy import ndimage
 from vitrim.config.schema import DataConfig
 from vitrim.data.readers import read_cases
 from vitrim.data.volumes import load_volume
-from vitrim.metrics.segmentation import case_metrics, slice_dice, surface_distances
+from vitrim.metrics.segmentation import case_metrics, hausdorff95, slice_dice, surface_dice, surface_distances
 
 CLASSES = {0: "background", 1: "organ", 2: "lesion"}
 
@@ -167,3 +167,14 @@ def test_dice_agrees_with_monais() -> None:
     reference, prediction = block(2, 7), block(3, 9)
     monai = compute_dice(torch.from_numpy(prediction)[None, None], torch.from_numpy(reference)[None, None])
     assert row(prediction, reference)["dice"] == pytest.approx(float(monai), abs=1e-6)
+
+
+def test_a_single_slice_is_measured_in_its_plane() -> None:
+    rng = np.random.default_rng(0)
+    mine, theirs = (np.kron(rng.random((8, 9)) < 0.4, np.ones((4, 4))).astype(bool) for _ in range(2))
+    for measure in (hausdorff95, surface_dice):
+        flat = measure(mine, theirs, (0.7, 1.3))
+        assert measure(mine[:, :, None], theirs[:, :, None], (0.7, 1.3, 5.0)) == flat
+        assert measure(mine[:, None], theirs[:, None], (0.7, 5.0, 1.3)) == flat
+    empty = np.zeros_like(theirs)
+    assert hausdorff95(empty[..., None], theirs[..., None]) == hausdorff95(empty, theirs) == np.hypot(32, 36)

@@ -26,7 +26,7 @@ from vitrim.config.names import DecidingMeasure, Head
 from vitrim.config.reading import Study, data_section, explain
 from vitrim.config.schema import AttentionConfig, DataConfig
 from vitrim.data.cases import CaseSet
-from vitrim.data.pictures import find_pictures, read_picture
+from vitrim.data.picture_folder import find_pictures, read_picture
 from vitrim.data.preprocessing import Preprocessing
 from vitrim.data.sampling import evenly_spaced
 from vitrim.data.split import Split

@@ -18,6 +18,7 @@ import torch
 from vitrim import __version__
 from vitrim.config.reading import Study, data_section
 from vitrim.data.preprocessing import Preprocessing
+from vitrim.data.readers import LAYOUTS
 from vitrim.data.recipe import Recipe, recipe_for, stored_recipe
 from vitrim.data.sampling import evenly_spaced
 from vitrim.errors import InputError
@@ -34,6 +35,7 @@ from vitrim.inference.onnx_engine import (
     add_checksum,
     optional,
 )
+from vitrim.inference.picture_inputs import find_pictures
 from vitrim.inference.torch_engine import TorchEngine
 from vitrim.models.checkpoint import load_model
 from vitrim.models.network import Network
@@ -201,7 +203,8 @@ def _real_slices(engine: TorchEngine, recipe: Recipe, data: Path) -> np.ndarray:
     """Evenly spaced slices of every case in `data`, prepared (S, C, H, W)."""
     preparation = Preprocessing.from_config(recipe.data)
     found = []
-    for case in find_inputs(data, engine.channels, [ALL]).cases:
+    planar = LAYOUTS[recipe.data.layout].planar
+    for case in (find_pictures(data) if planar else find_inputs(data, engine.channels, [ALL])).cases:
         images = preparation.apply(load_input(case, engine.channels).volume).images
         places = evenly_spaced(range(len(images)), REAL_SLICES)
         found.append(images[places].repeat(engine.channels // images.shape[1], axis=1))

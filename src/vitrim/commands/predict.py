@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from vitrim.config.reading import Study, data_section
 from vitrim.data.formats import EXPECTED, FOREIGN, ending, format_of, is_volume, members, stem
 from vitrim.data.intensity_scale import PLAIN, said_scales
 from vitrim.data.itk_files import simpleitk
+from vitrim.data.picture_files import is_picture
+from vitrim.data.readers import LAYOUTS
 from vitrim.data.recipe import recipe_for
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import BATCH
@@ -20,8 +23,12 @@ from vitrim.files import replacing, safe_cells
 from vitrim.inference.engine import open_engine
 from vitrim.inference.inputs import Input, find_inputs
 from vitrim.inference.outputs import is_itk
+from vitrim.inference.picture_inputs import find_pictures
 from vitrim.inference.predictor import Draw, Prediction, Target, check_writable, companions
 from vitrim.progress import Reporter
+
+MASK = ".png"
+"""Ending of the mask of a picture."""
 
 COLUMNS = ["case", "label", "structure", "voxels", "ml"]
 
@@ -52,7 +59,8 @@ def predict(
 
     Args:
         checkpoint: folder of a network, or a file that `vitrim.export` wrote.
-        source: a volume's file, a folder of them, or a folder with DICOM series (see docs/predict.md).
+        source: a volume's file, a folder of them, or a folder with DICOM series; a picture or a folder of them for a
+            network that was trained on pictures (see docs/predict.md).
         out: a file, whose ending says the format, or a folder.
         series: the DICOM series to predict, by name, if `source` holds several; `["all"]` for all of them.
         probabilities: also write `NAME_probabilities.nii.gz`.
@@ -82,12 +90,16 @@ def predict(
     engine = open_engine(Path(checkpoint), precision)
     section = data_section(study)
     recipe = recipe_for(Path(checkpoint), engine.recipe, section, engine.image_size, engine.num_classes)
-    single = is_volume(out)
-    if not single and out.name.lower().endswith(FOREIGN) and not out.is_dir():
-        raise InputError(f"no label map is written as {out.suffix}: OUT is a folder, or a name that ends in {EXPECTED}")
-    found = find_inputs(source, engine.channels, series)
+    planar = LAYOUTS[recipe.data.layout].planar
+    single = out.name.lower().endswith(MASK) if planar else is_volume(out)
+    if not single and (is_volume(out) or out.name.lower().endswith(FOREIGN)) and not out.is_dir():
+        named = f"{MASK} for a picture" if planar else EXPECTED
+        raise InputError(f"no label map is written as {out.suffix}: OUT is a folder, or a name that ends in {named}")
+    if planar and series:
+        raise InputError("--series chooses DICOM series; the network was trained on pictures")
+    found = find_pictures(source) if planar else find_inputs(source, engine.channels, series)
     inputs = found.cases
-    if single and source.is_dir() and (len(inputs) > 1 or format_of(inputs[0].files[0]) is not None):
+    if single and source.is_dir() and (planar or len(inputs) > 1 or format_of(inputs[0].files[0]) is not None):
         raise InputError(f"{out} is the name of a file, but {source} is a folder: give a folder for the predictions")
     if out.is_dir() if single else out.is_file():
         raise InputError(f"{out} is a {'folder' if single else 'file'}; choose another OUT")
@@ -153,13 +165,21 @@ def _target(case: Input, labels: Path, probabilities: bool, draw: Draw | None) -
 
 
 def _name(case: Input) -> str:
-    """Return the name of a case's label map: the image's format; NIfTI is compressed, and stands for DICOM."""
+    """Return the name of a case's label map: the image's format; NIfTI is compressed, and stands for DICOM.
+
+    The mask of a picture is PNG, which loses nothing.
+    """
+    if is_picture(case.files[0]):
+        return case.name + MASK
     own = format_of(case.files[0])
     return case.name + (".nii.gz" if own is None or own.title == "NIfTI" else ending(case.files[0]))
 
 
 def _spare_inputs(targets: list[Target]) -> None:
-    """InputError if a prediction would take the place of an image."""
+    """InputError if a prediction would take the place of an image, or of another prediction."""
+    path, times = Counter(path for target in targets for path in target.wanted).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"two files would have the name {path}: rename one of the images")
     images = {part.resolve() for target in targets for file in target.case.files for part in members(file)}
     for target in targets:
         for path in filter(None, (*target.wanted, target.voxels)):

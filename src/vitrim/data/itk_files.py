@@ -106,6 +106,8 @@ def header_image(shape: tuple[int, ...], affine: np.ndarray, oriented: bool) -> 
         image.set_qform(affine, code="scanner")
     if oriented or not np.allclose(np.linalg.norm(affine[:3, :3], axis=0), 1):
         image.header.set_xyzt_units("mm")
+    else:
+        image.header["sform_code"] = 0
     return image
 
 

@@ -59,7 +59,9 @@ def read_picture(path: Path) -> np.ndarray:
     colours and SimpleITK is missing.
     """
     with _opened(path) as picture:
-        if _is_deep_colour(picture):
+        deep = _is_deep_colour(picture)
+        _check_upright(picture, path)
+        if deep:
             return _deep_colour(path)
         return _opaque(picture.convert("L") if picture.mode == "1" else picture, path)
 
@@ -89,7 +91,9 @@ def read_mask(path: Path, case_set: CaseSet) -> np.ndarray:
     """
     with _opened(path) as picture:
         lossy = picture.format in ("JPEG", "MPO") or picture.info.get("compression") == "jpeg"
-        if _is_deep_colour(picture):
+        deep = _is_deep_colour(picture)
+        _check_upright(picture, path)
+        if deep:
             raise DataError(f"{path} holds colours of 16 bits: save the mask with 8 bits")
         if case_set.colours:
             if lossy:
@@ -138,17 +142,21 @@ def _check(picture: Any, path: Path) -> None:
         raise DataError(f"{path} holds {pages} pages: save each as a picture of its own")
     if picture.mode not in (*GREY, *COLOUR):
         raise DataError(f"{path} has colours of the kind {picture.mode}: convert it to RGB")
+    check_memory(float(picture.width) * picture.height * 4, path)
+
+
+def _check_upright(picture: Any, path: Path) -> None:
+    """Raise DataError if the metadata say that a picture is to be turned. Of a PNG, this reads all pixels."""
     turned = picture.getexif().get(ORIENTATION, UPRIGHT)
     if turned not in (0, UPRIGHT):
         raise DataError(
             f"{path} is to be shown rotated or mirrored (EXIF orientation {turned}), which some programs do and others "
             "do not: save it upright, for example with Pillow's ImageOps.exif_transpose"
         )
-    check_memory(float(picture.width) * picture.height * 4, path)
 
 
 def _is_deep_colour(picture: Any) -> bool:
-    """Whether a picture holds several channels of 16 bits, of which Pillow keeps 8."""
+    """Whether a picture, not yet read, holds several channels of 16 bits, of which Pillow keeps 8."""
     if picture.mode in ("1", "L", "P") or picture.mode.startswith(("I", "F")):
         return False
     layouts = [tile[3] if isinstance(tile[3], str) else tile[3][0] for tile in picture.tile if tile[3]]

@@ -18,6 +18,7 @@ from vitrim.data.dicom import Scans, Series, find_series, is_dicom, series_at
 from vitrim.data.file_checks import unreadable
 from vitrim.data.formats import EXPECTED, FOREIGN, HEADLESS, format_of, is_volume, members, stem, unknown
 from vitrim.data.itk_files import header_image, itk_shape
+from vitrim.data.picture_files import is_picture
 from vitrim.data.readers.decathlon import CHANNEL
 from vitrim.data.readers.find_files import files as files_below
 from vitrim.data.readers.find_files import some
@@ -62,6 +63,8 @@ class Loaded:
 
     volume: Volume
     image: Any
+    colour: bool = False
+    """Whether the channels are the red, green and blue of a picture"""
 
 
 def find_inputs(path: Path, channels: int, series: Iterable[str] = ()) -> Inputs:
@@ -89,6 +92,8 @@ def find_inputs(path: Path, channels: int, series: Iterable[str] = ()) -> Inputs
             raise DataError(
                 f"no volumes in {path}: {unused[0] if unused else f'expected {EXPECTED}, or a DICOM series'}"
             )
+    elif is_picture(path):
+        raise DataError(f"{path} is a picture, and the network was trained on volumes")
     elif is_dicom(path):
         scans = {_without_ending(path): series_at(path)}
     elif path.is_file():
@@ -181,6 +186,8 @@ def _why_unused(file: Path, folder: Path, found: Scans) -> str:
         return "segmentation"
     if is_volume(file):
         return "in a subfolder, which is searched for DICOM series only"
+    if is_picture(file) and file.parent == folder:
+        return "pictures, and the network was trained on volumes"
     if name.endswith(HEADLESS):
         return "voxels without their header"
     return "no format that vitrim reads" if file.parent == folder or name.endswith(FOREIGN) else ""
@@ -189,11 +196,12 @@ def _why_unused(file: Path, folder: Path, found: Scans) -> str:
 def load_input(case: Input, channels: int, voxel_size: VoxelSize | None = None) -> Loaded:
     """Read a case for a network with that many input channels. A network of three channels also accepts one channel.
 
-    `voxel_size`: as in `vitrim.data.geometry`.
+    A picture is read as `vitrim.data.picture_files.with_channels` says. `voxel_size`: as in `vitrim.data.geometry`.
 
     Raises InputError as `load_volume` does, and if the number of channels is wrong or the file is a series of volumes.
     """
-    found = len(case.files)
+    planar = is_picture(case.files[0])
+    found = channels if planar else len(case.files)
     shape = _shape(case.files[0])
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
@@ -213,14 +221,14 @@ def load_input(case: Input, channels: int, voxel_size: VoxelSize | None = None) 
     names = tuple(str(n) for n in range(found))
     about = CaseSet("files", folder, (), {0: "background"}, {0: 0}, names, voxel_size=voxel_size)
     volume = load_volume(Case(case.name, case.files, None), about)
-    return Loaded(volume, _header(case.files[0], volume))
+    return Loaded(volume, _header(case.files[0], volume), colour=planar and channels == 3)
 
 
 def _shape(path: Path) -> tuple[int, ...]:
     """Return the length of each axis of a volume, with its channels last."""
     kind = None if path.is_dir() else format_of(path)
     if kind is None:
-        return (1, 1, 1)  # a DICOM series is one volume
+        return (1, 1, 1)  # a DICOM series is one volume; of a picture, its reader says it
     return itk_shape(path) if kind.library == "SimpleITK" else _open(path).shape
 
 
@@ -229,7 +237,8 @@ def _header(path: Path, volume: Volume) -> Any:
     kind = None if path.is_dir() else format_of(path)
     if kind is not None and kind.library == "nibabel":
         return _open(path)
-    return header_image(volume.shape, volume.affine, kind is None or read_text_header(path).oriented)
+    oriented = not is_picture(path) and (kind is None or read_text_header(path).oriented)
+    return header_image(volume.shape, volume.affine, oriented)
 
 
 def _open(file: Path) -> Any:

@@ -2,7 +2,7 @@
 
 Each file stores its provenance: which network made it from which image. So an interrupted prediction can resume, and
 files from other sources are not mistaken for results. In NIfTI it is a comment (a header extension), in NRRD and
-MetaImage the field `vitrim` of the header.
+MetaImage the field `vitrim` of the header, in PNG the text `vitrim`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ import nibabel as nib
 import numpy as np
 from nibabel.nifti1 import Nifti1Extension
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from vitrim.config.names import VoxelSize
 from vitrim.data.formats import data_file, format_of, read_voxels
 from vitrim.data.geometry import geometry
 from vitrim.data.itk_files import header_image, write_itk
+from vitrim.data.picture_files import is_picture
 from vitrim.data.text_headers import read_text_header
 from vitrim.files import replacing, unfinished
 
@@ -30,7 +32,7 @@ MADE_BY = "vitrim"
 """Software in the metadata of a preview; so vitrim knows its own."""
 
 KEY = "vitrim"
-"""Name of the provenance in the headers of NRRD and MetaImage files."""
+"""Name of the provenance in the headers of NRRD and MetaImage files, and in the texts of PNG files."""
 
 COMMENT = 6
 """NIfTI's code for an extension of plain text."""
@@ -43,8 +45,14 @@ def write_labels(path: Path, labels: np.ndarray, image: Any, affine: np.ndarray,
     """Write labels (X, Y, Z), uint8, in the format that the ending of `path` says.
 
     NIfTI keeps the grid, affine, orientation codes, units and description of `image`. NRRD and MetaImage get `affine`,
-    voxel to mm in RAS+. Raises OSError if a file cannot be written.
+    voxel to mm in RAS+. PNG holds the labels as grey values. Raises OSError if a file cannot be written.
     """
+    if is_picture(path):
+        notes = PngInfo()
+        notes.add_text(KEY, json.dumps({"vitrim": origin}))
+        with replacing(path) as temporary:
+            Image.fromarray(np.ascontiguousarray(labels[:, :, 0].T)).save(temporary, "PNG", pnginfo=notes)
+        return
     if is_itk(path):
         with _placing(path) as temporary:
             write_itk(temporary, labels, affine, {KEY: json.dumps({"vitrim": origin})})
@@ -68,7 +76,7 @@ def is_itk(path: Path) -> bool:
 
 def open_labels(path: Path) -> tuple[np.ndarray, Any]:
     """Return the labels (X, Y, Z) in a file that `write_labels` wrote, and an image with its header."""
-    if not is_itk(path):
+    if not is_itk(path) and not is_picture(path):
         image: Any = nib.load(path)
         return np.asanyarray(image.dataobj), image
     voxels = read_voxels(path)
@@ -90,6 +98,9 @@ def write_probabilities(path: Path, classes: Iterable[np.ndarray], count: int, i
 def read_origin(path: Path) -> Origin | None:
     """Return the provenance stored in the file at `path`; None if there is none or the file is unreadable."""
     try:
+        if is_picture(path):
+            with Image.open(path, formats=["PNG"]) as picture:
+                return json.loads(picture.info[KEY])["vitrim"]
         if is_itk(path):
             origin = json.loads(read_text_header(path).fields[KEY])["vitrim"]
             return origin if isinstance(origin, dict) else None

@@ -45,7 +45,7 @@ def png(indices: np.ndarray, palette: np.ndarray | None = None) -> str:
 
 
 def window(image: np.ndarray) -> np.ndarray:
-    """Return a slice (H, W) as uint8: its 0.5th to 99.5th percentile becomes 0 to 255."""
+    """Return a slice (H, W) or (H, W, C) as uint8: its 0.5th to 99.5th percentile becomes 0 to 255."""
     low, high = np.percentile(image, [0.5, 99.5])
     return (np.clip((image - low) / max(float(high - low), 1e-12), 0, 1) * 255).round().astype(np.uint8)
 

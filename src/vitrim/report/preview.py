@@ -28,23 +28,28 @@ def write_preview(
     """Draw six slices of a case to the PNG `path`, in the orientation of the network input.
 
     labels: (X, Y, Z); each structure has its colour. The six slices are evenly spaced over the slices that contain a
-    structure, or over all slices if none was found. The pixels have the aspect ratio of the voxels.
+    structure, or over all slices if none was found. The pixels have the aspect ratio of the voxels. A picture keeps its
+    colours.
     """
-    images = shown(loaded.volume.image[0], prepared.record)  # (S, rows, columns)
+    channels = loaded.volume.image if loaded.colour else loaded.volume.image[:1]
+    images = np.stack([shown(one, prepared.record) for one in channels], -1)  # (S, rows, columns, 1 or 3)
     for step in prepared.record["steps"]:
         if step["step"] == "clip":  # the organs of a CT are visible in the intensity window of the network
             images = images.clip(step["low"], step["high"])
     found = shown(labels, prepared.record)
     down, across = shown_spacing(prepared.record) or (1.0, 1.0)
     places = _places(found)
-    rows = -(-len(places) // COLUMNS)
+    columns, width = (1, 6) if len(images) == 1 else (COLUMNS, 3)  # a picture is drawn larger
+    rows = -(-len(places) // columns)
     height = images.shape[1] * down / (images.shape[2] * across)
-    figure = Figure(figsize=(9, rows * (3 * height + 0.25) + 0.7), facecolor="white", layout="constrained")
+    size = (columns * width, rows * (width * height + 0.25) + 0.7)
+    figure = Figure(figsize=size, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     for panel, place in enumerate(places, start=1):
-        axes = figure.add_subplot(rows, COLUMNS, panel)
+        axes = figure.add_subplot(rows, columns, panel)
         axes.imshow(_coloured(images[place], found[place]), aspect=down / across, interpolation="nearest")
-        axes.set_title(f"slice {place + 1} of {len(images)}", fontsize=9)
+        if len(images) > 1:
+            axes.set_title(f"slice {place + 1} of {len(images)}", fontsize=9)
         axes.set_axis_off()
     there = np.unique(found).tolist()
     legend = [Patch(color=class_colour(label), label=classes[label]) for label in there if label]
@@ -64,8 +69,8 @@ def _places(found: np.ndarray) -> list[int]:
 
 
 def _coloured(image: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return a grey slice with its structures in colour, (rows, columns, 3), values from 0 to 1."""
-    grey = np.repeat(window(image)[..., None] / 255, 3, axis=2)
+    """Return a slice (rows, columns, 1 or 3) with its structures in colour, (rows, columns, 3), from 0 to 1."""
+    grey = np.repeat(window(image) / 255, 3 // image.shape[2], axis=2)
     outline = edges(labels)
     for label in np.unique(labels[labels > 0]).tolist():
         colour, inside = np.array(to_rgb(class_colour(label))), labels == label

@@ -45,7 +45,7 @@ def read_table(folder: Path) -> list[Row] | None:
             first = stream.readline()
             stream.seek(0)
             table = csv.DictReader(stream, delimiter=";" if ";" in first and "," not in first else ",", strict=True)
-            columns = [(name or "").strip() for name in table.fieldnames or []]
+            columns = [(name or "").strip().lower() for name in table.fieldnames or []]
             table.fieldnames = columns
             rows = [
                 {name: (row.get(name) or "").strip() for name in COLUMNS}
@@ -55,7 +55,7 @@ def read_table(folder: Path) -> list[Row] | None:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"cannot read {path}: {error}") from error
     for name in columns:
-        near = get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.75)
+        near = get_close_matches(name, COLUMNS, n=1, cutoff=0.85)
         if near and name not in COLUMNS:
             raise DataError(f"{path}: unknown column {name!r} (did you mean {near[0]!r}?)")
         if columns.count(name) > 1 and name in COLUMNS:

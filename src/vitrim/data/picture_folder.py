@@ -1,4 +1,4 @@
-"""Read a folder of pictures (PNG, JPEG, TIFF, BMP). Each picture is one case."""
+"""Read a folder of ordinary pictures for a model of timm, prepared as timm does. Each picture is one case."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from vitrim.data.picture_files import EXPECTED, is_picture
 from vitrim.errors import DataError
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 def find_pictures(folder: Path) -> list[Path]:
     """Return the pictures in `folder`, sorted by name. Raises DataError if the folder is missing or holds none."""
     if not folder.is_dir():
         raise DataError(f"no such folder of pictures: {folder}")
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in folder.iterdir() if is_picture(path))
     if not found:
-        raise DataError(f"no pictures in {folder}: expected files that end in {', '.join(SUFFIXES)}")
+        raise DataError(f"no pictures in {folder}: expected files that end in {EXPECTED}")
     return found
 
 
