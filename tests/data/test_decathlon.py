@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from tests.support import vitrim
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Volume
 from vitrim.data.readers import read_cases
+from vitrim.data.split import split_cases
 from vitrim.data.volumes import load_volume
 from vitrim.errors import DataError, InputError
 
@@ -161,9 +163,83 @@ def test_a_reader_that_is_asked_to_go_on_lists_every_problem(decathlon: Path) ->
         read_cases(CONFIG, decathlon)
 
 
-def test_labels_that_are_regions_are_refused(decathlon: Path) -> None:
-    describe(decathlon, labels={"background": 0, "whole": [1, 2], "core": 2})
-    with pytest.raises(InputError, match="not a plain class"):
+def test_regions_are_trained_as_their_exclusive_parts_and_evaluated_as_regions(decathlon: Path) -> None:
+    label = np.zeros((12, 10, 6), np.uint8)
+    label[:9], label[:6], label[:3] = 1, 3, 2
+    for number in range(3):
+        nib.save(nib.Nifti1Image(label, AFFINE), decathlon / "labelsTr" / f"case_{number}.nii.gz")
+    labels = {"background": 0, "kidney": [1, 2, 3], "masses": [2, 3], "tumour": 2}
+    describe(decathlon, labels=labels, regions_class_order=[1, 3, 2])
+    case_set = read_cases(CONFIG, decathlon)
+    assert case_set.classes == {0: "background", 1: "rest of kidney", 2: "rest of masses", 3: "tumour"}
+    assert "the regions are evaluated" in case_set.notes[0]
+    found = load_volume(case_set.cases[0], case_set).label
+    assert found is not None
+    for name, values in labels.items():
+        if name != "background":
+            np.testing.assert_array_equal(np.isin(found, case_set.regions[name]), np.isin(label, values))
+
+
+@pytest.mark.parametrize(
+    ("labels", "order", "message"),
+    [
+        ({"whole": [1, 2], "core": 2}, None, "has regions: whole, core. Give one value for each region in"),
+        ({"whole": [1, 2], "core": 2}, [2, 1], "are not classes: give one value for each region"),
+        ({"left": [1, 2], "right": [2, 3]}, [1, 3], "are not classes"),
+        ({"whole": [1, 2], "core": "two"}, [1, 2], "'core': 'two' is neither a value nor a list of values"),
+        ({"whole": [1, 2], "core": 2, "ignore": 3}, [1, 2], "`ignore` is not supported: give these voxels a class"),
+        ({"left": 1, "ignore": 2}, None, "`ignore` is not supported: give these voxels a class"),
+    ],
+)
+def test_regions_that_are_no_classes_and_ignored_voxels_are_refused(labels, order, message, decathlon: Path) -> None:
+    describe(decathlon, labels={"background": 0, **labels}, regions_class_order=order)
+    with pytest.raises(InputError, match=message):
+        read_cases(CONFIG, decathlon)
+
+
+def test_monais_validation_list_is_the_split(decathlon: Path) -> None:
+    described = json.loads((decathlon / "dataset.json").read_text(encoding="utf-8"))
+    describe(decathlon, training=described["training"][:2], validation=described["training"][2:], test=["a.nii.gz"])
+    case_set = read_cases(CONFIG, decathlon)
+    split = split_cases(case_set, CONFIG, 0)
+    assert (split.train, split.validation) == (("case_0", "case_1"), ("case_2",))
+    assert [line[:40] for line in case_set.unused] == ["the list 'test' in dataset.json is not u"]
+    describe(decathlon, validation=described["training"][:1])
+    with pytest.raises(InputError, match="would both be case case_0"):
+        read_cases(CONFIG, decathlon)
+
+
+def test_nnunets_cases_may_lie_elsewhere(decathlon: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = decathlon.with_name("only a description")
+    data.mkdir()
+    names = {f"patient {n}": decathlon / "imagesTr" / f"case_{n}.nii.gz" for n in range(2)}
+    cases = {
+        id: {"images": [str(image)], "label": str(image).replace("imagesTr", "labelsTr")} for id, image in names.items()
+    }
+    content = {"labels": {"background": 0, "left": 1, "right": 2}, "channel_names": {"0": "CT"}, "dataset": cases}
+    rewritten(data, json.dumps(content))
+    case_set = read_cases(CONFIG, data)
+    assert case_set.ids == ("patient 0", "patient 1")
+    assert load_volume(case_set.cases[1], case_set).label is not None
+    cases["patient 1"]["images"] = [str(decathlon / "gone.nii.gz")]
+    rewritten(data, json.dumps(content))
+    with pytest.raises(InputError, match=r"image is missing: .*gone.nii.gz \(dataset.json names it outside"):
+        read_cases(CONFIG, data)
+    monkeypatch.chdir(decathlon.parent)
+    inside = {"image": str(decathlon / "imagesTr/case_0.nii.gz"), "label": str(decathlon / "labelsTr/case_0.nii.gz")}
+    describe(decathlon, training=[inside])
+    assert read_cases(CONFIG, Path(decathlon.name)).ids == ("case_0",)
+
+
+def test_an_image_may_be_listed_channel_by_channel(decathlon: Path) -> None:
+    entry = {"image": ["imagesTr/case_0.nii.gz", "imagesTr/case_1.nii.gz"], "label": "labelsTr/case_0.nii.gz"}
+    describe(decathlon, training=[entry], modality={"0": "T1", "1": "T2"})
+    assert first(decathlon).image.shape[0] == 2
+
+
+def test_nnunets_pictures_have_a_layout_of_their_own(decathlon: Path) -> None:
+    describe(decathlon, training=[], file_ending=".png")
+    with pytest.raises(InputError, match="use the layout pictures"):
         read_cases(CONFIG, decathlon)
 
 
@@ -241,11 +317,11 @@ def test_what_is_not_used_is_counted_and_named(decathlon: Path) -> None:
     assert read_cases(CONFIG, decathlon).unused == ()
     described = json.loads((decathlon / "dataset.json").read_text(encoding="utf-8"))
     rest = described["training"][2:]
-    describe(decathlon, training=described["training"][:2], validation=rest)
+    describe(decathlon, training=described["training"][:2], validation=[{"image": rest[0]["image"]}])
     (decathlon / "imagesTr" / "old.mgz").write_text("")
     unused = read_cases(CONFIG, decathlon).unused
     assert unused == (
-        "the list 'validation' in dataset.json is not used (1 entries): only `training` is",
+        "the list 'validation' in dataset.json is not used (1 entries)",
         "1 files in imagesTr are not used, because dataset.json does not list them: case_2.nii.gz",
         "1 files in imagesTr are not read, because they have no format that vitrim reads: old.mgz",
         "1 files in labelsTr are not used, because dataset.json does not list them: case_2.nii.gz",
