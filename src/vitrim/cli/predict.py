@@ -23,6 +23,9 @@ def predict(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also write probabilities.")] = False,
     labels: Annotated[bool, typer.Option("--labels", help="Also write volumes.csv: ml of each structure.")] = False,
     preview: Annotated[bool, typer.Option("--preview", help="Also draw a picture of each case.")] = False,
+    dicom_seg: Annotated[
+        bool, typer.Option("--dicom-seg", help="Also write a DICOM SEG of each DICOM series.")
+    ] = False,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Slices in one forward pass; by default 8, on a GPU 64.")
     ] = None,
@@ -54,6 +57,7 @@ def predict(
         probabilities=probabilities,
         labels=labels,
         preview=preview,
+        dicom_seg=dicom_seg,
         batch=batch,
         readers=readers,
         precision=precision,

@@ -11,6 +11,7 @@ import pandas as pd
 
 from vitrim.config.names import Precision
 from vitrim.config.reading import Study, data_section
+from vitrim.data.dicom import is_dicom
 from vitrim.data.formats import EXPECTED, FOREIGN, ending, format_of, is_volume, members, stem
 from vitrim.data.intensity_scale import PLAIN, said_scales
 from vitrim.data.itk_files import simpleitk
@@ -20,6 +21,7 @@ from vitrim.data.recipe import recipe_for
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import BATCH
 from vitrim.files import replacing, safe_cells
+from vitrim.inference.dicom_seg import require_highdicom
 from vitrim.inference.engine import open_engine
 from vitrim.inference.inputs import Input, find_inputs
 from vitrim.inference.outputs import is_itk
@@ -45,6 +47,7 @@ def predict(
     probabilities: bool = False,
     labels: bool = False,
     preview: bool = False,
+    dicom_seg: bool = False,
     batch: int | None = None,
     readers: int | None = None,
     precision: Precision = "auto",
@@ -66,6 +69,7 @@ def predict(
         probabilities: also write `NAME_probabilities.nii.gz`.
         labels: also write `volumes.csv` (`NAME_volumes.csv` beside a single file): ml of each structure.
         preview: also draw `NAME_preview.png`.
+        dicom_seg: also write `NAME_seg.dcm`, a DICOM SEG that refers to its series; only for DICOM series.
         batch: slices in one forward pass; by default 8, on a GPU 64.
         readers: cases that are read at the same time while another is computed; by default 1, on a GPU 8 (at most one
             per core).
@@ -103,7 +107,9 @@ def predict(
         raise InputError(f"{out} is the name of a file, but {source} is a folder: give a folder for the predictions")
     if out.is_dir() if single else out.is_file():
         raise InputError(f"{out} is a {'folder' if single else 'file'}; choose another OUT")
-    targets = [_target(case, out if single else out / _name(case), probabilities, draw) for case in inputs]
+    if dicom_seg:
+        _check_series(inputs, out)
+    targets = [_target(case, out if single else out / _name(case), probabilities, draw, dicom_seg) for case in inputs]
     if all(is_itk(target.labels) for target in targets):  # among others, such a case fails alone
         simpleitk(f"writing {targets[0].labels}")
     _spare_inputs(targets)
@@ -159,9 +165,19 @@ def _is_ours(table: Path) -> bool:
         return stream.readline().strip() == ",".join(COLUMNS)
 
 
-def _target(case: Input, labels: Path, probabilities: bool, draw: Draw | None) -> Target:
-    beside, preview = companions(labels)
-    return Target(case, labels, beside if probabilities else None, preview if draw else None)
+def _check_series(inputs: list[Input], out: Path) -> None:
+    """InputError if a case is no DICOM series, or if highdicom is missing."""
+    for case in inputs:
+        if not (case.files[0].is_dir() or is_dicom(case.files[0])):
+            raise InputError(f"{case.files[0]} is no DICOM series, to which a DICOM SEG refers: leave out --dicom-seg")
+    require_highdicom(f"writing a DICOM SEG into {out}")
+
+
+def _target(case: Input, labels: Path, probabilities: bool, draw: Draw | None, dicom_seg: bool) -> Target:
+    beside, preview, seg = companions(labels)
+    return Target(
+        case, labels, beside if probabilities else None, preview if draw else None, seg if dicom_seg else None
+    )
 
 
 def _name(case: Input) -> str:

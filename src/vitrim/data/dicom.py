@@ -24,6 +24,9 @@ ENDINGS = (".dcm", ".dicom", ".ima")
 VENDORS = ("1.3.12.2.1107.", "1.2.840.113619.", "1.3.46.670589.", "1.2.392.")
 """How the classes begin that vendors define for files without an image: Siemens, GE, Philips, Japanese vendors."""
 
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66."
+"""How the classes of segmentations begin, which are no images to segment."""
+
 MARK = b"DICM"
 """These letters follow the first 128 bytes of every DICOM file; many have no ending in their name."""
 
@@ -107,7 +110,7 @@ class Scans:
     damaged: dict[Path, str] = field(default_factory=dict)
     """Files that cannot be read, and why"""
     without_image: tuple[Path, ...] = ()
-    """Reports, structures, directories"""
+    """Reports, structures, segmentations, directories"""
     pydicom: bool = True
     """Whether pydicom is installed; without it every file counts as damaged"""
 
@@ -147,7 +150,9 @@ def find_series(files: Iterable[Path]) -> Scans:
         except Exception as error:  # pydicom raises many kinds
             damaged[path] = str(unreadable(path, error))
             continue
-        if uid is not None and image:
+        if str(kind).startswith(SEGMENTATION):
+            without_image.append(path)
+        elif uid is not None and image:
             found.setdefault((path.parent, uid), []).append(one)
         elif _holds_images(str(kind)):
             damaged[path] = f"{path} is damaged: it should hold an image, but its header does not describe one"
@@ -193,6 +198,15 @@ def read_series(path: Path) -> Voxels:
     found = voxels_of(sitk, image, path, oriented=True)
     _check_place(path, found, ordered)
     return found
+
+
+def headers_in_order(path: Path) -> list[tuple[Path, Any]]:
+    """Return file and header of each slice of a series, in the order in which `read_series` stacks them.
+
+    Raises InputError as `read_series` does.
+    """
+    read = _pydicom(path)
+    return [(one.path, read(one.path, stop_before_pixels=True)) for one in _in_order(series_at(path), path)]
 
 
 def _in_order(series: Series, path: Path) -> list[Slice]:

@@ -65,6 +65,8 @@ class Loaded:
     image: Any
     colour: bool = False
     """Whether the channels are the red, green and blue of a picture"""
+    sources: list[Any] | None = None
+    """Headers of the slices of a DICOM series, for a DICOM SEG; None if none is wanted"""
 
 
 def find_inputs(path: Path, channels: int, series: Iterable[str] = ()) -> Inputs:
@@ -181,7 +183,7 @@ def _why_unused(file: Path, folder: Path, found: Scans) -> str:
     if file in found.damaged:
         return "damaged DICOM" if found.pydicom else "DICOM, which needs pydicom: pip install 'vitrim[formats]'"
     if file in found.without_image:
-        return "DICOM without an image"
+        return "DICOM without an image to segment"
     if name.endswith(SEGMENTATION):
         return "segmentation"
     if is_volume(file):

@@ -2,7 +2,7 @@
 
 Each file stores its provenance: which network made it from which image. So an interrupted prediction can resume, and
 files from other sources are not mistaken for results. In NIfTI it is a comment (a header extension), in NRRD and
-MetaImage the field `vitrim` of the header, in PNG the text `vitrim`.
+MetaImage the field `vitrim` of the header, in PNG the text `vitrim`, in DICOM SEG a parameter of the algorithm.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ from vitrim.data.itk_files import header_image, write_itk
 from vitrim.data.picture_files import is_picture
 from vitrim.data.text_headers import read_text_header
 from vitrim.files import replacing, unfinished
+from vitrim.inference.dicom_seg import read_seg_origin
 
 MADE_BY = "vitrim"
 """Software in the metadata of a preview; so vitrim knows its own."""
 
 KEY = "vitrim"
 """Name of the provenance in the headers of NRRD and MetaImage files, and in the texts of PNG files."""
+
+SEG = ".dcm"
+"""Ending of a DICOM SEG."""
 
 COMMENT = 6
 """NIfTI's code for an extension of plain text."""
@@ -98,6 +102,8 @@ def write_probabilities(path: Path, classes: Iterable[np.ndarray], count: int, i
 def read_origin(path: Path) -> Origin | None:
     """Return the provenance stored in the file at `path`; None if there is none or the file is unreadable."""
     try:
+        if path.suffix == SEG:
+            return read_seg_origin(path)
         if is_picture(path):
             with Image.open(path, formats=["PNG"]) as picture:
                 return json.loads(picture.info[KEY])["vitrim"]

@@ -8,7 +8,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from vitrim.data.recipe import Recipe
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import segment_slices
 from vitrim.files import sha256
+from vitrim.inference.dicom_seg import seg_sources, write_dicom_seg
 from vitrim.inference.engine import Engine
 from vitrim.inference.inputs import Input, Loaded, load_input
 from vitrim.inference.outputs import (
+    SEG,
     Origin,
     are_probabilities,
     is_our_preview,
@@ -49,6 +51,7 @@ class Target:
     labels: Path
     probabilities: Path | None
     preview: Path | None
+    dicom_seg: Path | None = None
 
     @property
     def voxels(self) -> Path | None:
@@ -58,13 +61,15 @@ class Target:
     @property
     def wanted(self) -> list[Path]:
         """The files to write."""
-        return [path for path in (self.labels, self.probabilities, self.preview) if path is not None]
+        files = (self.labels, self.probabilities, self.preview, self.dicom_seg)
+        return [path for path in files if path is not None]
 
 
-def companions(labels: Path) -> tuple[Path, Path]:
-    """Return the paths of the probabilities and of the preview for a label map."""
-    name = stem(labels)
-    return labels.with_name(f"{name}_probabilities.nii.gz"), labels.with_name(f"{name}_preview.png")
+def companions(labels: Path) -> tuple[Path, Path, Path]:
+    """Return the paths of the probabilities, of the preview and of the DICOM SEG for a label map."""
+    endings = ("_probabilities.nii.gz", "_preview.png", f"_seg{SEG}")
+    probabilities, preview, dicom_seg = (labels.with_name(stem(labels) + ending) for ending in endings)
+    return probabilities, preview, dicom_seg
 
 
 @dataclass
@@ -141,6 +146,8 @@ class Prediction:
 
     def _read(self, target: Target) -> tuple[Loaded, PreparedCase, Origin]:
         loaded = load_input(target.case, self.engine.channels, self.recipe.data.voxel_size)
+        if target.dicom_seg is not None:
+            loaded = replace(loaded, sources=seg_sources(target.case.files[0]))
         return loaded, self.preparation.apply(loaded.volume), self._origin(target.case)
 
     def _channels(self, images: np.ndarray) -> np.ndarray:
@@ -164,6 +171,8 @@ class Prediction:
             write_probabilities(target.probabilities, maps, len(chances), loaded.image, origin)
         if target.preview is not None and self.draw is not None:
             self.draw(target.preview, loaded, volume, prepared, self.recipe.classes)
+        if target.dicom_seg is not None and loaded.sources is not None:
+            write_dicom_seg(target.dicom_seg, volume, loaded.sources, self.recipe.classes, origin)
         write_labels(target.labels, volume, loaded.image, loaded.volume.affine, origin)
         return self._volumes(target.case.name, volume, loaded.image)
 
@@ -185,11 +194,11 @@ class Prediction:
         return {**self._made_by, "image": " ".join(_digest(file) for file in case.files)}
 
     def _clear(self, target: Target, origin: Origin) -> None:
-        """Remove an earlier prediction of the case with another provenance, with its probabilities and preview.
+        """Remove an earlier prediction of the case with another provenance, with all that lies beside it.
 
         So the files next to a label map always belong to that label map.
         """
-        probabilities, preview = companions(target.labels)
+        probabilities, preview, dicom_seg = companions(target.labels)
         if not target.labels.exists() or _otherwise(read_origin(target.labels), origin):
             target.labels.unlink(missing_ok=True)
             if target.voxels is not None:
@@ -198,16 +207,19 @@ class Prediction:
                 preview.unlink()
         if are_probabilities(probabilities) and _otherwise(read_origin(probabilities), origin):
             probabilities.unlink()
+        if dicom_seg.is_file() and _otherwise(read_origin(dicom_seg), origin):
+            dicom_seg.unlink()
 
     def _finished(self, target: Target) -> bool:
-        """Whether all files exist. Raises InputError if one, or probabilities next to it, has another provenance."""
+        """Whether all files exist. Raises InputError if one, or a file of ours next to it, has another provenance."""
         there = [path for path in target.wanted if path.exists()]
         if target.voxels is not None and target.voxels.exists() and not target.labels.exists():
             raise InputError(
                 f"{target.voxels} is there without {target.labels.name}; use --overwrite, or choose another OUT"
             )
-        beside = companions(target.labels)[0]
-        left = [beside] if beside not in there and are_probabilities(beside) else []
+        probabilities, _, dicom_seg = companions(target.labels)
+        left = [probabilities] if probabilities not in there and are_probabilities(probabilities) else []
+        left += [dicom_seg] if dicom_seg not in there and read_origin(dicom_seg) is not None else []
         expected = self._origin(target.case) if there or left else {}
         for path in (*there, *left):
             if path == target.preview:
