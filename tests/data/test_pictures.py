@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,6 +13,7 @@ from PIL import Image
 from tests.support import vitrim
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Volume
+from vitrim.data.preprocessing import Preprocessing
 from vitrim.data.readers import read_cases
 from vitrim.data.split import split_cases
 from vitrim.data.volumes import load_volume
@@ -155,6 +157,8 @@ def test_jpeg_masks_of_two_values_are_read_with_a_note_and_others_refused(folder
     path = only(folder, None, square, ".jpg")
     assert set(np.unique(np.asarray(Image.open(path)))) > {0, 255}
     np.testing.assert_array_equal(first(folder).label[:, :, 0].T, square > 0)
+    assert "1 of 1 masks are JPEG" in read_cases(CONFIG, folder).notes[0]
+    (folder / "masks/a.jpg").rename(folder / "masks/a.png")  # what counts is the content
     assert "1 of 1 masks are JPEG" in read_cases(CONFIG, folder).notes[0]
     only(folder, None, np.where(square, square, 120).astype(np.uint8), ".jpg")
     with pytest.raises(DataError, match="JPEG with more values than 0 and 255"):
@@ -334,6 +338,23 @@ def test_without_a_description_the_error_shows_one(folder):
 def test_pictures_have_one_plane(folder):
     with pytest.raises(ValueError, match="a picture is one slice"):
         DataConfig(layout="pictures", axis="coronal")
+
+
+def test_a_picture_is_prepared_as_the_same_pixels_in_a_volume_are(folder):
+    case_set = read_cases(CONFIG, folder)
+    mine = load_volume(case_set.cases[0], case_set)
+    volumes = folder / "volumes"
+    for kind, array in (("imagesTr", mine.image[0].astype(np.uint8)), ("labelsTr", mine.label)):
+        (volumes / kind).mkdir(parents=True)
+        nib.save(nib.Nifti1Image(array, np.diag([-1.0, -1, 1, 1])), volumes / kind / "a.nii.gz")
+    (volumes / "dataset.json").write_text('{"labels": {"background": 0, "cell": 1, "wall": 2}}')
+    as_volume = DataConfig(image_size=32)
+    theirs_set = read_cases(as_volume, volumes)
+    theirs = Preprocessing.from_config(as_volume).apply(load_volume(theirs_set.cases[0], theirs_set))
+    prepared = Preprocessing.from_config(CONFIG).apply(mine)
+    np.testing.assert_array_equal(prepared.images[:, :1], theirs.images)
+    np.testing.assert_array_equal(prepared.labels, theirs.labels)
+    assert prepared.pixel_spacing is None
 
 
 def test_data_check_speaks_of_pixels(folder, capsys):

@@ -28,6 +28,7 @@ from vitrim.config.schema import AttentionConfig, DataConfig
 from vitrim.data.cases import CaseSet
 from vitrim.data.picture_folder import find_pictures, read_picture
 from vitrim.data.preprocessing import Preprocessing
+from vitrim.data.readers import LAYOUTS
 from vitrim.data.sampling import evenly_spaced
 from vitrim.data.split import Split
 from vitrim.data.volumes import load_volume
@@ -164,7 +165,17 @@ def analyse_attention(
         names, images = _explorer_images(gallery)
         networks, grid = {len(rule.blocks): subject.network}, AttentionProfile.load(out).grid
         first = [0] * len(names)
-        write_explorer(out / "explorer.npz", networks, images, grid=grid, cases=names, slices=first, segment=False)
+        pictures = gallery.config is None or LAYOUTS[gallery.config.layout].planar
+        write_explorer(
+            out / "explorer.npz",
+            networks,
+            images,
+            grid=grid,
+            cases=names,
+            slices=first,
+            segment=False,
+            pictures=pictures,
+        )
         write_explorer_page(out, subject.name)
     return AttentionResult(out, rule, decision, curve)
 

@@ -6,6 +6,7 @@ all pages but the first, and the lower half of 16-bit colours, which SimpleITK r
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,12 +20,13 @@ from vitrim.data.file_checks import check_file, check_memory, unreadable
 from vitrim.data.itk_files import itk_reason, simpleitk
 from vitrim.errors import DataError, InputError
 
+# Pillow warns of large pictures and of what it skipped in a header; what matters of that is checked here.
+warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 EXPECTED = f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
-
-LOSSY = (".jpg", ".jpeg")
-"""Endings of pictures whose values change when they are saved."""
 
 DECODERS = ("PNG", "JPEG", "TIFF", "BMP")
 """Pillow's names of the formats. A file is read by its content, whatever its name says."""
@@ -49,6 +51,12 @@ def channels_of(path: Path) -> int:
     """Return 1 for a grey picture and 3 for one in colour. No pixels are read. Raises DataError as `read_picture`."""
     with _opened(path) as picture:
         return 1 if picture.mode in GREY else 3
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether a picture is compressed as JPEG is, whatever its name says. Raises DataError as `read_picture`."""
+    with _opened(path) as picture:
+        return _is_lossy(picture)
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -90,7 +98,7 @@ def read_mask(path: Path, case_set: CaseSet) -> np.ndarray:
     colour, or if it is a JPEG, unless it has two values far apart.
     """
     with _opened(path) as picture:
-        lossy = picture.format in ("JPEG", "MPO") or picture.info.get("compression") == "jpeg"
+        lossy = _is_lossy(picture)
         deep = _is_deep_colour(picture)
         _check_upright(picture, path)
         if deep:
@@ -99,7 +107,7 @@ def read_mask(path: Path, case_set: CaseSet) -> np.ndarray:
             if lossy:
                 raise DataError(f"{path} is a JPEG, which changes colours: a mask must be PNG, TIFF or BMP")
             return _by_colour(_opaque(picture.convert("L") if picture.mode == "1" else picture, path), case_set, path)
-        if picture.mode == "P" and "transparency" not in picture.info:
+        if picture.mode == "P":
             return np.array(picture)
         if picture.mode == "1":
             white = 1 if 1 in case_set.label_values else 255
@@ -153,6 +161,10 @@ def _check_upright(picture: Any, path: Path) -> None:
             f"{path} is to be shown rotated or mirrored (EXIF orientation {turned}), which some programs do and others "
             "do not: save it upright, for example with Pillow's ImageOps.exif_transpose"
         )
+
+
+def _is_lossy(picture: Any) -> bool:
+    return picture.format in ("JPEG", "MPO") or picture.info.get("compression") in ("jpeg", "tiff_jpeg")
 
 
 def _is_deep_colour(picture: Any) -> bool:

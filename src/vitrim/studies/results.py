@@ -114,6 +114,7 @@ def _write_explorer(folder: Path, group: Sequence[Result], shown: Slices) -> Non
         cases=shown.cases,
         slices=shown.numbers,
         reference=shown.reference,
+        pictures=shown.pictures,
     )
 
 

@@ -14,6 +14,7 @@ from torch import nn
 from vitrim.attention.maps import raw_maps
 from vitrim.compression.depth_procedure import shown_depth
 from vitrim.data.cache import PreparedData
+from vitrim.data.readers import LAYOUTS
 from vitrim.data.sampling import evenly_spaced, fullest_slice
 from vitrim.evaluation.segment import predict_slices
 from vitrim.files import write_arrays
@@ -39,6 +40,13 @@ class Slices:
     numbers: list[int]
     images: np.ndarray
     reference: np.ndarray
+    pictures: bool = False
+    """Whether the images are pictures, whose channels are colours"""
+
+
+def grey(images: np.ndarray, pictures: bool) -> np.ndarray:
+    """Return what is shown of images (n, C, H, W), as (n, H, W): the mean of the colours, or else the first channel."""
+    return images.mean(axis=1) if pictures else images[:, 0]
 
 
 def choose_slices(full: Result, data: PreparedData) -> Slices:
@@ -79,9 +87,10 @@ def _labels(data: PreparedData, case: str) -> np.ndarray:
 def _slices(cases: list[str], numbers: list[int], data: PreparedData) -> Slices:
     images = [np.array(data.cache.case(case).images[number]) for case, number in zip(cases, numbers, strict=True)]
     references = [np.array(_labels(data, case)[number]) for case, number in zip(cases, numbers, strict=True)]
+    pictures = LAYOUTS[data.cases.layout].planar
     if not cases:
-        return Slices([], [], np.empty(0), np.empty(0))
-    return Slices(cases, numbers, np.stack(images), np.stack(references))
+        return Slices([], [], np.empty(0), np.empty(0), pictures)
+    return Slices(cases, numbers, np.stack(images), np.stack(references), pictures)
 
 
 def write_examples(path: Path, results: Sequence[Result], chosen: Mapping[str, int], data: PreparedData) -> None:
@@ -111,7 +120,7 @@ def write_examples(path: Path, results: Sequence[Result], chosen: Mapping[str, i
         "network": np.array([name for name, slices in shown for _ in slices.cases]),
         "case": np.array([case for _, slices in shown for case in slices.cases]),
         "slice": np.array([number for _, slices in shown for number in slices.numbers]),
-        "image": images[:, 0],
+        "image": grey(images, shown[0][1].pictures),
         "reference": np.concatenate([slices.reference for _, slices in shown]),
     }
     for result in results:
@@ -130,6 +139,7 @@ def write_explorer(
     slices: Sequence[int],
     reference: np.ndarray | None = None,
     segment: bool = True,
+    pictures: bool = False,
 ) -> None:
     """Run every network on the slices and write `explorer.npz`, the attention of each patch to all patches.
 
@@ -147,6 +157,7 @@ def write_explorer(
         slices: number of each slice in its case.
         reference: label maps (n, H, W) on the same pixels.
         segment: whether the networks return logits (B, K, H, W); if not, there are no predictions.
+        pictures: whether the channels of the images are colours.
 
     Raises:
         InputError: if attention cannot be captured, or if the networks do not accept the images.
@@ -156,7 +167,7 @@ def write_explorer(
         "case": np.array([str(case) for case in cases]),
         "slice": np.array([int(index) for index in slices]),
         "grid": np.array(grid),
-        "image": images[:, 0],
+        "image": grey(images, pictures),
     }
     if reference is not None:
         arrays["reference"] = np.asarray(reference, dtype=np.uint8)

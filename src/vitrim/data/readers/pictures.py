@@ -15,7 +15,7 @@ from typing import Any
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import Case, CaseSet
 from vitrim.data.formats import stem
-from vitrim.data.picture_files import EXPECTED, LOSSY, channels_of, is_picture
+from vitrim.data.picture_files import EXPECTED, channels_of, is_lossy, is_picture
 from vitrim.data.readers import find_files
 from vitrim.data.readers.case_table import NAME as TABLE
 from vitrim.data.readers.case_table import Row, read_table, split_name
@@ -48,8 +48,8 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
     found, problems = _cases(folder, images, masks)
     cases = tuple(_grouped(found, folder, content))
     channels, notes = _channels(cases, folder, content)
-    lossy = [case.id for case in cases if case.label and case.label.suffix.lower() in LOSSY]
-    if lossy and not meaning.colours:
+    lossy = [] if meaning.colours else [case.id for case in cases if case.label and _is_lossy(case.label)]
+    if lossy:
         notes.append(
             f"{len(lossy)} of {len(cases)} masks are JPEG, which changes values: each pixel was taken for the "
             "nearer of the two classes"
@@ -101,7 +101,7 @@ def _cases(folder: Path, images: Path, masks: Path) -> tuple[list[tuple[Case, Ro
             mask = next((named[id + ending] for ending in MASKS if id + ending in named), None)
             wanted = masks / f"{id}.png"
         if not path.is_file():
-            problems.append(f"image is missing: {path} ({TABLE} lists it)")
+            problems.append(f"image is missing: {path}" + ("" if rows is None else f" ({TABLE} lists it)"))
         elif mask is None:
             problems.append(f"image without its mask: {path} (expected {wanted})")
         else:
@@ -227,6 +227,13 @@ def _channels(cases: tuple[Case, ...], folder: Path, content: dict[str, Any]) ->
     if number == 3 and grey:
         notes.append(f"{len(grey)} of {len(counts)} pictures are grey; their three channels are equal: {some(grey)}")
     return given or (RGB if number == 3 else ("grey",)), notes
+
+
+def _is_lossy(mask: Path) -> bool:
+    try:
+        return is_lossy(mask)
+    except InputError:  # said when the mask is read
+        return False
 
 
 def _unused(folders: tuple[Path, Path], used: set[Path]) -> list[str]:
