@@ -136,6 +136,18 @@ def test_what_no_segmentation_can_refer_to_is_refused(network, tmp_path, capsys,
     assert "needs highdicom: pip install 'vitrim[formats]'" in capsys.readouterr().err
 
 
+def test_a_series_with_a_header_that_no_segmentation_can_copy_fails_alone(network, tmp_path, capsys):
+    write_series(tmp_path / "in/a", voxels(), FrameOfReferenceUID=FRAME)
+    write_series(tmp_path / "in/b", voxels(1), FrameOfReferenceUID="1.2.5", SeriesNumber=2**31 - 1)
+    for file in (tmp_path / "in/a").iterdir():
+        content = pydicom.dcmread(file)
+        content.add_new("PatientBirthDate", "LO", "unknown")
+        content.save_as(file)
+    assert vitrim("predict", network, tmp_path / "in", tmp_path / "out", "--dicom-seg", "--series", "all") == 2
+    assert "1 of 2 cases failed: a: cannot write" in capsys.readouterr().err
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"b.nii.gz", "b_seg.dcm"}
+
+
 @pytest.mark.parametrize(
     ("name", "meaning", "side", "category"),
     [

@@ -357,6 +357,15 @@ def test_a_picture_is_prepared_as_the_same_pixels_in_a_volume_are(folder):
     assert prepared.pixel_spacing is None
 
 
+def test_a_picture_may_lack_a_colour_but_not_all(folder, capsys):
+    green = IMAGE * np.array([0, 1, 0], np.uint8)
+    only(folder, green, None, ".png")
+    assert vitrim("data", "check", "pictures", folder) == 0
+    only(folder, np.full_like(IMAGE, 7), None, ".png")
+    assert vitrim("data", "check", "pictures", folder) == 2
+    assert "is constant" in capsys.readouterr().out
+
+
 def test_data_check_speaks_of_pixels(folder, capsys):
     (folder / "images/notes.txt").write_text("")
     assert vitrim("data", "check", "pictures", folder) == 0

@@ -242,13 +242,17 @@ def inspect_case(case: Case, case_set: CaseSet, preprocessing: Preprocessing) ->
     finite = bool(np.isfinite(volume.image).all())
     if finite:
         found.intensity = {}
+        constant: list[str] = []
         for name, channel in zip(case_set.channels, volume.image, strict=True):
             low, mean, high = float(channel.min()), float(channel.mean(dtype=np.float64)), float(channel.max())
             found.intensity[name] = [low, mean, high, float(channel.std(dtype=np.float64))]
             if low == high:
-                errors.append(
+                constant.append(
                     f"the image of case {case.id} is constant: all voxels are {low:g} ({name}): {case.images[0]}"
                 )
+        # a picture may have one colour only, such as a fluorescence
+        if not LAYOUTS[case_set.layout].planar or len(constant) == len(case_set.channels):
+            errors.extend(constant)
     if not case.labelled:
         warnings.append(f"case {case.id} has no label: it is not used for training or evaluation")
     if volume.label is not None:

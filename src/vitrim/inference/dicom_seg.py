@@ -29,6 +29,9 @@ MAY_BE_EMPTY = (
 SERIES = 1000
 """Added to the number of the series, for the number of the SEG's own."""
 
+MOST = 10**9
+"""Largest number of a series to which this is added; DICOM takes 32 bits."""
+
 
 def require_highdicom(what: str) -> Any:
     """Return the module highdicom. Raises InputError that says how to install it, for `what` to be written."""
@@ -103,7 +106,7 @@ def _segmentation(
         segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
         segment_descriptions=[_segment(highdicom, n, name, algorithm) for n, name in sorted(classes.items()) if n],
         series_instance_uid=highdicom.UID(),
-        series_number=int(sources[0].get("SeriesNumber") or 0) + SERIES,
+        series_number=min(max(int(sources[0].get("SeriesNumber") or 0), 0), MOST) + SERIES,
         sop_instance_uid=highdicom.UID(),
         instance_number=1,
         manufacturer=MADE_BY,

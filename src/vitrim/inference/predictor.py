@@ -135,13 +135,13 @@ class Prediction:
                     summary.failed[target.case.name] = str(error) or type(error).__name__
                 else:
                     while len(written) >= self.readers:
-                        summary.volumes += _finished_writing(*written.popleft())
+                        _finish(*written.popleft(), summary)
                     job = writing.submit(self._write, target, loaded, prepared, origin, labels, chances)
                     written.append((target, job))
                     del loaded, prepared, labels, chances
                 stage.advance(note=target.case.name)
             while written:
-                summary.volumes += _finished_writing(*written.popleft())
+                _finish(*written.popleft(), summary)
         return summary
 
     def _read(self, target: Target) -> tuple[Loaded, PreparedCase, Origin]:
@@ -277,10 +277,15 @@ def _ahead(
         del now
 
 
-def _finished_writing(target: Target, written: Future[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Wait until a case is written. Raises InputError if that fails: then no other case can be written either."""
+def _finish(target: Target, written: Future[list[dict[str, Any]]], summary: Summary) -> None:
+    """Wait until a case is written, and add its volumes to `summary`, or why it failed.
+
+    Raises InputError if the disk does not take it: then no other case can be written either.
+    """
     try:
-        return written.result()
+        summary.volumes += written.result()
+    except InputError as error:
+        summary.failed[target.case.name] = str(error)
     except OSError as error:
         raise InputError(
             f"cannot write {target.labels}: {error.strerror or error}; finished cases stay, and the same command "

@@ -48,7 +48,7 @@ def read_table(folder: Path) -> list[Row] | None:
             columns = [(name or "").strip().lower() for name in table.fieldnames or []]
             table.fieldnames = columns
             rows = [
-                {name: (row.get(name) or "").strip() for name in COLUMNS}
+                {name: (row.get(name) or "").strip().replace("\\", "/") for name in COLUMNS}
                 for row in table
                 if any(isinstance(value, str) and value.strip() for value in row.values())
             ]
