@@ -143,4 +143,6 @@ def test_a_study_of_pictures_reports_pixels(tmp_path):
     assert set(pd.read_csv(tmp_path / "run/results.csv")["hd95_unit"]) == {"pixels"}
     report = (tmp_path / "run/report.md").read_text()
     assert "HD95, pixels" in report
+    assert "per picture in 2D" in report
+    assert "3D" not in report
     assert " mm" not in report

@@ -257,6 +257,9 @@ def test_nnunets_folders_of_pictures_are_read(folder):
     case_set = read_cases(CONFIG, folder)
     assert case_set.ids == ("p0_0", "p0_1", "p1_2", "p1_3")
     assert case_set.channels == ("R", "G", "B")
+    save(folder / "imagesTr/p0_0_0001.png", IMAGE[..., 0])
+    with pytest.raises(DataError, match=r"p0_0_0001.png is one channel of a picture"):
+        read_cases(CONFIG, folder)
 
 
 @pytest.mark.parametrize("by", ["json", "csv", "excel"])

@@ -14,7 +14,9 @@ from vitrim.config.names import Precision
 @app.command(epilog=examples("vitrim predict small runs/demo/data/imagesTr predictions --preview"))
 def predict(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network, or a file of `vitrim export`.")],
-    source: Annotated[Path, typer.Argument(metavar="IN", help="File of a volume, folder of them, or of DICOM series.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="Volume or picture, folder of them, or of DICOM series.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File (its ending says the format), or folder.")],
     series: Annotated[
         list[str] | None,
@@ -46,7 +48,7 @@ def predict(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
 ) -> None:
-    """Segment volumes; each label map lies on its image's own grid. Continues what was stopped."""
+    """Segment volumes or pictures; each label map lies on its image's own grid. Continues what was stopped."""
     from vitrim.commands.predict import predict
 
     predict(

@@ -159,12 +159,11 @@ def provisional_note(run: Run) -> tuple[str, ...]:
 def _notes(run: Run) -> tuple[str, ...]:
     row = run.results.iloc[0]
     total = row.get("validation_cases")
+    planar = _first(run.results, "hd95_unit") == "pixels"
     notes = []
     if is_number(total):
-        notes.append(
-            "Dice is computed per case in 3D on the original grid, then averaged over the "
-            f"{int(total)} validation cases."
-        )
+        how = "per picture in 2D on its own pixels" if planar else "per case in 3D on the original grid"
+        notes.append(f"Dice is computed {how}, then averaged over the {int(total)} validation cases.")
         if any(is_number(row.get(f"cases_{c}")) and int(row[f"cases_{c}"]) < int(total) for c in run.classes):
             notes.append(
                 "(n of m): n of m cases have the class in their reference, and the mean is over these. A missed "
@@ -183,7 +182,8 @@ def _notes(run: Run) -> tuple[str, ...]:
             "differences mean nothing."
         )
     if _first(run.results, "hd95_unit"):
-        notes.append("HD95 is averaged over classes. For a missed structure it is the diagonal of the volume.")
+        whole = "picture" if planar else "volume"
+        notes.append(f"HD95 is averaged over classes. For a missed structure it is the diagonal of the {whole}.")
         if any(str(column).startswith("cases_needed_") for column in run.results):
             notes.append(
                 "Cases needed: with so many cases, a network that loses nothing is shown to be not worse in 4 of 5 "

@@ -146,7 +146,7 @@ def write_rules(run: Path, margins: Sequence[float]) -> list[Path]:
         evidence = stored_evidence(folder, margins[0], nested.get((network, seed, fold)))
         if len(tables) < SWEEP or evidence is None:
             continue
-        shallowest = NETWORKS[network].shallowest
+        shallowest = SHALLOWEST[network]
         for margin in margins:
             judged.append(
                 (network, seed, fold, margin, judge_rules(tables, replace(evidence, margin=margin), shallowest))

@@ -30,8 +30,8 @@ FOLDERS = (("images", "masks"), ("imagesTr", "labelsTr"))
 MASKS = ("", "_mask", "_segmentation", "_seg", "_label", "_gt")
 """Endings of a mask's name after the name of its image; the first one that exists is used."""
 
-CHANNEL = re.compile(r"^(?P<id>.+)_0000$")
-"""nnU-Net's name of an image of one file."""
+CHANNEL = re.compile(r"^.+_\d{4}$")
+"""nnU-Net appends the channel number to the case name."""
 
 RGB = ("red", "green", "blue")
 
@@ -82,7 +82,11 @@ def _folders(folder: Path) -> tuple[Path, Path]:
 def _cases(folder: Path, images: Path, masks: Path) -> tuple[list[tuple[Case, Row]], list[str]]:
     """Return each case with what dataset.csv says of it, and the problems of those that are left out."""
     by_id, named = _by_id(images), _by_id(masks)
-    if by_id and all(CHANNEL.match(id) for id in by_id) and not named.keys() & by_id.keys():
+    numbered = {id: CHANNEL.match(id) for id in by_id}
+    if by_id and not named.keys() & by_id.keys() and all(numbered.values()):
+        split = next((path for id, path in by_id.items() if not id.endswith("_0000")), None)
+        if split is not None:
+            raise DataError(f"{split} is one channel of a picture: join the channels into one picture in colour")
         by_id = {id.removesuffix("_0000"): path for id, path in by_id.items()}
     rows, problems = read_table(folder), []
     listed = {id: Row(id) for id in by_id} if rows is None else {}
