@@ -158,6 +158,8 @@ def test_jpeg_masks_of_two_values_are_read_with_a_note_and_others_refused(folder
     assert set(np.unique(np.asarray(Image.open(path)))) > {0, 255}
     np.testing.assert_array_equal(first(folder).label[:, :, 0].T, square > 0)
     assert "1 of 1 masks are JPEG" in read_cases(CONFIG, folder).notes[0]
+    only(folder, None, np.dstack([square] * 3), ".jpg")
+    np.testing.assert_array_equal(first(folder).label[:, :, 0].T, square > 0)
     (folder / "masks/a.jpg").rename(folder / "masks/a.png")  # what counts is the content
     assert "1 of 1 masks are JPEG" in read_cases(CONFIG, folder).notes[0]
     only(folder, None, np.where(square, square, 120).astype(np.uint8), ".jpg")
@@ -307,7 +309,7 @@ def test_a_drawn_split_keeps_the_pictures_of_a_patient_together(folder):
         ("dataset.csv", "file\nimages/p0_0.png\n", "has no column `image`"),
         ("dataset.csv", "image,split\np0_0,train\np0_1,test\n", "the split 'test' is unknown: write train, validation"),
         ("dataset.csv", "image,split\np0_0,train\np0_1,\n", "gives no part of the split for p0_1"),
-        ("dataset.csv", "image\np0_0\nimages/p0_0.png\n", "names the picture images/p0_0.png twice"),
+        ("dataset.csv", "image\np0_0\nimages/p0_0.png\n", r"p0_0.png and .*p0_0.png would both be case p0_0"),
         ("dataset.csv", "image\nlost\n", r"image is missing: .*lost .dataset.csv lists it"),
         ("dataset.csv", "image\n../secret.png\n", r"dataset.csv: ../secret.png is not a path inside"),
         ("dataset.csv", "image,mask\np0_0,gone.png\n", r"image without its mask: .*p0_0.png .expected .*gone.png"),

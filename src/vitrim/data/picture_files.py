@@ -42,6 +42,10 @@ APART, BETWEEN = 64, 0.05
 """A JPEG mask: least distance between two values that can be told apart, and largest share of pixels in between."""
 
 
+LOSSY_GREY = 16
+"""Largest difference between the colours of a pixel that JPEG may make of grey."""
+
+
 def is_picture(path: Path) -> bool:
     """Whether a name ends as that of a picture does, in small or capital letters."""
     return path.name.lower().endswith(ENDINGS)
@@ -114,7 +118,8 @@ def read_mask(path: Path, case_set: CaseSet) -> np.ndarray:
             return np.array(picture).astype(np.uint8) * np.uint8(white)
         array = _opaque(picture, path)
     if array.ndim == 3:
-        if (array != array[..., :1]).any():
+        spread = int((array.max(axis=2) - array.min(axis=2)).max())
+        if spread > (LOSSY_GREY if lossy else 0):
             raise DataError(
                 f"{path} is in colour, but the classes have values: give the colour of each class in `labels` of "
                 'dataset.json, for example "vessel": "#ff0000"'
@@ -139,7 +144,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except InputError:
         raise
     except Image.UnidentifiedImageError as error:
-        raise DataError(f"cannot read {path}: it is damaged, or no {', '.join(DECODERS)} picture") from error
+        raise DataError(f"cannot read {path}: it is damaged, or no picture that Pillow reads") from error
     except Exception as error:  # Pillow raises many kinds
         raise unreadable(path, error) from error
 

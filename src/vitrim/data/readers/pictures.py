@@ -81,29 +81,20 @@ def _folders(folder: Path) -> tuple[Path, Path]:
 
 def _cases(folder: Path, images: Path, masks: Path) -> tuple[list[tuple[Case, Row]], list[str]]:
     """Return each case with what dataset.csv says of it, and the problems of those that are left out."""
-    by_id, named = _by_id(images), _by_id(masks)
-    numbered = {id: CHANNEL.match(id) for id in by_id}
-    if by_id and not named.keys() & by_id.keys() and all(numbered.values()):
-        split = next((path for id, path in by_id.items() if not id.endswith("_0000")), None)
-        if split is not None:
-            raise DataError(f"{split} is one channel of a picture: join the channels into one picture in colour")
-        by_id = {id.removesuffix("_0000"): path for id, path in by_id.items()}
+    named = _by_id(masks)
+    by_id = _without_numbers(_by_id(images), named)
     rows, problems = read_table(folder), []
-    listed = {id: Row(id) for id in by_id} if rows is None else {}
+    listed = {id: (path, Row(id)) for id, path in by_id.items()} if rows is None else {}
+    ids = {path: id for id, path in by_id.items()}
     for row in rows or []:
-        id, path = _listed(row.image, folder, images, by_id)
+        path = _listed(row.image, folder, images, by_id)
+        id = ids.get(path, stem(path))
         if id in listed:
-            raise DataError(f"{folder / TABLE} names the picture {row.image} twice")
-        by_id[id], listed[id] = path, row
+            raise DataError(f"{folder / TABLE}: {listed[id][0]} and {path} would both be case {id}: keep one of them")
+        listed[id] = path, row
     cases, taken = [], set()
-    for id, row in sorted(listed.items()):
-        path = by_id[id]
-        if row.mask:
-            mask = next((one for one in (folder / row.mask, masks / row.mask) if one.is_file()), None)
-            wanted = inside(folder, row.mask, TABLE)
-        else:
-            mask = next((named[id + ending] for ending in MASKS if id + ending in named), None)
-            wanted = masks / f"{id}.png"
+    for id, (path, row) in sorted(listed.items()):
+        mask, wanted = _mask(id, row, folder, masks, named)
         if not path.is_file():
             problems.append(f"image is missing: {path}" + ("" if rows is None else f" ({TABLE} lists it)"))
         elif mask is None:
@@ -112,17 +103,37 @@ def _cases(folder: Path, images: Path, masks: Path) -> tuple[list[tuple[Case, Ro
             taken.add(mask)
             cases.append((Case(id, (path,), mask), row))
     if rows is None:
-        orphans = [path for path in named.values() if path not in taken]
-        problems += [f"mask without its image: {path}" for path in orphans if not _is_second(path, named, by_id)]
+        orphans = [(id, path) for id, path in named.items() if path not in taken]
+        problems += [f"mask without its image: {path}" for id, path in orphans if not _has_image(id, by_id)]
     if not cases and not problems:
         raise DataError(f"no cases in {folder}: no pictures in {images.name}: expected {EXPECTED}")
     return cases, problems
 
 
-def _is_second(mask: Path, named: dict[str, Path], images: dict[str, Path]) -> bool:
-    """Whether a mask has an image, of which another mask was taken."""
-    id = next(id for id, path in named.items() if path == mask)
-    return any(id.removesuffix(ending) in images for ending in MASKS)
+def _without_numbers(images: dict[str, Path], masks: dict[str, Path]) -> dict[str, Path]:
+    """Return id to image without nnU-Net's `_0000`, if all images and no masks have it.
+
+    Raises DataError if a picture has several files.
+    """
+    if not images or masks.keys() & images.keys() or not all(CHANNEL.match(id) for id in images):
+        return images
+    other = next((path for id, path in images.items() if not id.endswith("_0000")), None)
+    if other is not None:
+        raise DataError(f"{other} is one channel of a picture: join the channels into one picture in colour")
+    return {id.removesuffix("_0000"): path for id, path in images.items()}
+
+
+def _mask(id: str, row: Row, folder: Path, masks: Path, named: dict[str, Path]) -> tuple[Path | None, Path]:
+    """Return the mask of a case (None if it is missing), and where it is expected."""
+    if row.mask:
+        wanted = inside(folder, row.mask, TABLE)
+        return next((one for one in (wanted, masks / row.mask) if one.is_file()), None), wanted
+    return next((named[id + ending] for ending in MASKS if id + ending in named), None), masks / f"{id}.png"
+
+
+def _has_image(mask: str, images: dict[str, Path]) -> bool:
+    """Whether a mask, by its id, has an image (of which another mask was taken)."""
+    return any(mask.removesuffix(ending) in images for ending in MASKS)
 
 
 def _by_id(folder: Path) -> dict[str, Path]:
@@ -140,15 +151,12 @@ def _by_id(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _listed(name: str, folder: Path, images: Path, by_id: dict[str, Path]) -> tuple[str, Path]:
-    """Return id and path of a picture that dataset.csv names by its path, by its name in `images`, or by its id."""
+def _listed(name: str, folder: Path, images: Path, by_id: dict[str, Path]) -> Path:
+    """Return the picture that dataset.csv names by its id, by its name in `images`, or by its path."""
     if name in by_id:
-        return name, by_id[name]
-    paths = {path: id for id, path in by_id.items()}
-    for path in (inside(folder, name, TABLE), inside(folder, f"{images.name}/{name}", TABLE)):
-        if path in paths:
-            return paths[path], path
-    return stem(Path(name)), inside(folder, name, TABLE)
+        return by_id[name]
+    below = inside(folder, f"{images.name}/{name}", TABLE)
+    return below if below.is_file() else inside(folder, name, TABLE)
 
 
 def _grouped(found: list[tuple[Case, Row]], folder: Path, content: dict[str, Any]) -> list[Case]:
