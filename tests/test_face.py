@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from monai.networks.nets import UNETR
 from rich.console import Console
 
 import vitrim as package
@@ -74,6 +75,8 @@ def desk(tmp_path: Path, tiny_data_once: Path, finished_study: Path, monkeypatch
     tiny_study(tmp_path / "tiny.yaml")
     write_checkpoint(tmp_path / "network")
     make_checkpoint(tmp_path / "transunet")
+    torch.manual_seed(0)
+    torch.save(a_unetr().state_dict(), tmp_path / "unetr.pth")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -116,6 +119,12 @@ class Slices(torch.utils.data.Dataset):
         return {"image": image, "label": (image[0] > 0).long() % self.classes}
 
 
+def a_unetr() -> torch.nn.Module:
+    """MONAI's UNETR, small, for the tiny study."""
+    sizes = {"img_size": 64, "hidden_size": 16, "mlp_dim": 16, "num_heads": 2, "feature_size": 4}
+    return UNETR(in_channels=1, out_channels=3, spatial_dims=2, **sizes)
+
+
 def another_model() -> torch.nn.Module:
     """A model of another library, small."""
     return timm.create_model("vit_tiny_patch16_224", img_size=32, embed_dim=48, num_heads=3, depth=4)
@@ -137,7 +146,7 @@ def test_every_snippet_of_the_documentation_runs(
     face = SimpleNamespace(**{**names, "create_model": small})
     network = small("transunet", num_classes=9)
     given: dict[str, Any] = {"images": torch.randn(5, 3, 32, 32), "network": network, "data": Slices(32, 9)}
-    given |= {"vitrim": face, "model": another_model(), "build_the_model": another_model}
+    given |= {"vitrim": face, "model": another_model(), "build_the_model": another_model, "build_unetr": a_unetr}
     tree = ast.parse(code)
     tree.body = [node for node in tree.body if ast.unparse(node) != "import vitrim"]
     exec(compile(ast.fix_missing_locations(tree), page, "exec"), given)

@@ -23,6 +23,8 @@ from vitrim.cli import app
 from vitrim.config import names
 from vitrim.config.reading import presets
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 def rewrite(path: Path, change) -> None:
     """Save a NIfTI file again with `change` applied to (array, affine)."""
@@ -245,6 +247,25 @@ def test_the_help_of_every_command_ends_with_an_example_that_can_be_typed(name, 
         typed = example.removeprefix("Example: ")
         assert typed.startswith(f"{name} ")
         COMMANDS[name].make_context(name, shlex.split(typed)[len(name.split()) :])
+
+
+def documented_commands() -> list[str]:
+    """Every command line that stands alone in README, docs, examples and presets."""
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.yaml")]
+    found = (re.findall(r"^(?:    |#   )(vitrim .*)$", page.read_text(encoding="utf-8"), re.M) for page in pages)
+    return sorted({line for lines in found for line in lines})
+
+
+@pytest.mark.parametrize("line", documented_commands())
+def test_every_command_of_the_documentation_can_be_typed(line):
+    """A synopsis, with its optional parts in brackets, names options that exist."""
+    name = next(name for name in sorted(COMMANDS, reverse=True) if f"{line} ".startswith(f"{name} "))
+    command = COMMANDS[name]
+    if "[" in line:
+        known = {opt for option in command.params for opt in option.opts}
+        assert set(re.findall(r"--[\w-]+", line)) <= known
+    else:
+        command.make_context(name, shlex.split(line, comments=True)[len(name.split()) :])
 
 
 @pytest.mark.parametrize(

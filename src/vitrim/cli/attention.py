@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app, examples, make_reporter, one_of
+from vitrim.cli.root import Model, app, examples, make_reporter, one_of
 from vitrim.config.names import DecidingMeasure, Head
 
 
@@ -23,10 +23,15 @@ def _number(text: str) -> float:
 @app.command(epilog=examples("vitrim attention trained --data runs/demo/data -o attention"))
 def attention(
     source: Annotated[
-        str, typer.Argument(metavar="CHECKPOINT|timm:NAME", help="Folder of a network, or a timm model.")
+        str,
+        typer.Argument(
+            metavar="CHECKPOINT|timm:NAME",
+            help="Folder of a network (with --model also a file), or a timm model.",
+        ),
     ],
     data: Annotated[Path, typer.Option(help="Data set (for a checkpoint) or folder of pictures (for timm).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the results.")],
+    model: Model = None,
     study: Annotated[str | None, typer.Option(help="Study whose data section says how to prepare the data.")] = None,
     weights: Annotated[str | None, typer.Option(help="timm: a file of weights, or none; the hub by default.")] = None,
     measure: Annotated[
@@ -53,6 +58,7 @@ def attention(
         source,
         data,
         out,
+        model=model,
         study=study,
         weights=weights,
         measure=measure,

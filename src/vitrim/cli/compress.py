@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vitrim.cli.root import app, examples, make_reporter, one_of, print_json
+from vitrim.cli.root import Model, app, examples, make_reporter, one_of, print_json
 from vitrim.config.names import Criterion, DecoderForm, Recovery
 from vitrim.errors import ConfigurationError
 
@@ -16,11 +16,13 @@ from vitrim.errors import ConfigurationError
     epilog=examples(
         "vitrim compress trained --depth auto --data runs/demo/data -o small",
         "vitrim compress trained --depth 3 -o small",
+        "vitrim compress unetr.pth --model unetr.py:build --depth 3 -o small",
     )
 )
 def compress(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network; with --model also a file of weights.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the smaller network.")],
+    model: Model = None,
     depth: Annotated[
         str | None, typer.Option(metavar="K|auto", help="Transformer blocks to keep; auto has them decided on --data.")
     ] = None,
@@ -54,6 +56,7 @@ def compress(
     result = compress(
         checkpoint,
         out,
+        model=model,
         depth=wanted,
         decision=decision,
         data=data,

@@ -7,15 +7,16 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app, examples, make_reporter, one_of, print_json
+from vitrim.cli.root import Model, app, examples, make_reporter, one_of, print_json
 from vitrim.config.names import CaseGroup
 
 
 @app.command(epilog=examples("vitrim evaluate small --against trained --data runs/demo/data -o out"))
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network; with --model also a file of weights.")],
     data: Annotated[Path, typer.Option(help="Data set with labels.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the tables.")],
+    model: Model = None,
     against: Annotated[Path | None, typer.Option(help="Another network, to compare with case by case.")] = None,
     cases: Annotated[
         CaseGroup,
@@ -31,7 +32,7 @@ def evaluate(
     from vitrim.commands.evaluate import evaluate
 
     reporter = make_reporter(json=json)
-    found = evaluate(checkpoint, data, out, against=against, cases=cases, study=study, reporter=reporter)
+    found = evaluate(checkpoint, data, out, model=model, against=against, cases=cases, study=study, reporter=reporter)
     if json:
         print_json(found.as_json())
         return

@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app, examples
+from vitrim.cli.root import Model, app, examples
 
 
 @app.command(epilog=examples("vitrim export small small.onnx"))
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network.")],
+    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network; with --model also a file of weights.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.onnx", help="The file to write.")],
+    model: Model = None,
     data: Annotated[Path | None, typer.Option(help="Volume, or folder of them, to check the file on.")] = None,
     study: Annotated[
         str | None,
@@ -25,7 +26,7 @@ def export(
     """Write a network as ONNX, with all that `vitrim predict` needs to know, and check it against torch."""
     from vitrim.commands.export import OPSET, export
 
-    checks = export(checkpoint, out, study=study, data=data, int8=int8, overwrite=overwrite)
+    checks = export(checkpoint, out, model=model, study=study, data=data, int8=int8, overwrite=overwrite)
     for what, check in checks.items():
         agreement = f"logits within {check.error:.1e} of torch's, {check.agreement:.3%} of labels equal"
         typer.echo(f"checked on {what} ({check.slices}): {agreement}")

@@ -7,17 +7,21 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app, examples, make_reporter, one_of
+from vitrim.cli.root import Model, app, examples, make_reporter, one_of
 from vitrim.config.names import Precision
 
 
 @app.command(epilog=examples("vitrim predict small runs/demo/data/imagesTr predictions --preview"))
 def predict(
-    checkpoint: Annotated[Path, typer.Argument(help="Folder of a network, or a file of `vitrim export`.")],
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(help="Folder of a network, or an exported file; with --model also of weights."),
+    ],
     source: Annotated[
         Path, typer.Argument(metavar="IN", help="Volume or picture, folder of them, or of DICOM series.")
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File (its ending says the format), or folder.")],
+    model: Model = None,
     series: Annotated[
         list[str] | None,
         typer.Option(help="DICOM series to segment, where IN holds several: a name (repeatable), or all."),
@@ -55,6 +59,7 @@ def predict(
         checkpoint,
         source,
         out,
+        model=model,
         series=series or (),
         probabilities=probabilities,
         labels=labels,

@@ -64,6 +64,18 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="PLACE",
+        help="What builds the model of another library whose weights CHECKPOINT holds: package.module:function or "
+        "FILE.py:function, also with literal arguments, package.module:Class(classes=3). This runs the code of that "
+        "module or file.",
+    ),
+]
+"""The option `--model`."""
+
 _progress = True
 """Whether the command that runs shows its progress."""
 

@@ -34,9 +34,10 @@ from vitrim.data.split import Split
 from vitrim.data.volumes import load_volume
 from vitrim.errors import ConfigurationError, DataError, WeightsError
 from vitrim.hardware import Hardware
-from vitrim.models.checkpoint import load_model
-from vitrim.models.factory import build
+from vitrim.models.adapt import Adapted
 from vitrim.models.network import Network
+from vitrim.models.opening import open_network, untrained_like
+from vitrim.models.user_models import ModelSource
 from vitrim.progress import Reporter, Stage, silent
 from vitrim.report.html_page import write_explorer_page
 from vitrim.studies.snapshots import write_explorer
@@ -95,6 +96,7 @@ def analyse_attention(
     data: str | Path,
     out: str | Path,
     *,
+    model: ModelSource | None = None,
     study: Study | None = None,
     weights: str | None = None,
     measure: DecidingMeasure = "globality",
@@ -113,8 +115,9 @@ def analyse_attention(
     labels of the untouched network.
 
     Args:
-        source: folder of a checkpoint of ours, or `timm:NAME`.
-        data: a data set for ours, a folder of pictures for timm's.
+        source: folder of a network, or `timm:NAME`; with `model` also a file with a state dict.
+        data: a data set for a checkpoint, a folder of pictures for timm's.
+        model: what builds the model of another library whose weights `source` holds, as in `vitrim.compress`.
         study: whose data section says how the data set is prepared; by default as the checkpoint's own study did.
         weights: for timm: a file, `none` (random weights), or by default those of timm's hub.
         measure: the measure that decides, one of `vitrim.attention.measures.MEASURES`.
@@ -137,13 +140,16 @@ def analyse_attention(
     out, reporter = new_folder(out), reporter or Reporter()
     config = _config(measure=measure, head=head, threshold=threshold, cases=cases, slices=slices)
     if str(source).startswith(TIMM):
+        if model is not None:
+            raise ConfigurationError(f"{source} names a model of timm: leave --model out")
         subject, settings = _from_timm(str(source).removeprefix(TIMM), weights, seed)
         gallery = _pictures(Path(data), settings, config)
     else:
-        network = load_model(source)
-        subject = _ours(network, seed)
-        gallery = _volumes(Path(source), network, Path(data), data_section(study), config)
-    curve = _exchange(subject, gallery, out, reporter) if isinstance(subject.network, Network) else None
+        section = data_section(study)
+        network = open_network(Path(source), model, section)
+        subject = Subject(f"{network.name} ({network.depth} blocks)", network, untrained_like(network, model, seed))
+        gallery = _volumes(Path(source), network, Path(data), section, config)
+    curve = _exchange(subject, gallery, out, reporter)
     with reporter.stage(f"attention of {subject.name}", 2 * len(gallery.cases)) as stage:
         rule = analyse_network(
             subject.network,
@@ -181,10 +187,11 @@ def analyse_attention(
 
 
 def _exchange(subject: Subject, gallery: Gallery, out: Path, reporter: Reporter) -> ExchangeCurve | None:
-    """Measure the exchange curve of a network of ours; None if it has no blocks."""
+    """Measure the exchange curve of a network that segments; None for others, and if it has no blocks."""
     network = subject.network
-    assert isinstance(network, Network)
-    if not network.depth or gallery.case_set is None or gallery.config is None:
+    if not isinstance(network, Network | Adapted) or gallery.case_set is None or gallery.config is None:
+        return None
+    if not network.depth:
         return None
     ids = tuple(evenly_spaced(gallery.cases, EXCHANGE_CASES))
     with (
@@ -201,7 +208,7 @@ def _proposal(subject: Subject, rule: Decision, curve: ExchangeCurve | None, fol
     assert evidence is not None
     answers = answers_of(evidence)
     by_exchange = answers["exchange"]
-    shallowest = subject.network.shallowest if isinstance(subject.network, Network) else 0
+    shallowest = getattr(subject.network, "shallowest", 0)
     proposed = rule.depth if by_exchange is None else max(by_exchange, shallowest)
     return DepthDecision(
         network=subject.name,
@@ -225,12 +232,6 @@ def _config(**options: Any) -> AttentionConfig:
         return AttentionConfig.model_validate(options)
     except ValidationError as error:
         raise ConfigurationError(explain(error, AttentionConfig)) from error
-
-
-def _ours(network: Network, seed: int) -> Subject:
-    torch.manual_seed(seed)
-    untrained = build(network.config.model_copy(update={"pretrained": False})).eval()
-    return Subject(f"{network.config.name} ({network.depth} blocks)", network, untrained)
 
 
 def _from_timm(name: str, weights: str | None, seed: int) -> tuple[Subject, dict[str, Any]]:
@@ -275,7 +276,7 @@ def _pictures(folder: Path, settings: dict[str, Any], config: AttentionConfig) -
 
 
 def _volumes(
-    checkpoint: Path, network: Network, folder: Path, study: DataConfig | None, config: AttentionConfig
+    checkpoint: Path, network: Network | Adapted, folder: Path, study: DataConfig | None, config: AttentionConfig
 ) -> Gallery:
     """Cases of a data set, prepared as the checkpoint's study prepared them unless `study` says otherwise."""
     provenance = read_provenance(checkpoint)

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
 from vitrim.commands.provenance import (
@@ -37,7 +35,7 @@ from vitrim.compression.depth_rules import (
 from vitrim.compression.depth_search import DepthSearch, smallest_depth
 from vitrim.compression.measure_exchange import measure_exchange
 from vitrim.compression.summary import costs_of, summarise_compression, summary_lines
-from vitrim.config.names import NETWORK_TITLES, Criterion, DecoderForm, Recovery
+from vitrim.config.names import Criterion, DecoderForm, Recovery
 from vitrim.config.reading import Study, checked_name, data_section
 from vitrim.config.schema import TrainConfig
 from vitrim.data.recipe import RECIPE, recipe_for, stored_recipe
@@ -46,8 +44,11 @@ from vitrim.data.split import Split, divide
 from vitrim.errors import ConfigurationError, InputError, WeightsError
 from vitrim.files import replacing, write_json, write_table, write_text
 from vitrim.metrics.statistics import VERDICT_CASES, change
-from vitrim.models.checkpoint import load_model, write_model
-from vitrim.models.factory import build
+from vitrim.models.adapt import Adapted
+from vitrim.models.checkpoint import write_model
+from vitrim.models.network import Network
+from vitrim.models.opening import open_network, untrained_like
+from vitrim.models.user_models import ModelSource
 from vitrim.progress import Reporter
 from vitrim.report.compression_page import compression_page
 from vitrim.training.loop import history_table
@@ -74,6 +75,7 @@ def compress(
     checkpoint: str | Path,
     out: str | Path,
     *,
+    model: ModelSource | None = None,
     depth: int | Literal["auto"] | None = None,
     decision: str | Path | None = None,
     data: str | Path | None = None,
@@ -96,7 +98,9 @@ def compress(
     then take no part in recovery. Held-out cases of the checkpoint's study only confirm.
 
     Args:
-        checkpoint: folder of a network.
+        checkpoint: folder of a network; with `model` also a file with the state dict of a model of another library.
+        model: what builds that model, before truncation: a function, or its place as `package.module:function` or
+            `file.py:function`. Code of that place runs; the weights are read as data (docs/networks.md).
         depth: transformer blocks to keep, or `auto` to have the depth decided.
         decision: a decision.json that says how many, in place of `depth`.
         tolerance: with `auto`, decide by accuracy alone: the share of Dice that may be lost, 0.01 for 1 %.
@@ -120,11 +124,13 @@ def compress(
     request = _request(depth, decision, tolerance, recover, epochs, steps, blocks, decoder, seed)
     out, checkpoint, reporter = new_folder(out), Path(checkpoint), reporter or Reporter()
     section = data_section(study)
-    network = load_model(checkpoint)
+    network = open_network(checkpoint, model, section)
     provenance = read_provenance(checkpoint)
     if request.needs_data and data is None:
         raise InputError("deciding a depth or training on takes cases: give a data set with --data")
-    run = CompressionRun(network, request, reporter, _training(provenance, request))
+    if isinstance(network, Adapted) and request.decoder is not None:
+        raise ConfigurationError(f"--decoder is for vitrim's own networks; {network.title} keeps its decoder")
+    run = CompressionRun(network, request, reporter, _training(provenance, request), model)
     with ExitStack() as stack, replacing(out) as unfinished:
         unfinished.mkdir()
         if data is not None:
@@ -148,8 +154,8 @@ def compress(
             if (checkpoint / name).is_file():
                 shutil.copyfile(checkpoint / name, unfinished / name)
         if section is not None:
-            about = network.config
-            recipe = recipe_for(checkpoint, stored_recipe(checkpoint), section, about.image_size, about.num_classes)
+            stored = stored_recipe(checkpoint)
+            recipe = recipe_for(checkpoint, stored, section, network.image_size, network.num_classes)
             write_json(unfinished / RECIPE, recipe.dump())
         if training is not None:
             write_table(unfinished / "recovery.csv", history_table(training))
@@ -262,8 +268,7 @@ def _look(run: CompressionRun, folder: Path) -> Decision:
     assert run.data is not None
     cache, seed = run.data.cache, run.request.seed
     cases = evenly_spaced(run.train, ANALYSIS.cases)
-    torch.manual_seed(seed)
-    untrained = build(run.network.config.model_copy(update={"pretrained": False})).eval()
+    untrained = untrained_like(run.network, run.model, seed)
     with run.reporter.stage("attention", 2 * len(cases)) as stage:
         return analyse_network(
             run.network,
@@ -296,7 +301,7 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
         tables[depth] = run.cases(run.smaller(depth)[0], f"{depth} blocks")
         results[depth] = DepthResult.of(depth, change(whole, tables[depth]), MARGINS)
     decision = DepthDecision(
-        network=NETWORK_TITLES[network.config.name],
+        network=network.title,
         full=full,
         depth=full,
         verdict="not shown",
@@ -308,7 +313,7 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
         untrained=untrained_answers(rule),
         changed_by_training=changed_by_training(rule),
         trained_on=run.request.recovery != "none",
-        also_removed=removed_scales(type(network), run.request.decoder or network.config.decoder),
+        also_removed=_also_removed(network, run.request.decoder),
         exchange_percent=curve.without_any,
         tried=tuple(results[depth] for depth in sorted(results, reverse=True)),
         order=tuple(results),
@@ -330,3 +335,9 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
 def _next(results: Mapping[int, DepthResult], proposed: int, shallowest: int, full: int) -> int | None:
     verdicts = {depth: result.verdict(MARGINS[0]) for depth, result in results.items()}
     return next_depth(verdicts, proposed, shallowest, full, TRIES - len(results))
+
+
+def _also_removed(network: Network | Adapted, decoder: DecoderForm | None) -> str:
+    if isinstance(network, Adapted):  # its decoder stays
+        return ""
+    return removed_scales(type(network), decoder or network.config.decoder)

@@ -35,7 +35,10 @@ from vitrim.metrics.statistics import (
     network_dice,
     where_reference,
 )
-from vitrim.models.checkpoint import load_model
+from vitrim.models.adapt import Adapted
+from vitrim.models.network import Network
+from vitrim.models.opening import needs_model, open_network
+from vitrim.models.user_models import ModelSource
 from vitrim.progress import Reporter
 
 METRICS = ("dice", "hd95", "surface_dice")
@@ -83,6 +86,7 @@ def evaluate(
     data: str | Path,
     out: str | Path,
     *,
+    model: ModelSource | None = None,
     against: str | Path | None = None,
     cases: CaseGroup = "auto",
     study: Study | None = None,
@@ -96,6 +100,8 @@ def evaluate(
     that network to this one, with a paired interval over cases and a verdict for each margin.
 
     Args:
+        model: what builds the model of another library whose weights `checkpoint` (or `against`) holds, as in
+            `vitrim.compress`.
         cases: the cases that the training held out (`validation`), those that it used (`train`), those on which a depth
             was chosen (`tuning`), or `all`. `auto`: validation, or all where that is not known.
         study: whose data section says how the data set is prepared; by default as the checkpoint's own study did.
@@ -113,11 +119,13 @@ def evaluate(
     checked_name(cases, CaseGroup, "cases")
     out, checkpoint, data, reporter = new_folder(out), Path(checkpoint), Path(data), reporter or Reporter()
     provenance, section = read_provenance(checkpoint), data_section(study)
-    mine, ids = _evaluated(checkpoint, provenance, data, out, reporter, section, cases, None)
+    network = open_network(checkpoint, model if against is None or needs_model(checkpoint) else None, section)
+    mine, ids = _evaluated(checkpoint, network, provenance, data, out, reporter, section, cases, None)
     other = None
     if against is not None:
         against = Path(against)
-        other, _ = _evaluated(against, read_provenance(against), data, out, reporter, section, cases, ids)
+        network = open_network(against, model if needs_model(against) else None, section)
+        other, _ = _evaluated(against, network, read_provenance(against), data, out, reporter, section, cases, ids)
     found = EvaluationResult(mine, summarise(mine))
     comparison = None
     if other is not None:
@@ -180,6 +188,7 @@ def _interval_text(row: pd.Series, metric: str) -> str:
 
 def _evaluated(
     checkpoint: Path,
+    network: Network | Adapted,
     provenance: Provenance,
     folder: Path,
     out: Path,
@@ -188,7 +197,6 @@ def _evaluated(
     group: CaseGroup,
     ids: tuple[str, ...] | None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    network = load_model(checkpoint)
     config, cases = cases_for(checkpoint, network, provenance, folder, study)
     ids = ids or _chosen(cases, provenance, group, checkpoint)
     roles = provenance.roles

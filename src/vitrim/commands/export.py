@@ -37,8 +37,10 @@ from vitrim.inference.onnx_engine import (
 )
 from vitrim.inference.picture_inputs import find_pictures
 from vitrim.inference.torch_engine import TorchEngine
-from vitrim.models.checkpoint import load_model
+from vitrim.models.adapt import Adapted
 from vitrim.models.network import Network
+from vitrim.models.opening import open_network, weights_file
+from vitrim.models.user_models import ModelSource
 
 OPSET = 18
 """The ONNX operator set of the files: read by ONNX Runtime from 1.14 on."""
@@ -67,6 +69,7 @@ def export(
     checkpoint: str | Path,
     out: str | Path,
     *,
+    model: ModelSource | None = None,
     data: str | Path | None = None,
     study: Study | None = None,
     int8: bool = False,
@@ -79,6 +82,7 @@ def export(
 
     Args:
         checkpoint: folder of a network.
+        model: what builds the model of another library whose weights `checkpoint` holds, as in `vitrim.compress`.
         out: the file to write; its name ends in .onnx.
         data: a volume's file or a folder of them, to check the file on.
         study: whose data section says how images are prepared, where the checkpoint does not.
@@ -104,8 +108,8 @@ def export(
         raise InputError("--int8 rounds the weights, so it is checked on real images: give some with --data")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         optional(package)
-    network = load_model(checkpoint)
-    digest = sha256(checkpoint / "model.safetensors")
+    network = open_network(checkpoint, model, section)
+    digest = sha256(weights_file(checkpoint))
     engine = TorchEngine(network, digest, stored_recipe(checkpoint), "cpu", "float32")
     recipe = recipe_for(checkpoint, engine.recipe, section, engine.image_size, engine.num_classes)
     slices = {} if int8 else {"random slices": _random_slices(engine)}
@@ -114,14 +118,22 @@ def export(
     about = {
         "format": FORMAT,
         "vitrim": __version__,
-        "network": network.config.model_dump(mode="json"),
+        **_described(network),
         "initialised_from": network.initialised_from,
         "preparation": recipe.dump(),
         "sha256": digest,
     }
     try:
         with replacing(out) as unfinished:
-            _write(fold_for_inference(network), unfinished, about)
+            try:
+                _write(fold_for_inference(network), unfinished, about)
+            except OSError:
+                raise
+            except Exception as error:  # what torch raises for code that it cannot follow has no common class
+                if isinstance(network, Network):
+                    raise
+                reason = " ".join(str(error).split())[:300]
+                raise InputError(f"torch cannot write {network.title} as ONNX: {reason}") from error
             if int8:
                 _to_int8(unfinished)
             add_answer(unfinished)
@@ -135,7 +147,15 @@ def export(
     return checks
 
 
-def _write(network: Network, path: Path, about: dict[str, Any]) -> None:
+def _described(network: Network | Adapted) -> dict[str, Any]:
+    """What the file says of its network: its configuration, or what a model of another library takes and returns."""
+    if isinstance(network, Network):
+        return {"network": network.config.model_dump(mode="json")}
+    shape = {"in_chans": network.in_chans, "image_size": network.image_size, "num_classes": network.num_classes}
+    return {"adapted": {"class": network.title, **shape}}
+
+
+def _write(network: Network | Adapted, path: Path, about: dict[str, Any]) -> None:
     """Export with a free batch size, and put `about` into the metadata."""
     onnx = optional("onnx")
     example = torch.zeros(2, *network.example.shape[1:])
@@ -143,7 +163,7 @@ def _write(network: Network, path: Path, about: dict[str, Any]) -> None:
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            network,
+            network.model if isinstance(network, Adapted) else network,
             (example,),
             dynamo=True,
             opset_version=OPSET,

@@ -27,6 +27,7 @@ from vitrim.inference.inputs import Input, find_inputs
 from vitrim.inference.outputs import is_itk
 from vitrim.inference.picture_inputs import find_pictures
 from vitrim.inference.predictor import Draw, Prediction, Target, check_writable, companions
+from vitrim.models.user_models import ModelSource
 from vitrim.progress import Reporter
 
 MASK = ".png"
@@ -43,6 +44,7 @@ def predict(
     source: str | Path,
     out: str | Path,
     *,
+    model: ModelSource | None = None,
     series: Sequence[str] = (),
     probabilities: bool = False,
     labels: bool = False,
@@ -65,6 +67,7 @@ def predict(
         source: a volume's file, a folder of them, or a folder with DICOM series; a picture or a folder of them for a
             network that was trained on pictures (see docs/predict.md).
         out: a file, whose ending says the format, or a folder.
+        model: what builds the model of another library whose weights `checkpoint` holds, as in `vitrim.compress`.
         series: the DICOM series to predict, by name, if `source` holds several; `["all"]` for all of them.
         probabilities: also write `NAME_probabilities.nii.gz`.
         labels: also write `volumes.csv` (`NAME_volumes.csv` beside a single file): ml of each structure.
@@ -91,8 +94,8 @@ def predict(
         from vitrim.report.preview import write_preview
 
         draw = write_preview
-    engine = open_engine(Path(checkpoint), precision)
     section = data_section(study)
+    engine = open_engine(Path(checkpoint), precision, model, section)
     recipe = recipe_for(Path(checkpoint), engine.recipe, section, engine.image_size, engine.num_classes)
     planar = LAYOUTS[recipe.data.layout].planar
     single = out.name.lower().endswith(MASK) if planar else is_volume(out)

@@ -19,6 +19,7 @@ from vitrim.data.recipe import not_prepared, stored_recipe, unnamed
 from vitrim.data.split import Split, split_cases, study_splits
 from vitrim.errors import ConfigurationError, DataError, InputError, WeightsError
 from vitrim.files import read_json, unfinished, write_json
+from vitrim.models.adapt import Adapted
 from vitrim.models.network import Network
 from vitrim.progress import Reporter
 
@@ -104,7 +105,7 @@ def new_folder(out: Path | str) -> Path:
 
 
 def cases_for(
-    checkpoint: Path, network: Network, provenance: Provenance, folder: Path, study: DataConfig | None
+    checkpoint: Path, network: Network | Adapted, provenance: Provenance, folder: Path, study: DataConfig | None
 ) -> tuple[DataConfig, CaseSet]:
     """Find the cases in `folder`, read as the checkpoint's study read them unless `study` says otherwise.
 
@@ -114,20 +115,19 @@ def cases_for(
     config = study or provenance.data
     if config is None:
         raise InputError(not_prepared(checkpoint))
-    if config.image_size != network.config.image_size:
-        raise InputError(f"{checkpoint} takes images of {network.config.image_size}, not of {config.image_size}")
+    if config.image_size != network.image_size:
+        raise InputError(f"{checkpoint} takes images of {network.image_size}, not of {config.image_size}")
     cases = read_cases(config.model_copy(update={"phantom": None}), folder)
     channels = len(cases.channels)
-    if channels != network.config.in_chans and not (channels == 1 and network.stem_channels == 3):
+    if channels != network.in_chans and not (channels == 1 and network.stem_channels == 3):
         raise DataError(
-            f"{checkpoint} takes {network.config.in_chans} channel(s), {folder} has {channels}: "
-            f"{', '.join(cases.channels)}"
+            f"{checkpoint} takes {network.in_chans} channel(s), {folder} has {channels}: {', '.join(cases.channels)}"
         )
     known = provenance.classes or {}
     named = {n: name for n, name in known.items() if name != unnamed(n)}
     differ = any(cases.classes.get(n) != name for n, name in named.items())
-    if cases.num_classes != network.config.num_classes or differ:
-        known = known or dict.fromkeys(range(network.config.num_classes), "?")
+    if cases.num_classes != network.num_classes or differ:
+        known = known or dict.fromkeys(range(network.num_classes), "?")
         raise DataError(
             f"{checkpoint} has the classes {_named(known)}; {folder} has {_named(cases.classes)}: "
             f"they cannot be compared"

@@ -19,7 +19,9 @@ from vitrim.data.sampling import case_images, evenly_spaced
 from vitrim.evaluation.accuracy import evaluate_cases
 from vitrim.hardware import Hardware
 from vitrim.metrics.statistics import network_dice
+from vitrim.models.adapt import Adapted
 from vitrim.models.network import Network
+from vitrim.models.user_models import ModelSource
 from vitrim.progress import Reporter, silent
 from vitrim.training.distillation import recover
 from vitrim.training.loop import Training, total_steps
@@ -58,18 +60,20 @@ class CompressionRequest:
 class CompressionRun:
     """One compression: the network, the settings and the data."""
 
-    network: Network
+    network: Network | Adapted
     request: CompressionRequest
     reporter: Reporter
     training: TrainConfig | None
+    model: ModelSource | None = None
+    """What builds a network of another library."""
     data: PreparedData | None = None
     train: tuple[str, ...] = ()
     tuning: tuple[str, ...] = ()
     held_out: tuple[str, ...] = ()
     """Labelled cases that the checkpoint's study held out; they only confirm a depth."""
-    made: dict[int, tuple[Network, Choice, Training | None]] = field(default_factory=dict)
+    made: dict[int, tuple[Network | Adapted, Choice, Training | None]] = field(default_factory=dict)
 
-    def smaller(self, depth: int) -> tuple[Network, Choice, Training | None]:
+    def smaller(self, depth: int) -> tuple[Network | Adapted, Choice, Training | None]:
         """Return the network with `depth` blocks, its choice and its recovery (None without). It is made once."""
         if depth not in self.made:
             choice = choose_blocks(
@@ -80,7 +84,7 @@ class CompressionRun:
                 dice=self._dice,
                 seed=self.request.seed,
             )
-            small = self.network.keep_blocks(choice.kept, self.request.decoder)
+            small = _kept(self.network, choice, self.request.decoder)
             self.made[depth] = (small, choice, self._recovered(small, choice))
         return self.made[depth]
 
@@ -103,7 +107,7 @@ class CompressionRun:
         """The hardware of the training configuration; without one, that of this machine."""
         return Hardware.of(self.training)
 
-    def _recovered(self, small: Network, choice: Choice) -> Training | None:
+    def _recovered(self, small: Network | Adapted, choice: Choice) -> Training | None:
         if self.request.recovery == "none" or not small.depth < self.network.depth:
             return None
         assert self.data is not None
@@ -130,3 +134,9 @@ class CompressionRun:
 
     def _dice(self, network: nn.Module) -> float:
         return network_dice(self.cases(network, "without one block"))
+
+
+def _kept(network: Network | Adapted, choice: Choice, decoder: DecoderForm | None) -> Network | Adapted:
+    if isinstance(network, Adapted):
+        return network.keep_blocks(choice.kept)
+    return network.keep_blocks(choice.kept, decoder)

@@ -13,12 +13,13 @@ from vitrim.compression.depth_decision import DepthDecision
 from vitrim.compression.depth_search import DepthSearch
 from vitrim.evaluation.cost import measure_costs
 from vitrim.hardware import Hardware
+from vitrim.models.adapt import Adapted
 from vitrim.models.describe import count_macs, count_parameters
 from vitrim.models.network import Network
 from vitrim.training.loop import Training
 
 
-def costs_of(networks: Sequence[Network], images: np.ndarray, hardware: Hardware) -> list[dict[str, Any]]:
+def costs_of(networks: Sequence[Network | Adapted], images: np.ndarray, hardware: Hardware) -> list[dict[str, Any]]:
     """Return size and speed of each network: blocks, parameters, multiply_adds, and the values of `measure_costs`."""
     measured = measure_costs(networks, images, hardware)
     return [
@@ -33,7 +34,7 @@ def costs_of(networks: Sequence[Network], images: np.ndarray, hardware: Hardware
 
 
 def summarise_compression(
-    network: Network,
+    network: Network | Adapted,
     before: dict[str, Any],
     after: dict[str, Any],
     choice: Choice,
@@ -53,7 +54,7 @@ def summarise_compression(
         }
 
     return {
-        "network": network.config.name,
+        "network": network.name,
         "method": choice.criterion,
         "kept": list(choice.kept),
         "scores": None if choice.scores is None else list(choice.scores),

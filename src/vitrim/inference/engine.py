@@ -10,8 +10,10 @@ from torch import Tensor
 
 from vitrim.config.names import Precision
 from vitrim.config.reading import checked_name
+from vitrim.config.schema import DataConfig
 from vitrim.data.recipe import Recipe
 from vitrim.errors import InputError
+from vitrim.models.user_models import ModelSource
 
 
 class Engine(Protocol):
@@ -34,8 +36,13 @@ class Engine(Protocol):
         ...
 
 
-def open_engine(checkpoint: Path, precision: str = "auto") -> Engine:
-    """Open the engine for a checkpoint: the folder of a network, or an ONNX file that `vitrim export` wrote.
+def open_engine(
+    checkpoint: Path,
+    precision: str = "auto",
+    model: ModelSource | None = None,
+    prepared: DataConfig | None = None,
+) -> Engine:
+    """Open the engine for a checkpoint: one of `open_network`, or an ONNX file that `vitrim export` wrote.
 
     Raises InputError if the checkpoint is neither or is damaged, or if this machine cannot compute in `precision`
     (one of `Precision`).
@@ -44,9 +51,11 @@ def open_engine(checkpoint: Path, precision: str = "auto") -> Engine:
     if checkpoint.suffix == ".onnx":
         if precision != "auto":
             raise InputError(f"{checkpoint} has a fixed precision; to change it, export again with or without --int8")
+        if model is not None:
+            raise InputError(f"{checkpoint} holds its network: leave --model out")
         from vitrim.inference.onnx_engine import OnnxEngine
 
         return OnnxEngine.open(checkpoint)
     from vitrim.inference.torch_engine import TorchEngine
 
-    return TorchEngine.open(checkpoint, precision)
+    return TorchEngine.open(checkpoint, precision, model, prepared)

@@ -16,7 +16,7 @@ from vitrim.models.dry_run import run
 from vitrim.models.network import Network
 from vitrim.models.resnet_stem import ReleaseStdConv2d, standardised
 
-N = TypeVar("N", Network, Adapted)
+N = TypeVar("N", bound=Network | Adapted)
 
 
 def fold_for_inference(network: N) -> N:
@@ -25,7 +25,8 @@ def fold_for_inference(network: N) -> N:
     The copy standardises weights once, not at every call. Each batch norm after a convolution becomes part of the
     convolution. Other batch norms (DenseNet has some) stay. `network` does not change.
     """
-    folded = copy.deepcopy(network).eval()
+    folded: N = copy.deepcopy(network)
+    folded.eval()
     with torch.no_grad():
         for name, layer in list(folded.named_modules()):
             if isinstance(layer, (StdConv2d, StdConv2dSame)):
@@ -34,7 +35,8 @@ def fold_for_inference(network: N) -> N:
             layer, after = folded.get_submodule(conv), folded.get_submodule(norm)
             folded.set_submodule(conv, fuse_conv_bn_eval(layer, after))  # type: ignore[type-var,arg-type]
             folded.set_submodule(norm, after.act if isinstance(after, BatchNormAct2d) else nn.Identity())
-    return folded.requires_grad_(False)
+    folded.requires_grad_(False)
+    return folded
 
 
 def _plain(layer: StdConv2d | StdConv2dSame) -> nn.Conv2d:

@@ -35,6 +35,15 @@ FORMAT = 1
 """Format version of that JSON. It changes when an older vitrim can no longer read it."""
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What a network takes and returns: images (B, in_chans, H, W), logits (B, num_classes, H, W)."""
+
+    in_chans: int
+    image_size: tuple[int, int]
+    num_classes: int
+
+
 @dataclass
 class OnnxEngine:
     """A network in ONNX Runtime, on the GPU if the installed package supports CUDA, else on the CPU."""
@@ -74,7 +83,7 @@ class OnnxEngine:
             content = json.loads(about)
             if content["format"] != FORMAT:
                 raise WeightsError(f"{path} is of format {content['format']}; this vitrim reads format {FORMAT}")
-            config = NetworkConfig.model_validate(content["network"])
+            shape = _shape(content)
             recipe = content["preparation"] and Recipe.parse(content["preparation"], str(path))
         except ValidationError as error:
             raise WeightsError(f"{path}: {explain(error, NetworkConfig)}") from error
@@ -83,9 +92,9 @@ class OnnxEngine:
         if _damaged(path, session.get_modelmeta().custom_metadata_map.get(CHECKSUM)):
             raise WeightsError(f"{path} is damaged or was changed: its checksum is wrong; export the network again")
         device = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
-        logits = _run_once(session, config, path)
+        logits = _run_once(session, shape, path)
         _check_answer(logits, session.get_modelmeta().custom_metadata_map.get(ANSWER), path)
-        return cls(session, sha256(path), config.in_chans, config.image_size, config.num_classes, recipe, device)
+        return cls(session, sha256(path), shape.in_chans, shape.image_size, shape.num_classes, recipe, device)
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""
@@ -118,21 +127,31 @@ def _damaged(path: Path, checksum: str | None) -> bool:
     return hashlib.sha256(content).hexdigest() != checksum
 
 
-def _run_once(session: Any, config: NetworkConfig, path: Path) -> np.ndarray:
+def _shape(content: dict[str, Any]) -> Shape:
+    """Read it from vitrim's JSON. Raises KeyError, ValueError or TypeError if it is damaged."""
+    if "network" in content:
+        config = NetworkConfig.model_validate(content["network"])
+        return Shape(config.in_chans, config.image_size, config.num_classes)
+    about = content["adapted"]
+    rows, columns = (int(n) for n in about["image_size"])
+    return Shape(int(about["in_chans"]), (rows, columns), int(about["num_classes"]))
+
+
+def _run_once(session: Any, shape: Shape, path: Path) -> np.ndarray:
     """Return the logits of the fixed slice. Raises WeightsError if the graph is not that of the file's metadata."""
-    rows, columns = config.image_size
-    expected = (1, config.num_classes, rows, columns)
+    rows, columns = shape.image_size
+    expected = (1, shape.num_classes, rows, columns)
     try:
-        found = session.run(None, {"images": _slice((config.in_chans, rows, columns))})
+        found = session.run(None, {"images": _slice((shape.in_chans, rows, columns))})
     except Exception as error:  # ONNX Runtime's exceptions have no common class
         raise WeightsError(
-            f"{path} does not take the images that its metadata describe (1×{config.in_chans}×{rows}×{columns}): "
+            f"{path} does not take the images that its metadata describe (1×{shape.in_chans}×{rows}×{columns}): "
             f"{' '.join(str(error).split())[:200]}"
         ) from error
     shapes = [getattr(values, "shape", None) for values in found]
     if shapes != [expected] or found[0].dtype != np.float32:
         raise WeightsError(
-            f"{path} gives {shapes}, but its metadata describe a network of {config.num_classes} classes: one output "
+            f"{path} gives {shapes}, but its metadata describe a network of {shape.num_classes} classes: one output "
             f"of shape {expected}, float32; export the network again"
         )
     return found[0]

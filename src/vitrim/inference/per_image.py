@@ -5,20 +5,24 @@ from __future__ import annotations
 import copy
 from contextlib import ExitStack
 from functools import partial
+from typing import TypeVar
 
 import torch
 from timm.models.resnetv2 import ResNetStage
 from torch import Tensor, nn
 
+from vitrim.models.adapt import Adapted
 from vitrim.models.dry_run import run
 from vitrim.models.layers import TwoConvs, UpBlocks
 from vitrim.models.network import Network
+
+N = TypeVar("N", bound=Network | Adapted)
 
 PARTS = (ResNetStage, TwoConvs, UpBlocks)
 """Parts that can run image by image: several convolutions from one feature map (and a skip) to one feature map."""
 
 
-def large_maps_by_image(network: Network) -> Network:
+def large_maps_by_image(network: N) -> N:
     """Return a copy of `network` in which parts whose feature map has more values than weights run image by image.
 
     `network` must be in eval mode. Other parts run on the whole batch, because reading their weights for each image

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitrim.config.schema import DataConfig
 from vitrim.data.recipe import Recipe, stored_recipe
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import to_device
@@ -17,8 +18,10 @@ from vitrim.hardware import Hardware, check_precision, float32_products, out_of_
 from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.int8 import to_int8
 from vitrim.inference.per_image import large_maps_by_image
-from vitrim.models.checkpoint import load_model
+from vitrim.models.adapt import Adapted
 from vitrim.models.network import Network
+from vitrim.models.opening import open_network, weights_file
+from vitrim.models.user_models import ModelSource
 
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 """Data type of the products in each precision that has its own."""
@@ -28,35 +31,43 @@ TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class TorchEngine:
     """A network in torch, in eval mode, on `device`, computing in `precision` (one of `Precision`, but not auto)."""
 
-    network: Network
+    network: Network | Adapted
     identity: str
     recipe: Recipe | None
     device: str
     precision: str
 
     def __post_init__(self) -> None:
-        config = self.network.config
-        self.channels, self.image_size, self.num_classes = config.in_chans, config.image_size, config.num_classes
+        network = self.network
+        self.channels, self.image_size, self.num_classes = network.in_chans, network.image_size, network.num_classes
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device == "cpu":
             self.network = large_maps_by_image(self.network)
         if self.precision == "int8":
+            if isinstance(self.network, Adapted):
+                raise InputError(f"int8 is for vitrim's own networks, not {network.title}; choose another precision")
             self.network = to_int8(self.network)
 
     @classmethod
-    def open(cls, checkpoint: Path, precision: str = "auto") -> TorchEngine:
-        """Read the network in the folder `checkpoint` and fold it. It runs on the GPU if there is one.
+    def open(
+        cls,
+        checkpoint: Path,
+        precision: str = "auto",
+        model: ModelSource | None = None,
+        prepared: DataConfig | None = None,
+    ) -> TorchEngine:
+        """Open the network in `checkpoint` (`open_network`) and fold it. It runs on the GPU if there is one.
 
         Raises InputError if the network is missing or damaged, or if this machine does not compute in `precision`.
         """
-        network = fold_for_inference(load_model(checkpoint))
+        network = fold_for_inference(open_network(checkpoint, model, prepared))
         hardware = Hardware.choose()
         if precision == "int8" and hardware.device == "gpu":
             raise InputError("int8 runs on a CPU only, and this machine has a GPU; leave --precision out to use it")
         check_precision(precision, hardware.device)
         if precision == "auto":
             precision = "bf16" if hardware.precision == "bf16-mixed" else "float32"
-        identity = sha256(checkpoint / "model.safetensors")
+        identity = sha256(weights_file(checkpoint))
         return cls(network, identity, stored_recipe(checkpoint), hardware.torch_device, precision)
 
     def __call__(self, images: np.ndarray) -> Tensor:

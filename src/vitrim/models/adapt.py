@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from vitrim.errors import InputError
 from vitrim.models.block_search import BlockList, find_blocks, first_tensor
+from vitrim.models.dry_run import raw_output
 from vitrim.models.examples import example_for
+from vitrim.models.layers import repeat_gray
 from vitrim.models.network import Network, check_kept
 from vitrim.token_grid import find_grid
 
@@ -42,7 +45,13 @@ def remove(block: nn.Module, returns: int | None) -> None:
 
 
 class Adapted(nn.Module):
-    """A model of another library with vitrim's interface. Calling it calls the model."""
+    """A model of another library with vitrim's interface. Calling it calls the model.
+
+    If the model takes three channels, a single channel is repeated to three.
+    """
+
+    shallowest: ClassVar[int] = 0
+    """Smallest depth."""
 
     def __init__(
         self, model: nn.Module, found: BlockList, token_grid: tuple[int, ...], example: Tensor, kept: Sequence[int]
@@ -57,6 +66,50 @@ class Adapted(nn.Module):
         self.kept = tuple(kept)
         """Remaining transformer blocks, numbered from 1 as before truncation."""
         self.initialised_from = "as adapted"
+
+    @property
+    def title(self) -> str:
+        """Name for people: the class of the model."""
+        return type(self.model).__name__
+
+    @property
+    def name(self) -> str:
+        """Name for the computer."""
+        return self.title
+
+    @property
+    def in_chans(self) -> int:
+        """Number of channels of the images."""
+        return self.example.shape[1]
+
+    @property
+    def stem_channels(self) -> int:
+        """Number of channels that the model itself takes."""
+        return self.in_chans
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        height, width = self.example.shape[-2:]
+        return height, width
+
+    @cached_property
+    def num_classes(self) -> int:
+        """Number of classes K, with the background. Raises InputError unless the output is logits (B, K, H, W)."""
+        output = raw_output(self, self.example)
+        if not isinstance(output, Tensor):
+            returned = f"a {type(output).__name__}"
+        elif output.ndim != self.example.ndim or output.shape[2:] != self.example.shape[2:]:
+            returned = f"a tensor of shape {tuple(output.shape)}"
+        elif output.shape[1] < 2:
+            returned = "one channel, which leaves no class to choose"
+        else:
+            return output.shape[1]
+        raise InputError(
+            f"{self.title} does not return one logit for each class and pixel, (batch, classes, "
+            f"{', '.join(map(str, self.example.shape[2:]))}), with the background as class 0: it returns {returned}; "
+            f"wrap it in a module that does"
+        )
 
     @property
     def depth(self) -> int:
@@ -77,9 +130,11 @@ class Adapted(nn.Module):
     def _places(self) -> nn.ModuleList:
         return self.model.get_submodule(self.found.path)  # type: ignore[return-value]
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, images: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the model and return its output."""
-        return self.model(*args, **kwargs)
+        if self.in_chans == 3 and isinstance(images, Tensor) and images.ndim == self.example.ndim == 4:
+            images = repeat_gray(images, self.in_chans)
+        return self.model(images, *args, **kwargs)
 
     def truncated(self, depth: int) -> Adapted:
         """Return a copy in which the blocks after `depth` return their tokens unchanged and have no parameters.

@@ -118,6 +118,11 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
     return network.eval()
 
 
+def holds_adapted(folder: Path) -> bool:
+    """Whether a folder holds the weights of an adapted model, not a network of ours. Raises WeightsError as above."""
+    return "adapted" in _read_description(folder)
+
+
 def _description_of(model: Adapted) -> dict[str, Any]:
     return {
         "class": type(model.model).__name__,
@@ -134,7 +139,8 @@ def _load_adapted(folder: Path, description: dict[str, Any], into: nn.Module | N
     if into is None:
         raise WeightsError(
             f"{folder} holds the weights of a {about['class']} of another library, not its code; "
-            f"build that model as it was before truncation and call load_model(path, into=model)"
+            f"build that model as it was before truncation and call load_model(path, into=model), or give a command "
+            f"--model"
         )
     inner = into.model if isinstance(into, Adapted) else into
     example = torch.empty(2, *about["images"], device="meta")

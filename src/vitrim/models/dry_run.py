@@ -14,6 +14,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 def run(model: nn.Module, images: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
     """Run `model` in eval mode on `images`. Return its outputs and the parameters of the run, all as meta tensors."""
+    output, parameters = _run(model, images)
+    return list(_tensors(output)), parameters
+
+
+def raw_output(model: nn.Module, images: Tensor) -> Any:
+    """What `model` returns for `images`, in eval mode, with meta tensors."""
+    with torch.no_grad():
+        return _run(model, images)[0]
+
+
+def _run(model: nn.Module, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
     parameters = {
         name: torch.empty_like(p, device="meta").requires_grad_(p.is_floating_point())
         for name, p in model.named_parameters()
@@ -21,7 +32,7 @@ def run(model: nn.Module, images: Tensor) -> tuple[list[Tensor], dict[str, Tenso
     buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in model.named_buffers()}
     with _evaluating(model):
         output = functional_call(model, {**parameters, **buffers}, (torch.empty_like(images, device="meta"),))
-    return list(_tensors(output)), parameters
+    return output, parameters
 
 
 def taking_part(model: nn.Module, images: Tensor) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from vitrim.arguments import whole_number
-from vitrim.config.names import DecoderForm
+from vitrim.config.names import NETWORK_TITLES, DecoderForm
 from vitrim.config.network_schema import PATCH, NetworkConfig
 from vitrim.config.reading import checked_name
 from vitrim.errors import InputError, WeightsError
@@ -49,6 +49,31 @@ class Network(nn.Module, ABC):
         self.config = config
         self.initialised_from = "random"
         """Origin of the weights before training. It is stored in the checkpoint."""
+
+    @property
+    def name(self) -> str:
+        """Name for the computer."""
+        return self.config.name
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        return NETWORK_TITLES[self.config.name]
+
+    @property
+    def in_chans(self) -> int:
+        """Number of channels of the images."""
+        return self.config.in_chans
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        return self.config.image_size
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, with the background."""
+        return self.config.num_classes
 
     @property
     def stem_channels(self) -> int:

@@ -28,9 +28,8 @@ from vitrim.report.tables import Cell, Column, Table, latex_together, select
 
 STUDY = "Study"
 CAPTION = (
-    "Dice and savings by truncation. Dice is computed per case, in 3D on the original grid (per picture in 2D). The change "
-    "is relative to "
-    "the same network with all its blocks."
+    "Dice and savings by truncation. Dice is computed per case, in 3D on the original grid (per picture in 2D). "
+    "The change is relative to the same network with all its blocks."
 )
 
 
