@@ -64,6 +64,7 @@ def analyse_network(
             untrained=baseline,
             seed=seed,
         )
+        rows, columns = profile.grid  # slices, not volumes
         profile.save(unfinished)
         if baseline is not None:
             baseline.save(unfinished / "untrained")
@@ -72,7 +73,7 @@ def analyse_network(
             case=example.case,
             slice=example.number,
             image=example.image.mean(axis=0),
-            grid=profile.grid,
+            grid=(rows, columns),
             blocks=tuple(maps),
             maps=np.stack(list(maps.values())),
             shown=tuple(block for block in config.maps if block in maps),

@@ -142,6 +142,12 @@ def module_names(model: nn.Module) -> dict[int, str]:
     return {id(module): name.replace("_orig_mod.", "") for name, module in model.named_modules()}
 
 
+def title_of(model: nn.Module) -> str:
+    """Name of a model for people: the title of a network of ours or an adapted one, else its class."""
+    title = getattr(model, "title", None)
+    return title if isinstance(title, str) else type(model).__name__
+
+
 def _looks_like_attention(output: Any, dim: Any) -> bool:
     """True for a softmax over the last axis of (B, heads, queries, keys), or of square maps without a heads axis."""
     if not isinstance(output, Tensor) or output.ndim < 3 or dim not in (-1, output.ndim - 1):

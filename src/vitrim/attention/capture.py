@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrim.attention.calls import AttentionMode, Caller, uncompiled
+from vitrim.attention.calls import AttentionMode, Caller, title_of, uncompiled
 from vitrim.attention.softmax import Weights, dot_product, parts, written
 from vitrim.errors import InputError
 
@@ -158,7 +158,7 @@ class Capture(AttentionMode):
 
 
 def _nothing_captured(model: nn.Module, layers: str | Sequence[str] | None) -> str:
-    name = type(model).__name__
+    name = title_of(model)
     if isinstance(model, torch.jit.ScriptModule):
         return f"no attention was captured: {name} is TorchScript, which hides its calls; use the Python model"
     if layers is not None:

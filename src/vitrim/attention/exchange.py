@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitrim.attention.calls import AttentionMode, Caller, module_names, uncompiled
+from vitrim.attention.calls import AttentionMode, Caller, module_names, title_of, uncompiled
 from vitrim.attention.forward import as_written
 from vitrim.attention.softmax import dot_product, four_axes, written
 from vitrim.config.names import ExchangeForm
@@ -81,7 +81,7 @@ class ExchangeMode(AttentionMode):
         wrong = [block for block in blocks if isinstance(block, bool) or not isinstance(block, int) or block < 1]
         if wrong:
             raise InputError(f"blocks are counted from 1: {wrong[0]!r} is no block")
-        self.model_title, self.form, self.maps, self.reach = type(model).__name__, form, maps, reach
+        self.model_title, self.form, self.maps, self.reach = title_of(model), form, maps, reach
         self.wanted = frozenset(blocks)
         self.numbers: dict[str, int] = {}  # layer to number of its block
         listed = getattr(model, "blocks", None) if layers is None else None

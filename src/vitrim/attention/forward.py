@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vitrim.attention.calls import title_of
 from vitrim.attention.capture import Capture, Captured, Reducer
 from vitrim.errors import InputError
 
@@ -19,7 +20,7 @@ def as_written(model: nn.Module) -> nn.Module:
 
 
 CapturedRun = Callable[[Tensor, Reducer], Captured]
-"""Runs a model once on a batch (B, C, H, W); the reducer gets its attention calls."""
+"""Runs a model once on a batch of images; the reducer gets its attention calls."""
 
 
 @contextmanager
@@ -51,9 +52,7 @@ def _forward(model: nn.Module, batch: Tensor) -> None:
     except (RuntimeError, AssertionError, ValueError) as error:
         shape = "×".join(str(n) for n in batch.shape[1:])
         reason = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"{type(model).__name__} cannot take images of {shape} (channels×height×width): {reason}"
-        ) from error
+        raise InputError(f"{title_of(model)} cannot take images of {shape} (channels and size): {reason}") from error
 
 
 @contextmanager
@@ -69,8 +68,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-Spacing = tuple[float, float]
-"""Distance from one pixel to the next in mm, along rows and along columns."""
+Spacing = tuple[float, ...]
+"""Distance from one pixel to the next in mm, along rows and along columns; in a volume along three axes."""
 
 CaseImages = tuple[str, Tensor, Spacing | None]
 """A case: its id, its slices (S, C, H, W), and its pixel spacing; None if the spacing is unknown."""
@@ -79,11 +78,12 @@ CaseImages = tuple[str, Tensor, Spacing | None]
 def batches(
     images: Any, cases: Sequence[str] | None, spacing: Spacing | None, batch_size: int
 ) -> Iterator[tuple[list[str], Tensor, Spacing | None]]:
-    """Yield batches: the case id of each image, the images (B, C, H, W), and their common spacing.
+    """Yield batches: the case id of each image, the images (B, C, H, W) or (B, C, D, H, W), and their spacing.
 
     A batch has at most `batch_size` images. `images` and `cases` are as in `profile_attention`.
 
-    Raises InputError if images are not (B, C, H, W), or if there are fewer case ids than images.
+    Raises InputError if images have another shape, if a spacing has not one number for each axis, or if there are fewer
+    case ids than images.
     """
     count = 0
     for item in [images] if isinstance(images, Tensor) else images:
@@ -96,9 +96,14 @@ def batches(
             else:
                 item = item[0]
         batch = torch.as_tensor(item)
-        if batch.ndim != 4 or not len(batch):
-            whose = "" if name is None else f" of case {name}"
-            raise InputError(f"images{whose} must be (images, channels, height, width); got {tuple(batch.shape)}")
+        whose = "" if name is None else f" of case {name}"
+        if batch.ndim not in (4, 5) or not len(batch):
+            raise InputError(
+                f"images{whose} must be (images, channels, height, width), or (images, channels, depth, height, width) "
+                f"for volumes; got {tuple(batch.shape)}"
+            )
+        if mm is not None and len(mm) != batch.ndim - 2:
+            raise InputError(f"the spacing{whose} must have {batch.ndim - 2} numbers, one for each axis; got {mm}")
         places = range(count, count + len(batch))
         if cases is not None and len(cases) < places.stop:
             raise InputError(f"there are {len(cases)} case ids for {places.stop} images or more")
@@ -106,4 +111,4 @@ def batches(
         count += len(batch)
         for start in range(0, len(batch), batch_size):
             part = slice(start, start + batch_size)
-            yield ids[part], batch[part], (float(mm[0]), float(mm[1])) if mm is not None else None
+            yield ids[part], batch[part], tuple(float(n) for n in mm) if mm is not None else None

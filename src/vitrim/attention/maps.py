@@ -24,15 +24,16 @@ def raw_maps(
     blocks: Sequence[int] | None = (1, 2, 3, 6),
     *,
     heads: bool = False,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[int, ...] | None = None,
     prefix_tokens: int | None = None,
     layers: str | Sequence[str] | None = None,
 ) -> dict[int, np.ndarray]:
     """Return the attention of one image (1, C, H, W) by block, for the blocks `blocks` (from 1; None for all).
 
-    Each map is (N, N) float32, averaged over heads, or (heads, N, N) with `heads`. Row i gives the weights with which
-    patch i attends to all patches. Patches are in the order of the grid, row by row. Rows sum to 1. Class and register
-    tokens are dropped. Blocks that the model does not have are left out, for example in a truncated network.
+    The image may be a volume (1, C, D, H, W). Each map is (N, N) float32, averaged over heads, or (heads, N, N) with
+    `heads`. Row i gives the weights with which patch i attends to all patches. Patches are in the order of the grid,
+    row by row. Rows sum to 1. Class and register tokens are dropped. Blocks that the model does not have are left out,
+    for example in a truncated network.
 
     Raises:
         InputError: if the model has none of the blocks, and for the same reasons as `profile_attention`.
@@ -60,13 +61,15 @@ def roll_out(maps: np.ndarray) -> np.ndarray:
     return torch.stack(steps).numpy()
 
 
-def mosaic(maps: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+def mosaic(maps: np.ndarray, grid: tuple[int, ...]) -> np.ndarray:
     """Arrange the N maps (N, N) of one block as tiles: (h · (h + 1) − 1, w · (w + 1) − 1), with NaN between the tiles.
 
     Tile (r, c) is the h × w map of the patch at row r, column c (paper, figures 4 and 5).
 
     Raises InputError if the maps do not fit the grid.
     """
+    if len(grid) != 2:
+        raise InputError(f"a mosaic shows maps over rows and columns, not over a grid of {'×'.join(map(str, grid))}")
     rows, columns = grid
     if maps.shape != (rows * columns, rows * columns):
         raise InputError(f"maps of shape {maps.shape} are not over a grid of {rows}×{columns}")
@@ -131,7 +134,7 @@ def tokens_of(
     model: nn.Module,
     image: Tensor,
     *,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[int, ...] | None = None,
     prefix_tokens: int | None = None,
     layers: str | Sequence[str] | None = None,
 ) -> Tokens:
@@ -146,14 +149,14 @@ def _run(
     model: nn.Module,
     image: Tensor,
     take: Callable[[int, Tensor], None],
-    grid: tuple[int, int] | None,
+    grid: tuple[int, ...] | None,
     prefix_tokens: int | None,
     layers: str | Sequence[str] | None,
 ) -> Tokens:
     """Run the model on the image. Call `take` with the number and the weights (heads, N, N) of each block."""
-    if image.ndim != 4 or len(image) != 1:
+    if image.ndim not in (4, 5) or len(image) != 1:
         raise InputError(f"maps need one image (1, channels, height, width); got {tuple(image.shape)}")
-    model, size = as_written(model), (int(image.shape[-2]), int(image.shape[-1]))
+    model, size = as_written(model), tuple(image.shape[2:])
     wanted = own_attention(model, layers)
     tokens: Tokens | None = None
     block = 0

@@ -1,8 +1,8 @@
-"""Attention measures: each gives one number per map of softmax weights (..., N, N) over an h × w grid of patches.
+"""Attention measures: each gives one number per map of softmax weights (..., N, N) over a grid of patches.
 
-Rows sum to 1. Class and register tokens are already dropped (`AttentionCall.patches`). Attention distance follows
-Dosovitskiy et al. 2021 (figure 7) and Raghu et al. 2021. Rollout follows Abnar & Zuidema 2020. docs/definitions.md
-has all formulas.
+The grid is h × w in an image, d × h × w in a volume. Rows sum to 1. Class and register tokens are already dropped
+(`AttentionCall.patches`). Attention distance follows Dosovitskiy et al. 2021 (figure 7) and Raghu et al. 2021. Rollout
+follows Abnar & Zuidema 2020. docs/definitions.md has all formulas.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from vitrim.attention.tokens import distances, mean_distance, neighbours
 from vitrim.config.reading import suggestion
 from vitrim.errors import ConfigurationError
 
-Step = tuple[float, float]
-"""Distance to the next patch in pixels, or to the next pixel in mm: (along rows, along columns)."""
+Step = tuple[float, ...]
+"""Distance to the next patch in pixels, or to the next pixel in mm, along each axis of the grid."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class MapBatch:
 
     weights: Tensor
     """(..., N, N); rows sum to 1"""
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     queries: int | None
     """Number of queries that the proximity correlation uses; all if None."""
 
@@ -56,7 +56,7 @@ class Measure:
     low: float | None = 0.0
     """Lower end of the axis; None if it is not fixed."""
     high: float | None = None
-    linear: Callable[[tuple[int, int], Step], Tensor] | None = None
+    linear: Callable[[tuple[int, ...], Step], Tensor] | None = None
     """For measures that are linear in the weights: table (N, N) of the factor for the weight from query i to key j."""
     compute: Callable[[MapBatch], Tensor] | None = None
     """For other measures: one value per map, (...). None for the rollout, which needs all earlier blocks."""
@@ -83,7 +83,7 @@ def checked_measures(names: Sequence[str] | None) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def _table(
-    names: tuple[str, ...], grid: tuple[int, int], patch: Step, dtype: torch.dtype, device: torch.device
+    names: tuple[str, ...], grid: tuple[int, ...], patch: Step, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
     """Factors (N, N, len(names)) of the weight from query i to key j for each linear measure, divided by N."""
     tables = [MEASURES[name].linear for name in names]
@@ -94,7 +94,7 @@ def _table(
 @lru_cache(maxsize=2)
 def _table_in_mm(
     names: tuple[str, ...],
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
     patch: Step,
     spacing: Step,
     dtype: torch.dtype,
@@ -102,7 +102,7 @@ def _table_in_mm(
 ) -> Tensor:
     """`_table` with distance_mm for one pixel spacing. Each case can have a different spacing."""
     table = _table(names, grid, patch, dtype, device).clone()
-    step = (patch[0] * spacing[0], patch[1] * spacing[1])
+    step = tuple(pixels * mm for pixels, mm in zip(patch, spacing, strict=True))
     table[..., names.index("distance_mm")] = (distances(grid, step) / len(table)).to(device, dtype)
     return table
 
@@ -110,16 +110,16 @@ def _table_in_mm(
 def linear_measures(
     weights: Tensor,
     names: Sequence[str],
-    grid: tuple[int, int],
-    patch: Step = (1.0, 1.0),
+    grid: tuple[int, ...],
+    patch: Step | None = None,
     spacing: Step | None = None,
 ) -> Tensor:
     """Compute linear measures in one pass, as means over queries: (..., N, N) to (..., len(names)).
 
-    `patch` is the distance from one patch to the next in pixels (rows, columns). `spacing` is the distance from one
-    pixel to the next in mm (rows, columns). Without a spacing, distance_mm is NaN.
+    `patch` is the distance from one patch to the next in pixels along each axis of the grid, by default 1. `spacing`
+    is the distance from one pixel to the next in mm. Without a spacing, distance_mm is NaN.
     """
-    names = tuple(names)
+    names, patch = tuple(names), patch or (1.0,) * len(grid)
     if spacing is None or "distance_mm" not in names:
         table = _table(names, grid, patch, weights.dtype, weights.device)
     else:
@@ -155,7 +155,7 @@ def sampled_queries(tokens: int, queries: int) -> Tensor:
     return torch.randperm(tokens, generator=torch.Generator().manual_seed(0))[:queries].sort().values
 
 
-def proximity_correlation(weights: Tensor, grid: tuple[int, int], queries: int | None = None) -> Tensor:
+def proximity_correlation(weights: Tensor, grid: tuple[int, ...], queries: int | None = None) -> Tensor:
     """Mean over queries of the Spearman correlation of A_ij with −‖p_i − p_j‖: (..., N, N) to (...).
 
     Ties share their mean rank. A query with equal weights for all patches has correlation 0. `queries` is the number
@@ -204,7 +204,7 @@ def rollout(mean_weights: Tensor, before: Tensor | None = None) -> Tensor:
     return step if before is None else step @ before
 
 
-def globality(weights: Tensor, grid: tuple[int, int]) -> Tensor:
+def globality(weights: Tensor, grid: tuple[int, ...]) -> Tensor:
     """Attention distance divided by that of uniform attention, D / D_uniform: (..., N, N) to (...)."""
     return linear_measures(weights, ("globality",), grid)[..., 0]
 
@@ -212,8 +212,8 @@ def globality(weights: Tensor, grid: tuple[int, int]) -> Tensor:
 def measure_maps(
     weights: Tensor,
     names: Sequence[str],
-    grid: tuple[int, int],
-    patch: Step = (1.0, 1.0),
+    grid: tuple[int, ...],
+    patch: Step | None = None,
     spacing: Step | None = None,
     queries: int | None = None,
 ) -> Tensor:
@@ -266,13 +266,13 @@ MEASURES = {
             "",
             "Share of the attention that a patch pays to itself.",
             falls=True,
-            linear=lambda grid, patch: torch.eye(grid[0] * grid[1], dtype=torch.float64),
+            linear=lambda grid, patch: torch.eye(math.prod(grid), dtype=torch.float64),
         ),
         Measure(
             "neighbourhood_share",
-            "share of the 8 neighbours",
+            "share of the neighbours",
             "",
-            "Share of the attention for the 8 patches around a patch. A high share is like a convolution.",
+            "Share of the attention for the 8 patches around a patch (in a volume 26). High: like a convolution.",
             falls=True,
             linear=lambda grid, patch: neighbours(grid),
         ),

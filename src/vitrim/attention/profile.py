@@ -31,12 +31,12 @@ class AttentionProfile:
     values: np.ndarray
     """(cases, blocks, 1 + heads, measures) float64. Index 0 of the third axis is the head-averaged attention. NaN marks
     a value that does not exist: rollout of a single head, or a distance in mm if the spacing is unknown."""
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     prefix_tokens: int
-    patch: tuple[float, float]
-    """Pixels from one patch to the next, along rows and columns."""
+    patch: tuple[float, ...]
+    """Pixels from one patch to the next, along each axis of the grid."""
     queries: int
-    """Number of the h · w queries that the proximity correlation used."""
+    """Number of the queries that the proximity correlation used."""
 
     @property
     def blocks(self) -> int:
@@ -125,9 +125,9 @@ class AttentionProfile:
                 heads=tuple(head["heads"]),
                 measures=measures,
                 values=values,
-                grid=(head["grid"][0], head["grid"][1]),
+                grid=tuple(head["grid"]),
                 prefix_tokens=head["prefix_tokens"],
-                patch=(head["patch"][0], head["patch"][1]),
+                patch=tuple(head["patch"]),
                 queries=head["proximity_queries"],
             )
         except OSError as error:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrim.attention.capture import AttentionCall
-from vitrim.attention.forward import as_written, batches, captured_runs
+from vitrim.attention.forward import Spacing, as_written, batches, captured_runs
 from vitrim.attention.measures import MEASURES, checked_measures, globality, measure_maps, rollout
 from vitrim.attention.profile import AttentionProfile
 from vitrim.attention.softmax import DotProduct, Weights, joined, parts
@@ -27,11 +27,11 @@ def profile_attention(
     model: nn.Module,
     images: Any,
     *,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[int, ...] | None = None,
     prefix_tokens: int | None = None,
     cases: Sequence[str] | None = None,
-    spacing: tuple[float, float] | None = None,
-    patch: float | tuple[float, float] | None = None,
+    spacing: Spacing | None = None,
+    patch: float | tuple[float, ...] | None = None,
     measures: Sequence[str] | None = None,
     layers: str | Sequence[str] | None = None,
     batch_size: int = 8,
@@ -48,7 +48,8 @@ def profile_attention(
         model: any network whose attention `capture_attention` captures. It runs in eval mode; its mode is restored.
         images: one of three forms. A tensor (B, C, H, W): each image is a case. An iterable of (case id, images
             (S, C, H, W), pixel spacing (row_mm, column_mm) or None): S slices of one case. A loader of tensors, of
-            dictionaries with "image", or of tuples whose first item is the images: each image is a case.
+            dictionaries with "image", or of tuples whose first item is the images: each image is a case. Volumes
+            (B, C, D, H, W) are images of three axes: grid, spacing and patch then have three numbers.
         grid: token grid (h, w). By default the grid that the model states, otherwise the grid that fits the image.
         prefix_tokens: number of class and register tokens before the patches. They are dropped. By default the number
             of tokens that do not belong to the grid.
@@ -86,7 +87,7 @@ def profile_attention(
         for case_ids, batch, mm in batches(images, cases, spacing, batch_size):
             reducer = BatchReducer(
                 len(batch),
-                (int(batch.shape[-2]), int(batch.shape[-1])),
+                tuple(batch.shape[2:]),
                 names,
                 wanted=wanted,
                 describe=describe,
@@ -183,7 +184,7 @@ class _Sums:
             grid=tokens.grid,
             prefix_tokens=tokens.prefix,
             patch=tokens.patch,
-            queries=min(queries, tokens.grid[0] * tokens.grid[1]),
+            queries=min(queries, math.prod(tokens.grid)),
         )
 
 
@@ -213,13 +214,13 @@ class BatchReducer:
     def __init__(
         self,
         images: int,
-        image_size: tuple[int, int],
+        image_size: tuple[int, ...],
         names: tuple[str, ...],
         *,
         wanted: Callable[[str], bool],
-        describe: Callable[[AttentionCall, tuple[int, int]], Tokens],
+        describe: Callable[[AttentionCall, tuple[int, ...]], Tokens],
         tokens: Tokens | None,
-        spacing: tuple[float, float] | None,
+        spacing: Spacing | None,
         queries: int,
     ) -> None:
         self.images, self.image_size, self.names = images, image_size, names

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from vitrim.arguments import positive_number
-from vitrim.attention.calls import module_names
+from vitrim.attention.calls import module_names, title_of
 from vitrim.attention.capture import AttentionCall, Captured
 from vitrim.errors import InputError
 from vitrim.token_grid import find_grid
@@ -22,39 +22,55 @@ class Tokens:
 
     count: int
     """Number of tokens in the attention, with class and register tokens."""
-    image_size: tuple[int, int]
-    """Height and width in pixels."""
-    grid: tuple[int, int]
-    """Rows and columns of patches."""
+    image_size: tuple[int, ...]
+    """Height and width in pixels; in a volume depth, height and width in voxels."""
+    grid: tuple[int, ...]
+    """Rows and columns of patches; in a volume layers, rows and columns."""
     prefix: int
     """Number of class and register tokens before the patches."""
-    patch: tuple[float, float]
-    """Pixels from one patch to the next, along rows and columns."""
+    patch: tuple[float, ...]
+    """Pixels from one patch to the next, along each axis of the grid."""
 
 
 def find_tokens(
     call: AttentionCall,
-    image_size: tuple[int, int],
+    image_size: tuple[int, ...],
     *,
     model: Any = None,
-    grid: tuple[int, int] | None = None,
+    grid: tuple[int, ...] | None = None,
     prefix_tokens: int | None = None,
-    patch: float | tuple[float, float] | None = None,
+    patch: float | tuple[float, ...] | None = None,
 ) -> Tokens:
-    """Find the token layout of this call over images of (H, W) pixels. Arguments that are not given are found.
+    """Find the token layout of this call over images of (H, W) pixels, or (D, H, W) voxels.
+
+    Arguments that are not given are found.
 
     Raises:
         InputError: if the tokens fit no grid, or do not fit the given grid.
     """
     count = call.shape[2]
-    (rows, columns), prefix = find_grid(count, image_size, model=model, grid=grid, prefix_tokens=prefix_tokens)
+    if grid is None:
+        _check_size(model, image_size)
+    found, prefix = find_grid(count, image_size, model=model, grid=grid, prefix_tokens=prefix_tokens)
     if patch is None:
-        patch = (image_size[0] / rows, image_size[1] / columns)
-    elif isinstance(patch, (tuple, list)) and len(patch) == 2:
-        patch = (positive_number(patch[0], "patch"), positive_number(patch[1], "patch"))
+        patch = tuple(pixels / patches for pixels, patches in zip(image_size, found, strict=True))
+    elif isinstance(patch, (tuple, list)) and len(patch) == len(found):
+        patch = tuple(positive_number(step, "patch") for step in patch)
     else:
-        patch = (positive_number(patch, "patch"),) * 2
-    return Tokens(count, image_size, (rows, columns), prefix, patch)
+        patch = (positive_number(patch, "patch"),) * len(found)
+    return Tokens(count, image_size, found, prefix, patch)
+
+
+def _check_size(model: Any, image_size: tuple[int, ...]) -> None:
+    """Raise InputError for an adapted model whose token grid is that of images of another size."""
+    example = getattr(model, "example", None)
+    if isinstance(example, Tensor) and tuple(example.shape[2:]) != image_size:
+        had, got = ("×".join(str(n) for n in size) for size in (example.shape[2:], image_size))
+        shape = ", ".join(str(n) for n in (2, example.shape[1], *image_size))
+        raise InputError(
+            f"{title_of(model)} was adapted for images of {had}, these are of {got}: give vitrim.adapt the size, "
+            f"example=torch.zeros({shape})"
+        )
 
 
 def own_attention(model: nn.Module, layers: str | Sequence[str] | None) -> Callable[[str], bool]:
@@ -81,7 +97,7 @@ def check_layers(model: nn.Module, layers: str | Sequence[str] | None, captured:
     seen = [layer for layer, _ in captured.calls]
     if not seen:
         raise InputError(
-            f"{type(model).__name__} has no self-attention of patches in the layers that count as blocks; it has "
+            f"{title_of(model)} has no self-attention of patches in the layers that count as blocks; it has "
             f"attention in {', '.join(captured.layers)}: choose the layers that count as blocks with layers="
         )
     blocks = getattr(model, "blocks", None)
@@ -93,12 +109,12 @@ def check_layers(model: nn.Module, layers: str | Sequence[str] | None, captured:
         times = sum(layer == name or layer.startswith(f"{name}.") for layer in seen)
         if times != 1 and any(True for _ in block.parameters()):
             raise InputError(
-                f"{times} attention calls were measured in block {number} of {type(model).__name__}, not 1: "
+                f"{times} attention calls were measured in block {number} of {title_of(model)}, not 1: "
                 "choose the layers that count as blocks with layers="
             )
 
 
-def check_call(call: AttentionCall, images: int, image_size: tuple[int, int], tokens: Tokens | None) -> None:
+def check_call(call: AttentionCall, images: int, image_size: tuple[int, ...], tokens: Tokens | None) -> None:
     """Check that a call is self-attention over all tokens of each image, on one grid for all blocks and images.
 
     Raises:
@@ -127,28 +143,33 @@ def check_call(call: AttentionCall, images: int, image_size: tuple[int, int], to
         raise InputError(f"images of {had} and of {got} pixels: a profile needs images of one size")
 
 
-def positions(grid: tuple[int, int]) -> Tensor:
-    """Row and column of each of the N = h · w patches, row by row: (N, 2) float64, in units of one patch."""
-    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    return torch.stack([rows.flatten(), columns.flatten()], dim=1).double()
+def positions(grid: tuple[int, ...]) -> Tensor:
+    """Row and column of each of the N = h · w patches, row by row: (N, 2) float64, in units of one patch.
+
+    In a volume: layer, row and column of each of the d · h · w patches, (N, 3).
+    """
+    axes = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
+    return torch.stack([axis.flatten() for axis in axes], dim=1).double()
 
 
-def distances(grid: tuple[int, int], step: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+def distances(grid: tuple[int, ...], step: tuple[float, ...] | None = None) -> Tensor:
     """Euclidean distance between the centres of all pairs of patches, (N, N) float64.
 
-    `step` is the distance from one patch to the next along rows and columns. It sets the unit: for patches of 16 × 16
-    pixels, (1, 1) gives patches, (16, 16) pixels, and (16 · row_mm, 16 · column_mm) mm.
+    `step` is the distance from one patch to the next along each axis of the grid, by default 1. It sets the unit: for
+    patches of 16 × 16 pixels, (1, 1) gives patches, (16, 16) pixels, and (16 · row_mm, 16 · column_mm) mm.
     """
-    p = positions(grid) * torch.tensor(step, dtype=torch.float64)
+    p = positions(grid)
+    if step is not None:
+        p = p * torch.tensor(step, dtype=torch.float64)
     return (p[:, None] - p[None]).square().sum(dim=-1).sqrt()
 
 
-def neighbours(grid: tuple[int, int]) -> Tensor:
-    """1.0 if two patches share a side or a corner, else 0.0: (N, N) float64. A patch is not its own neighbour."""
+def neighbours(grid: tuple[int, ...]) -> Tensor:
+    """1.0 if two patches touch, also at a corner, else 0.0: (N, N) float64. A patch is not its own neighbour."""
     p = positions(grid)
     return ((p[:, None] - p[None]).abs().amax(dim=-1) == 1).double()
 
 
-def mean_distance(grid: tuple[int, int]) -> float:
+def mean_distance(grid: tuple[int, ...]) -> float:
     """Attention distance of uniform attention, in patches: D_uniform = mean_ij ‖p_i − p_j‖."""
     return float(distances(grid).mean())

@@ -19,7 +19,7 @@ from vitrim.attention.forward import CaseImages
 from vitrim.config.names import Criterion
 from vitrim.config.reading import checked_name
 from vitrim.errors import InputError
-from vitrim.models.adapt import Adapted, remove
+from vitrim.models.adapt import Adapted, check_called, remove
 from vitrim.models.block_search import block_output, first_tensor
 from vitrim.models.network import Network
 
@@ -88,8 +88,10 @@ def block_influence(model: Network | Adapted, images: Iterable[CaseImages]) -> n
     """Measure block influence (cases, blocks): 1 − cosine similarity of a token before and after a block.
 
     Each value is the mean over tokens, then over the slices of a case (Men et al. 2024). `images` has the form of the
-    cases in `profile_attention`. The model runs in eval mode on its current device. Raises InputError without images.
+    cases in `profile_attention`. The model runs in eval mode on its current device. Raises InputError without images,
+    or if the model calls the parts of its blocks one by one.
     """
+    check_called(model)
     training = model.training
     device = next(model.parameters()).device
     turned: list[list[Tensor]] = [[] for _ in range(model.depth)]
@@ -124,6 +126,8 @@ def block_influence(model: Network | Adapted, images: Iterable[CaseImages]) -> n
 
 def without(model: Network | Adapted, block: int) -> nn.Module:
     """Return a copy of `model` in which one block (counted from 1) returns its tokens unchanged; the rest stays."""
+    if isinstance(model, Adapted):
+        return model.keep_blocks([n for n in range(1, model.depth + 1) if n != block])
     left = copy.deepcopy(model)
-    remove(left.blocks[block - 1], left.found.returns if isinstance(left, Adapted) else None)
+    remove(left.blocks[block - 1], None)
     return left

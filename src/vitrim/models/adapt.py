@@ -54,7 +54,13 @@ class Adapted(nn.Module):
     """Smallest depth."""
 
     def __init__(
-        self, model: nn.Module, found: BlockList, token_grid: tuple[int, ...], example: Tensor, kept: Sequence[int]
+        self,
+        model: nn.Module,
+        found: BlockList,
+        token_grid: tuple[int, ...],
+        example: Tensor,
+        full_depth: int,
+        kept: Sequence[int],
     ) -> None:
         super().__init__()
         self.model = model
@@ -63,6 +69,8 @@ class Adapted(nn.Module):
         """Rows and columns of patches (three numbers for a volume)."""
         self.example = example
         """Two images of the shape that the model takes, as a meta tensor (without data)."""
+        self.full_depth = full_depth
+        """Number of transformer blocks before truncation."""
         self.kept = tuple(kept)
         """Remaining transformer blocks, numbered from 1 as before truncation."""
         self.initialised_from = "as adapted"
@@ -117,18 +125,10 @@ class Adapted(nn.Module):
         return len(self.kept)
 
     @property
-    def full_depth(self) -> int:
-        """Number of transformer blocks before truncation."""
-        return len(self._places)
-
-    @property
     def blocks(self) -> nn.ModuleList:
         """The remaining transformer blocks, in order."""
-        return nn.ModuleList(self._places[block - 1] for block in self.kept)
-
-    @property
-    def _places(self) -> nn.ModuleList:
-        return self.model.get_submodule(self.found.path)  # type: ignore[return-value]
+        places: nn.ModuleList = self.model.get_submodule(self.found.path)  # type: ignore[assignment]
+        return places if self.found.nested else nn.ModuleList(places[block - 1] for block in self.kept)
 
     def forward(self, images: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the model and return its output."""
@@ -139,8 +139,8 @@ class Adapted(nn.Module):
     def truncated(self, depth: int) -> Adapted:
         """Return a copy in which the blocks after `depth` return their tokens unchanged and have no parameters.
 
-        All other weights are unchanged. At full depth the copy gives the same outputs. Raises InputError for a depth
-        that the model does not have.
+        Blocks whose parts the model calls one by one (vit-pytorch) leave the list. All other weights are unchanged. At
+        full depth the copy gives the same outputs. Raises InputError for a depth that the model does not have.
         """
         if not 0 <= depth <= self.depth:
             raise InputError(
@@ -158,10 +158,14 @@ class Adapted(nn.Module):
         staying = [self.kept[block - 1] for block in kept]
         shorter = copy.deepcopy(self.model)
         places: nn.ModuleList = shorter.get_submodule(self.found.path)  # type: ignore[assignment]
-        for number, block in enumerate(places, start=1):
-            if number not in staying:
-                remove(block, self.found.returns)
-        adapted = Adapted(shorter, self.found, self.token_grid, self.example, staying)
+        if self.found.nested:  # the model calls the parts of each block, so it must find fewer blocks in the list
+            shorter.set_submodule(self.found.path, nn.ModuleList(places[block - 1] for block in kept))
+            _check_runs(shorter, self.example)
+        else:
+            for number, block in enumerate(places, start=1):
+                if number not in staying:
+                    remove(block, self.found.returns)
+        adapted = Adapted(shorter, self.found, self.token_grid, self.example, self.full_depth, staying)
         adapted.initialised_from = self.initialised_from
         return adapted.train(self.training)
 
@@ -176,12 +180,14 @@ def adapt(
     """Give `model` vitrim's interface: `blocks`, `depth`, `token_grid`, `truncated(depth)`. `model` does not change.
 
     The blocks are found by a run of the model on a meta tensor (without data). This works without further arguments for
-    timm's ViTs and hybrids, MONAI's UNETR and ViT, Hugging Face's ViT and DPT, torchvision's ViT and
-    segmentation_models.pytorch's DPT. Other modules may need `blocks`, the dotted path of the list of blocks.
-    `token_grid` (rows, columns) is by default computed from the number of tokens. `example` is two images
-    (2, C, H, W), by default of the size that the model states.
+    timm's ViTs and hybrids, MONAI's UNETR and ViT, Hugging Face's ViT and DPT, torchvision's ViT,
+    segmentation_models.pytorch's DPT and vit-pytorch's ViT. Other modules may need `blocks`, the dotted path of the
+    list of blocks. `token_grid` (rows, columns) is by default computed from the number of tokens. `example` is two
+    images (2, C, H, W), or volumes (2, C, D, H, W), by default of the size that the model states: give it for another
+    size.
 
-    Raises InputError, with the reason, for a model without one list of blocks on one token grid, for example Swin.
+    Raises InputError, with the reason, for a model without one list of blocks on one token grid, for example Swin, SAM
+    (windows), ViTMAE (a random part of the patches) and a CNN.
 
     Example:
         >>> import timm, vitrim
@@ -201,8 +207,27 @@ def adapt(
     try:
         grid, _ = find_grid(found.tokens, example.shape[2:], model=model, grid=token_grid)
     except InputError as error:
-        hint = " with token_grid=(rows, columns)" if token_grid is None else ""
+        axes = "(layers, rows, columns)" if example.ndim == 5 else "(rows, columns)"
+        hint = f" with token_grid={axes}" if token_grid is None else ""
         raise InputError(f"cannot adapt {type(model).__name__}: {error}{hint}") from error
     depth = len(model.get_submodule(found.path))  # type: ignore[arg-type]
-    adapted = Adapted(model, found, tuple(grid), torch.empty_like(example, device="meta"), range(1, depth + 1))
+    shape = torch.empty_like(example, device="meta")
+    adapted = Adapted(model, found, tuple(grid), shape, depth, range(1, depth + 1))
     return adapted.train(model.training)
+
+
+def check_called(model: Network | Adapted) -> None:
+    """Raise InputError if the blocks are lists of parts, so that no module returns the tokens of a block."""
+    if isinstance(model, Adapted) and model.found.nested:
+        raise InputError(
+            f"{model.title} calls the parts of its blocks one by one, so the tokens after a block are not known: block "
+            f"influence and distillation need them; choose other blocks, or recover without a teacher"
+        )
+
+
+def _check_runs(model: nn.Module, example: Tensor) -> None:
+    """Raise InputError if the model does not run with fewer blocks in its list."""
+    try:
+        raw_output(model, example)
+    except Exception as error:  # it is the code of another library
+        raise InputError(f"{type(model).__name__} does not run with fewer blocks: {error}") from error

@@ -9,7 +9,40 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+
+DRAWING = frozenset(
+    {
+        *(
+            torch.rand,
+            torch.randn,
+            torch.randint,
+            torch.randperm,
+            torch.rand_like,
+            torch.randn_like,
+            torch.randint_like,
+        ),
+        *(torch.normal, torch.bernoulli, torch.multinomial, Tensor.bernoulli, Tensor.multinomial),
+        *(Tensor.uniform_, Tensor.normal_, Tensor.random_, Tensor.bernoulli_, Tensor.exponential_),
+    }
+)
+"""Functions that draw random numbers."""
+
+
+class RandomNumbers(TorchFunctionMode):
+    """Notes the first function that draws random numbers. Dropout in eval mode draws none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.drawn = ""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        if not self.drawn and func in DRAWING:
+            self.drawn = f"torch.{func.__name__}"
+        return func(*args, **(kwargs or {}))
 
 
 def run(model: nn.Module, images: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 
 def example_for(model: nn.Module) -> Tensor:
-    """Two images of the shape that `model` states, as a meta tensor; 224 × 224 pixels if it states none."""
+    """Two images of the shape that `model` states, as a meta tensor.
+
+    If it states none: 224 × 224 pixels, or 96 × 96 × 96 voxels if its first convolution is of volumes.
+    """
     return torch.empty(2, *next(_said(model)), device="meta")
 
 
@@ -34,7 +37,7 @@ def _said(model: nn.Module) -> Iterator[tuple[int, ...]]:
             yield _first_channels(module), *_pair(module.image_size)
     if isinstance(settings := getattr(model, "default_cfg", None), dict) and settings.get("input_size"):  # timm
         yield tuple(settings["input_size"])
-    yield _first_channels(model), 224, 224
+    yield _first_channels(model), *((96, 96, 96) if isinstance(_first_convolution(model), nn.Conv3d) else (224, 224))
 
 
 def _pair(size: Any) -> Sequence[int]:
@@ -43,8 +46,12 @@ def _pair(size: Any) -> Sequence[int]:
 
 def _first_channels(module: nn.Module) -> int:
     """Channels of the first convolution; 3 if there is none."""
-    convolutions = (layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Conv3d)))
-    return next((layer.in_channels for layer in convolutions), 3)
+    first = _first_convolution(module)
+    return 3 if first is None else first.in_channels
+
+
+def _first_convolution(module: nn.Module) -> nn.Conv2d | nn.Conv3d | None:
+    return next((layer for layer in module.modules() if isinstance(layer, (nn.Conv2d, nn.Conv3d))), None)
 
 
 def _monai_vit(patches: Any) -> Iterator[tuple[int, ...]]:

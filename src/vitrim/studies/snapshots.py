@@ -134,7 +134,7 @@ def write_explorer(
     networks: Mapping[int, nn.Module],
     images: np.ndarray,
     *,
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
     cases: Sequence[str],
     slices: Sequence[int],
     reference: np.ndarray | None = None,

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from vitrim.config.schema import TrainConfig
 from vitrim.errors import InputError
-from vitrim.models.adapt import Adapted
+from vitrim.models.adapt import Adapted, check_called
 from vitrim.models.block_search import block_output
 from vitrim.models.network import Network
 from vitrim.progress import Stage
@@ -60,6 +60,7 @@ def recover(
     kept = tuple(range(1, small.depth + 1)) if kept is None else kept
     if len(kept) != small.depth or any(not 1 <= block <= teacher.depth for block in kept):
         raise InputError(f"kept must name {small.depth} of the teacher's {teacher.depth} blocks, but it is {kept}")
+    check_called(teacher)
     training = teacher.training
     theirs = [teacher.blocks[block - 1] for block in kept]
     with tokens_after(list(small.blocks)) as mine, tokens_after(theirs) as wanted:
