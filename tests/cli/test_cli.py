@@ -296,7 +296,7 @@ def test_wherever_there_is_out_there_is_o(name):
 
 def test_the_help_names_every_preset(capsys):
     assert vitrim("study", "--help") == 0
-    assert set(presets()) <= set(re.findall(r"\w+", capsys.readouterr().out))
+    assert set(presets()) <= set(re.findall(r"[\w-]+", capsys.readouterr().out))
 
 
 def test_vitrim_alone_says_where_to_begin(capsys):

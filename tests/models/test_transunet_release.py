@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 from pathlib import Path
 from types import ModuleType
 
@@ -14,7 +13,6 @@ import torch
 
 from tests.support import vitrim
 from vitrim.commands.import_transunet import import_transunet
-from vitrim.config.reading import load_study
 from vitrim.config.schema import DataConfig
 from vitrim.data.recipe import stored_recipe
 from vitrim.errors import InputError
@@ -109,14 +107,29 @@ def test_an_imported_network_is_the_same_after_a_round_trip(small: Network, tmp_
     assert torch.equal(load_model(tmp_path / "ours")(images), small(images))
 
 
-def test_the_command_names_the_study_that_prepares_images_as_the_release_did(
+def test_images_are_prepared_as_the_public_code_did_unless_a_study_says_otherwise(
     small: Network, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = save(release_state(small), tmp_path / "release.pth")
     assert vitrim("import", "transunet", path, tmp_path / "ours") == 0
-    (named,) = re.findall(r"examples/\S+\.yaml", capsys.readouterr().out)
-    data = load_study(str(Path(__file__).resolve().parents[2] / named)).data
-    assert (data.scaling, data.normalize, data.clip) == ("zoom", "unit", (-125, 275))
+    said = capsys.readouterr().out
+    assert "note: the file does not say how its images are prepared" in said
+    assert "classes: 0 background, 1 class 1, 2 class 2" in said
+    recipe = stored_recipe(tmp_path / "ours")
+    assert recipe is not None
+    data = recipe.data
+    assert (data.scaling, data.normalize, data.clip, data.image_size) == ("zoom", "unit", (-125, 275), (64, 64))
+    assert data.layout == "decathlon"  # five classes are not those of Synapse
+    with pytest.raises(InputError, match="say with --study how images of 3 channels are prepared"):
+        import_transunet(path, tmp_path / "colour", channels=3)
+
+
+def test_nine_classes_are_taken_for_the_organs_of_synapse(tmp_path: Path) -> None:
+    made = create_model("transunet", num_classes=9, depth=0, size="micro", image_size=32, stem="release", in_chans=1)
+    import_transunet(save(release_state(made), tmp_path / "release.pth"), tmp_path / "ours")
+    recipe = stored_recipe(tmp_path / "ours")
+    assert recipe is not None
+    assert (recipe.data.layout, recipe.classes[1], recipe.classes[8]) == ("synapse", "aorta", "stomach")
 
 
 def test_how_images_are_prepared_is_said_once_and_stored(small: Network, tmp_path: Path) -> None:
@@ -135,7 +148,7 @@ def test_how_images_are_prepared_is_said_once_and_stored(small: Network, tmp_pat
 def test_blocks_classes_width_and_image_size_follow_from_the_tensors(tmp_path: Path) -> None:
     made = create_model("transunet", num_classes=3, depth=0, size="small", image_size=96, stem="release")
     path = save(release_state(made), tmp_path / "release.pth")
-    config = import_transunet(path, tmp_path / "ours", channels=3).config
+    config = import_transunet(path, tmp_path / "ours", channels=3, study=DataConfig(image_size=96)).config
     assert config == made.config
 
 

@@ -17,17 +17,26 @@ def import_transunet(
     out: Annotated[Path, typer.Argument(help="New folder for the network.")],
     channels: Annotated[int, typer.Option(min=1, help="Channels of the images; one is repeated to three.")] = 1,
     study: Annotated[
-        str | None, typer.Option(help="Study whose data section says how images are prepared; stored with the network.")
+        str | None,
+        typer.Option(
+            help="Study whose data section says how images are prepared; stored with the network. By default as the "
+            "public code prepares CT."
+        ),
     ] = None,
 ) -> None:
     """Read a checkpoint of the public TransUNet code; `vitrim.load_model(OUT)` gives it back."""
-    from vitrim.commands.import_transunet import import_transunet
+    from vitrim.commands.import_transunet import RELEASE, import_transunet
+    from vitrim.data.recipe import stored_recipe
 
     config = import_transunet(checkpoint, out, channels=channels, study=study).config
+    recipe = stored_recipe(out)
+    assert recipe is not None
     typer.echo(f"TransUNet, {config.depth} blocks, {config.num_classes} classes, images of {config.image_size}")
     if study is None:
         typer.echo(
-            "the file does not say how its images are prepared: give that with --study, here or later, as "
-            "examples/transunet-release.yaml does (CT clipped to -125 to 275 HU, 0 to 1, scaling: zoom)"
+            f"note: the file does not say how its images are prepared; taken is the public code's way ({RELEASE}: CT "
+            f"clipped to -125 to 275 HU, scaled to 0 to 1, zoomed). If it was trained otherwise, import it with --study"
         )
-    typer.echo(f"wrote {out / 'model.safetensors'}\nwrote {out / 'model.json'}")
+    typer.echo(f"classes: {', '.join(f'{number} {name}' for number, name in sorted(recipe.classes.items()))}")
+    for path in sorted(out.iterdir()):
+        typer.echo(f"wrote {path}")

@@ -18,7 +18,7 @@ from vitrim.errors import InputError
 FAILED = 1
 """Exit status where trainings failed."""
 
-SOURCE = "A preset (demo, emidec, ibsr18, synapse), or the file of your own study."
+SOURCE = "A preset (demo, emidec, ibsr18, synapse, transunet-release), or the file of your own study."
 
 ADDRESS = re.compile(r"auto|local|(ray://)?([^\s:/]+|\[[0-9a-f:]+\]):\d+")
 """What may follow `--ray`; anything else there is the command's next argument (`--ray=` takes all)."""

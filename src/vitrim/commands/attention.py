@@ -17,7 +17,7 @@ from vitrim.attention.decision import Decision
 from vitrim.attention.figures import write_figures
 from vitrim.attention.forward import CaseImages
 from vitrim.attention.profile import AttentionProfile
-from vitrim.commands.provenance import cases_for, new_folder, prepared_data, read_provenance
+from vitrim.commands.provenance import cases_for, new_folder, prepared_data, read_provenance, with_split
 from vitrim.compression.depth_decision import DECISION, DepthDecision
 from vitrim.compression.depth_rules import answers_of, changed_by_training, stored_evidence, untrained_answers
 from vitrim.compression.exchange_curve import ExchangeCurve
@@ -281,7 +281,7 @@ def _volumes(
     """Cases of a data set, prepared as the checkpoint's study prepared them unless `study` says otherwise."""
     provenance = read_provenance(checkpoint)
     data, case_set = cases_for(checkpoint, network, provenance, folder, study)
-    split = provenance.split or Split((), ())
+    split = with_split(provenance, case_set).split or Split((), ())
     known = [case for case in case_set.ids if case in split.train]
     held_out = {*split.validation, *split.tuning}
     cases = evenly_spaced(known or [case for case in case_set.ids if case not in held_out], config.cases)

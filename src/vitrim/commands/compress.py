@@ -12,6 +12,7 @@ from typing import Any, Literal
 from vitrim.attention.analysis import ExampleSlice, analyse_network
 from vitrim.attention.decision import Decision
 from vitrim.commands.provenance import (
+    IMPORT,
     RECOVERY,
     TRIAL,
     Provenance,
@@ -19,7 +20,7 @@ from vitrim.commands.provenance import (
     new_folder,
     prepared_data,
     read_provenance,
-    split_of,
+    with_split,
     write_recovery,
 )
 from vitrim.compression.candidates import ANALYSIS, CompressionRequest, CompressionRun
@@ -55,7 +56,7 @@ from vitrim.training.loop import history_table
 
 MARGINS = (0.05, 0.01)
 """Non-inferiority margins of the procedure; the first one decides."""
-COPIED = (RECIPE, TRIAL, RECOVERY)
+COPIED = (RECIPE, TRIAL, IMPORT, RECOVERY)
 """Files beside a checkpoint that hold for its truncated form too: how its data were prepared and split."""
 
 
@@ -135,8 +136,7 @@ def compress(
         unfinished.mkdir()
         if data is not None:
             config, cases = cases_for(checkpoint, network, provenance, Path(data), section)
-            if provenance.split is None and study is not None:
-                provenance = replace(provenance, split=split_of(study, cases))
+            provenance = with_split(provenance, cases, study, draw=True)
             decides = request.depth is None and request.decision is None
             by_accuracy = decides or request.criterion == "effect"
             run.train, run.tuning = divide(cases, provenance.split, by_accuracy, request.seed, reporter)

@@ -16,6 +16,7 @@ from vitrim.commands.provenance import (
     new_folder,
     prepared_data,
     read_provenance,
+    with_split,
 )
 from vitrim.config.names import CaseGroup
 from vitrim.config.reading import Study, checked_name, data_section
@@ -198,6 +199,7 @@ def _evaluated(
     ids: tuple[str, ...] | None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     config, cases = cases_for(checkpoint, network, provenance, folder, study)
+    provenance = with_split(provenance, cases)
     ids = ids or _chosen(cases, provenance, group, checkpoint)
     roles = provenance.roles
     used = [case for case in ids if roles.get(case) == "train"]

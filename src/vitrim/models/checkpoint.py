@@ -24,8 +24,8 @@ from vitrim.models.network import Network, check_tensors, expected_state, rebuil
 DESCRIPTION = "vitrim"
 """Key in the metadata of model.safetensors of what model.json says about the network."""
 
-FILES = {"model.json", "model.safetensors", "preparation.json", "trial.json", "recovery.json", "recovery.csv",
-         "cases.csv", "tuning.csv", "history.csv", "cost.json"}  # fmt: skip
+FILES = {"model.json", "model.safetensors", "preparation.json", "trial.json", "import.json", "recovery.json",
+         "recovery.csv", "cases.csv", "tuning.csv", "history.csv", "cost.json"}  # fmt: skip
 """Files that vitrim writes into the folder of a network; `save_model` replaces a folder that holds only these."""
 
 KEYS = {"format", "vitrim", "network", "adapted", "initialised_from", "sha256"}

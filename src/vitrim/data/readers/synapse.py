@@ -41,8 +41,19 @@ def read(config: DataConfig, folder: Path) -> CaseSet:
     slices = {path.stem: path for path in found if path.suffix == ".npz" and SLICE.match(path.stem)}
     volumes = {match[1]: path for path in found if (match := VOLUME.match(path.name))}
     if slices or volumes:
+        if config.normalize == "unit":
+            raise DataError(
+                f"the files of the TransUNet release in {folder} are clipped and scaled to 0 to 1 already: "
+                f"set normalize: none and leave clip out"
+            )
         return _release(folder, found, slices, volumes)
     return _raw(folder, found)
+
+
+def is_release(folder: Path) -> bool:
+    """Whether a folder holds files of the TransUNet release, whose images are clipped and scaled already."""
+    found = files(folder)
+    return any(VOLUME.match(path.name) or (path.suffix == ".npz" and SLICE.match(path.stem)) for path in found)
 
 
 def _release(folder: Path, found: list[Path], slices: dict[str, Path], volumes: dict[str, Path]) -> CaseSet:
