@@ -11,6 +11,7 @@ from .commands.import_transunet import import_transunet
 from .commands.predict import predict
 from .commands.report import write_report
 from .commands.study import study
+from .commands.study_schema import study_schema
 from .commands.train import train
 from .compression.block_selection import choose_blocks
 from .config.schema import TrainConfig
@@ -47,6 +48,7 @@ __all__ = [
     "recover",
     "save_model",
     "study",
+    "study_schema",
     "train",
     "truncate",
     "without_exchange",

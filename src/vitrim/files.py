@@ -121,6 +121,20 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
+def write_new_text(path: Path, text: str) -> None:
+    """Write `text` as `write_text` does. Raises InputError if `path` holds anything else already."""
+    path = Path(path)
+    if path.exists():
+        try:
+            same = path.read_text(encoding="utf-8") == text
+        except (OSError, UnicodeDecodeError):
+            same = False
+        if same:
+            return
+        raise InputError(f"{path} exists and is never overwritten; choose another file with --out")
+    write_text(path, text)
+
+
 class Telling:
     """A file to write for libraries that hide why writing failed: they raise RuntimeError or a class of their own.
 

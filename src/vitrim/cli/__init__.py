@@ -3,7 +3,19 @@
 The modules are imported in the order in which `vitrim --help` lists their commands.
 """
 
-from vitrim.cli import study, train, attention, compress, evaluate, import_transunet, predict, export, report, data  # noqa: I001
+from vitrim.cli import (  # noqa: I001
+    study,
+    study_schema,
+    train,
+    attention,
+    compress,
+    evaluate,
+    import_transunet,
+    predict,
+    export,
+    report,
+    data,
+)
 from vitrim.cli.root import app, main
 
 __all__ = [
@@ -18,5 +30,6 @@ __all__ = [
     "predict",
     "report",
     "study",
+    "study_schema",
     "train",
 ]

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
+from typer.core import TyperGroup
 
 from vitrim import __version__
 from vitrim.errors import InputError, by_interrupt
@@ -57,8 +58,17 @@ def stopped(message: str = "stopped") -> typer.Exit:
     return typer.Exit(128 + _stopped_by)
 
 
+class _Commands(TyperGroup):
+    """Commands of one word or of two: `study` takes any name, and `study new` is a command of its own."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        two = " ".join(args[:2])
+        return (two, self.commands[two], args[2:]) if two in self.commands else super().resolve_command(ctx, args)
+
+
 app = typer.Typer(
     name="vitrim",
+    cls=_Commands,
     help="Trim the transformer of a hybrid medical image segmentation network to the blocks that it needs.",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

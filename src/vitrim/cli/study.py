@@ -23,6 +23,16 @@ SOURCE = "A preset (demo, emidec, ibsr18, synapse, transunet-release), or the fi
 ADDRESS = re.compile(r"auto|local|(ray://)?([^\s:/]+|\[[0-9a-f:]+\]):\d+")
 """What may follow `--ray`; anything else there is the command's next argument (`--ray=` takes all)."""
 
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of the configuration, as training.steps=200 (docs/configuration.md); may be repeated. The other "
+        "options win.",
+    ),
+]
+
 
 class _StudyCommand(TyperCommand):
     """Typer has no option whose value may be left out: `--ray` alone is completed to `--ray local`."""
@@ -79,6 +89,7 @@ def study(
         DecoderForm | None, typer.Option(help="Decoder of truncated networks: as in the paper, or whole.")
     ] = None,
     vit: Annotated[str | None, typer.Option(help="timm's name of a ViT, in place of the study's own.")] = None,
+    settings: Settings = None,
     logger: Annotated[
         str | None, typer.Option(help="Also log to tensorboard, wandb, mlflow, or another of Lightning's loggers.")
     ] = None,
@@ -96,13 +107,27 @@ def study(
     The same command again continues what was stopped. Exit status 1: some trainings failed.
     """
     if status:
-        _print_status(source, out)
+        _print_status(source, out, settings or [])
         return
 
     from vitrim.config.reading import study_config, study_folder
 
     config = study_config(
-        source, seed, seeds, folds, depths, networks, init or [], devices, nodes, rule, tries, noise_floor, decoder, vit
+        source,
+        seed,
+        seeds,
+        folds,
+        depths,
+        networks,
+        init or [],
+        devices,
+        nodes,
+        rule,
+        tries,
+        noise_floor,
+        decoder,
+        vit,
+        settings or [],
     )
     folder = study_folder(config, out)
     if config.training.nodes > 1:  # read when torch is imported; else torch prints forty lines when a machine is gone
@@ -131,12 +156,12 @@ def study(
         raise typer.Exit(FAILED)
 
 
-def _print_status(source: str, out: Path | None) -> None:
+def _print_status(source: str, out: Path | None, settings: list[str]) -> None:
     from vitrim.config.reading import load_study
     from vitrim.studies.lock import is_locked
     from vitrim.studies.status import describe
 
-    folder = out or Path("runs") / load_study(source).name
+    folder = out or Path("runs") / load_study(source, settings).name
     if not (folder / "study.json").is_file():
         raise InputError(f"{folder} holds no study; say where it is with --out")
     for line in describe(folder, is_locked(folder)):

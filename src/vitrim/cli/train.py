@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from vitrim.cli.root import app, examples, make_reporter, stopped
-from vitrim.cli.study import SOURCE
+from vitrim.cli.study import SOURCE, Settings
 from vitrim.config.names import NetworkName
 
 
@@ -27,6 +27,7 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the study's own.")] = None,
     init: Annotated[str | None, typer.Option(help="Start: scratch, pretrained, or local weights.")] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="GPUs that share the training.")] = None,
+    settings: Settings = None,
     logger: Annotated[
         str | None, typer.Option(help="Also log to tensorboard, wandb, mlflow, or another of Lightning's loggers.")
     ] = None,
@@ -45,6 +46,7 @@ def train(
             seed=seed,
             init=init,
             devices=devices,
+            settings=settings or [],
             logger=logger,
             reporter=make_reporter(),
         )

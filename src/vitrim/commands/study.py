@@ -45,6 +45,7 @@ def study(
     noise_floor: bool | None = None,
     decoder: DecoderForm | None = None,
     vit: str | None = None,
+    settings: Sequence[str] = (),
     logger: str | None = None,
     ray: str | None = None,
     reporter: Reporter | None = None,
@@ -72,6 +73,7 @@ def study(
         noise_floor: also train the full network with a second seed.
         decoder: form of the decoder of truncated networks: "paper", or "whole" to keep all its scales.
         vit: timm's name of a ViT, in place of the study's own.
+        settings: any keys of the configuration: ["training.steps=200"]. The other arguments win.
         logger: tensorboard, wandb, mlflow, or the class name of another of Lightning's loggers, beside the history that
             is always written.
         ray: do the trainings on a Ray cluster: its address, or "local" for one on this machine.
@@ -86,7 +88,21 @@ def study(
         ['report.md', 'report.tex', 'report.html']
     """
     config = study_config(
-        source, seed, seeds, folds, depths, networks, init, devices, nodes, rule, tries, noise_floor, decoder, vit
+        source,
+        seed,
+        seeds,
+        folds,
+        depths,
+        networks,
+        init,
+        devices,
+        nodes,
+        rule,
+        tries,
+        noise_floor,
+        decoder,
+        vit,
+        settings,
     )
     folder, reporter = study_folder(config, out), reporter or Reporter()
     here = this_machine(config.training, ray)

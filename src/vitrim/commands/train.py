@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitrim.commands.provenance import new_folder
 from vitrim.config.names import NetworkName
-from vitrim.config.reading import changed, load_study, start_of, with_vit
+from vitrim.config.reading import changed, source_config, start_of, with_vit
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import ConfigurationError
 from vitrim.hardware import resolved
@@ -43,6 +44,7 @@ def train(
     seed: int | None = None,
     init: str | None = None,
     devices: int | None = None,
+    settings: Sequence[str] = (),
     logger: str | None = None,
     reporter: Reporter | None = None,
 ) -> TrainingResult:
@@ -61,6 +63,7 @@ def train(
         seed: in place of the study's own.
         init: what the network starts from: "scratch", "pretrained" (timm's hub) or local weights.
         devices: GPUs that share the training.
+        settings: any keys of the configuration: ["training.steps=200"]. The other arguments win.
         logger: one of Lightning's loggers by its class name.
 
     Raises:
@@ -73,7 +76,7 @@ def train(
         3
     """
     out, reporter = new_folder(out), reporter or Reporter()
-    study = source if isinstance(source, StudyConfig) else load_study(source)
+    study = source_config(source, settings)
     changes = {"training": {} if devices is None else {"devices": devices}}
     only = {} if seed is None else {"seed": seed, "seeds": None}
     study = changed(study, **changes, **only, **with_vit(vit), **start_of([init] if init else []))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
 from vitrim.config.names import FULL_DEPTH, DecoderForm, NetworkName, StemForm, ViTSizeName
 from vitrim.config.timm_vits import full_depth, spread_taps, timm_vit
@@ -27,21 +27,27 @@ def _image_size(value: Any) -> Any:
     return size
 
 
-ImageSize = Annotated[tuple[int, int], BeforeValidator(_image_size)]
+_SIDE = {"type": "integer", "multipleOf": PATCH, "minimum": PATCH, "maximum": MOST_PIXELS}
+
+ImageSize = Annotated[
+    tuple[int, int],
+    BeforeValidator(_image_size),
+    WithJsonSchema({"anyOf": [_SIDE, {"type": "array", "items": _SIDE, "minItems": 2, "maxItems": 2}]}),
+]
 """Height and width in pixels, each a multiple of 16. One number stands for a square."""
 
 
 class Strict(BaseModel):
     """Base class of configurations: unknown keys, NaN and infinity are an error, and values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class HoldsViT(Strict):
     """What a configuration says of the ViT: one of vitrim's sizes, or one of timm's models."""
 
     size: ViTSizeName | None = "base"
-    """Size of the ViT; None with `vit`."""
+    """Size of the ViT; none with `vit`."""
     vit: str | None = None
     """timm's name of a ViT, in place of `size`, for example `vit_base_patch14_dinov2.lvd142m`. The network holds timm's
     own module; its weights are random unless `pretrained` is set."""

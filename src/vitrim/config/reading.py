@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from vitrim.config.names import DecoderForm, RuleName
 from vitrim.config.schema import DataConfig, StudyConfig
+from vitrim.config.settings import merged, read_settings
 from vitrim.errors import ConfigurationError
 
 MOST_NUMBERS = 1000
@@ -33,14 +34,14 @@ def presets() -> list[str]:
     return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
 
 
-def load_study(source: str | Path) -> StudyConfig:
-    """Read a study from the name of a preset or the path of a YAML file.
+def load_study(source: str | Path, settings: Sequence[str] = ()) -> StudyConfig:
+    """Read a study from the name of a preset or the path of a YAML file, and change it by `settings` (`--set`).
 
     Raises ConfigurationError, which says what is wrong with it.
     """
     source = str(source)
     if source in presets():
-        text = (resources.files("vitrim") / "presets" / f"{source}.yaml").read_text(encoding="utf-8")
+        text = _preset(source)
     elif Path(source).is_file():
         try:
             text = Path(source).read_text(encoding="utf-8")
@@ -51,7 +52,12 @@ def load_study(source: str | Path) -> StudyConfig:
         raise ConfigurationError(
             f"no such study: {source!r} is neither a file nor a preset{hint}; the presets are {', '.join(presets())}"
         )
-    return parse_study(text, source)
+    return parse_study(text, source, settings)
+
+
+def _preset(name: str) -> str:
+    """Return the text of a study that comes with the package."""
+    return (resources.files("vitrim") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def data_section(study: Study | None) -> DataConfig | None:
@@ -59,8 +65,11 @@ def data_section(study: Study | None) -> DataConfig | None:
     return study if study is None or isinstance(study, DataConfig) else load_study(study).data
 
 
-def parse_study(text: str, source: str) -> StudyConfig:
-    """Make a study from YAML text. `source` is named in the ConfigurationError if that is not possible."""
+def parse_study(text: str, source: str, settings: Sequence[str] = ()) -> StudyConfig:
+    """Make a study from YAML text. `source` is named in the ConfigurationError if that is not possible.
+
+    The key `base` names a preset, whose keys hold where the text gives no other (`vitrim.config.settings.merged`).
+    """
     try:
         content = yaml.load(text, _Loader)
     except Exception as error:  # beside YAMLError: numbers and dates that Python cannot make, too deep nesting
@@ -69,10 +78,25 @@ def parse_study(text: str, source: str) -> StudyConfig:
         raise ConfigurationError(
             f"{source} does not hold a study: expected a mapping with name, data, networks, training"
         )
+    if "base" in content:
+        content = _over_base(content, source)
+    if settings:
+        content = merged(content, read_settings(settings, StudyConfig))
     try:
         return StudyConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigurationError(f"{source}: {explain(error, StudyConfig)}") from error
+
+
+def _over_base(content: dict[str, Any], source: str) -> dict[str, Any]:
+    """Return the preset that `content` names as its base, changed by the other keys of `content`."""
+    base = content["base"]
+    if not isinstance(base, str) or base not in presets():
+        raise ConfigurationError(
+            f"{source}: base: {short(base)} is unknown{suggestion(str(base)[:100], presets())}; "
+            f"choose from {', '.join(presets())}"
+        )
+    return merged(yaml.safe_load(_preset(base)), {key: value for key, value in content.items() if key != "base"})
 
 
 class _Loader(yaml.SafeLoader):
@@ -87,11 +111,22 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def source_config(source: str | Path | StudyConfig, settings: Sequence[str] = ()) -> StudyConfig:
+    """A study that is given by name, by path, or as it is, changed by `settings`; ConfigurationError as above."""
+    if not isinstance(source, StudyConfig):
+        return load_study(source, settings)
+    return source if not settings else _checked(merged(source.model_dump(), read_settings(settings, StudyConfig)))
+
+
 def changed(study: StudyConfig, **changes: Any) -> StudyConfig:
     """A study with some keys replaced, checked again. ConfigurationError if the result is not possible."""
     content = study.model_dump()
     for key, value in changes.items():
         content[key] = {**content[key], **value} if key == "training" else value
+    return _checked(content)
+
+
+def _checked(content: dict[str, Any]) -> StudyConfig:
     try:
         return StudyConfig.model_validate(content)
     except ValidationError as error:
@@ -118,9 +153,13 @@ def study_config(
     noise_floor: bool | None = None,
     decoder: DecoderForm | None = None,
     vit: str | None = None,
+    settings: Sequence[str] = (),
 ) -> StudyConfig:
-    """A study with the options of `study` in place of its own; ConfigurationError if they are not possible."""
-    config = source if isinstance(source, StudyConfig) else load_study(source)
+    """A study with `settings`, then the options of `study`, in place of its own keys.
+
+    Raises ConfigurationError if they are not possible.
+    """
+    config = source_config(source, settings)
     changes: dict[str, Any] = {"training": {}}
     if seed is not None:
         changes["seed"] = seed

@@ -36,12 +36,15 @@ class PhantomConfig(Strict):
     """A phantom data set, drawn from a seed."""
 
     kind: PhantomName
+    """What is drawn (`vitrim.data.phantoms`)."""
     cases: int = Field(ge=2)
+    """Number of cases."""
     shape: tuple[Annotated[int, Field(ge=8)], Annotated[int, Field(ge=8)], Annotated[int, Field(ge=1)]] | None = None
     """Voxels of a volume along the patient's axes (left-right, back-front, foot-head). Each kind has a default."""
     classes: int | None = None
     """Number of the kind's structures that get a label, in the kind's order; all by default."""
     seed: Seed = 0
+    """Random seed of everything that is drawn."""
     hops: int = Field(default=1, ge=1)
     """`longrange`: number of marks on the way from a disc to its class; 1 means the mark opposite the disc. `chain`:
     largest number of links to follow, 1 to 3."""
@@ -73,8 +76,11 @@ class DataConfig(Strict):
     """The cases, their split, and their preprocessing."""
 
     layout: LayoutName = "decathlon"
+    """How the files lie in the data folder; one module of `vitrim.data.readers` describes each layout."""
     phantom: PhantomConfig | None = None
+    """A phantom data set that the study makes if no data folder is given."""
     image_size: ImageSize = (224, 224)
+    """Height and width in pixels to which every slice is scaled, each a multiple of 16. One number means a square."""
     axis: SliceAxis = "axial"
     """Direction of the slices: an anatomical plane (found from the affine); `through-plane`, the anatomical plane
     nearest to the acquired slices, across the largest voxel spacing; or an array axis, without reorientation."""
@@ -155,18 +161,25 @@ class TrainConfig(Strict):
     """
 
     epochs: int | None = Field(default=None, ge=1)
+    """Number of passes over the training slices. Give either this or `steps`."""
     steps: int | None = Field(default=None, ge=1)
     """Number of optimiser steps. Give either this or `epochs`."""
     batch_size: int = Field(default=8, ge=1)
+    """Number of slices per step, over all devices together."""
     learning_rate: float = Field(default=1e-4, gt=0)
+    """Largest learning rate of AdamW."""
     weight_decay: float = Field(default=0.0, ge=0)
+    """Weight decay of AdamW."""
     schedule: Schedule = "constant"
     """Schedule of the learning rate. `cosine`: a short linear warm-up, then a cosine down to zero."""
     nested: bool = False
     """Whether the tokens leave after a random block in every second step, so that one network can be evaluated at every
     depth (Fan et al. 2020, Elhoushi et al. 2024)."""
     precision: TrainingPrecision = "auto"
+    """Precision, as Lightning names it. `auto`: bf16 where the hardware has it, else float32. `tf32` and `16-mixed` are
+    for a GPU."""
     device: Device = "auto"
+    """Device. `auto`: a GPU if there is one."""
     compile: bool = False
     """Whether torch compiles the network for the training: minutes at the start, then faster steps on a GPU."""
     workers: int | None = Field(default=None, ge=0)
@@ -196,9 +209,11 @@ class AttentionConfig(Strict):
     """The measurement of attention, and the decision of a depth from it (docs/definitions.md)."""
 
     measure: DecidingMeasure = "globality"
+    """Attention measure that decides."""
     head: Head = "mean"
     """Attention that decides the depth: averaged over heads, or of the most global head."""
     threshold: float = Field(default=2 / 3, gt=0)
+    """The first block whose measure reaches this value is the last one that is kept."""
     cases: int | None = Field(default=None, ge=1)
     """Number of training cases to measure; all by default."""
     slices: int | None = Field(default=None, ge=1)
@@ -216,18 +231,27 @@ class StudyNetwork(Strict):
     depths: list[Annotated[int, Field(ge=0)]] = Field(default=[])
     """Fixed depths: trained in addition to the full network and the decided depth."""
     backbone: str = "resnet50"
+    """CNN of 2D CATS: the name of a timm model."""
 
 
 class StudyConfig(HoldsViT):
     """A study: train full networks, measure their attention, truncate them, train the truncated ones, compare."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the study: letters, digits, dots, dashes. Its results are in `runs/NAME` by default."""
     data: DataConfig
+    """The cases, their split, and their preprocessing."""
     networks: dict[NetworkName, StudyNetwork] = Field(min_length=1)
+    """The networks to study; `{}` is a network without options."""
     width: float = Field(default=1.0, gt=0, le=64)
+    """Factor on the number of channels of all convolutions."""
     pretrained: bool | str = False
+    """Weights from which full networks start. `true`: ImageNet weights from timm's hub; a path: a local file or folder
+    (docs/pretrained.md); `false`: random weights."""
     training: TrainConfig
+    """The training of every network."""
     attention: AttentionConfig = AttentionConfig()
+    """The measurement of attention."""
     margins: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default=[0.05, 0.01])
     """Non-inferiority margins: relative losses of Dice against the full network, as shares (docs/definitions.md)."""
     seed: Seed = 0
