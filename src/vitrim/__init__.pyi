@@ -11,6 +11,7 @@ from .commands.import_transunet import import_transunet
 from .commands.predict import predict
 from .commands.report import write_report
 from .commands.study import study
+from .commands.study_new import study_new
 from .commands.study_schema import study_schema
 from .commands.train import train
 from .compression.block_selection import choose_blocks
@@ -48,6 +49,7 @@ __all__ = [
     "recover",
     "save_model",
     "study",
+    "study_new",
     "study_schema",
     "train",
     "truncate",

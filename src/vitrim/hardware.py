@@ -77,6 +77,11 @@ class Hardware:
             network.to("cpu")
 
 
+def gpu_memory() -> float | None:
+    """Return the memory of the first GPU in GiB; None if torch finds none."""
+    return torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else None
+
+
 def resolved(config: TrainConfig) -> TrainConfig:
     """Replace every `auto` in a training configuration, so that it says what will run.
 

@@ -5,6 +5,7 @@ The modules are imported in the order in which `vitrim --help` lists their comma
 
 from vitrim.cli import (  # noqa: I001
     study,
+    study_new,
     study_schema,
     train,
     attention,
@@ -30,6 +31,7 @@ __all__ = [
     "predict",
     "report",
     "study",
+    "study_new",
     "study_schema",
     "train",
 ]

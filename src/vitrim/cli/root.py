@@ -34,7 +34,8 @@ FAILED = 1
 
 FIRST = """Where to begin:
   vitrim study demo                                            the whole procedure on phantoms, in minutes
-  vitrim study STUDY.yaml --data DIR                           your own data
+  vitrim study new --data DIR                                  write a study of your own data
+  vitrim study STUDY.yaml --data DIR                           run it
   vitrim compress CHECKPOINT --depth auto --data DIR -o small  a network that is trained already
 vitrim --help lists all commands."""
 

@@ -51,7 +51,7 @@ class Slicing:
         if isinstance(self.axis, int):
             order, flips = [self.axis, *(n for n in range(3) if n != self.axis)], [False] * 3
         else:
-            plane = self.axis if self.axis in SLICE_AXES else _own_plane(affine, stack.images.shape[1:])
+            plane = self.axis if self.axis in SLICE_AXES else own_plane(affine, stack.images.shape[1:])
             towards = nib.orientations.axcodes2ornt(SLICE_AXES[plane])
             turn = nib.orientations.ornt_transform(nib.orientations.io_orientation(affine), towards)
             order = np.argsort(turn[:, 0]).astype(int).tolist()
@@ -210,7 +210,7 @@ STEPS: dict[str, Any] = {
 NAMES = {step: name for name, step in STEPS.items()}
 
 
-def _own_plane(affine: np.ndarray, shape: tuple[int, ...]) -> str:
+def own_plane(affine: np.ndarray, shape: tuple[int, ...]) -> str:
     """Return the anatomical plane nearest to the acquired slices.
 
     Voxels are longest across this plane; if sides are equal, the axis with the fewest voxels decides.
