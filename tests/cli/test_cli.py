@@ -302,9 +302,10 @@ def test_the_help_names_every_preset(capsys):
 def test_vitrim_alone_says_where_to_begin(capsys):
     assert vitrim() == 0
     said = capsys.readouterr().out
-    for first in ("vitrim study demo", "vitrim study STUDY.yaml --data DIR", "vitrim compress CHECKPOINT"):
+    own = ("vitrim study new --data DIR", "vitrim study STUDY.yaml --data DIR")
+    for first in ("vitrim study demo", *own, "vitrim compress CHECKPOINT"):
         assert first in said
-    assert len(said.splitlines()) == 5
+    assert len(said.splitlines()) == 6
 
 
 def test_a_shell_completes_commands_and_choices(capsys, monkeypatch):
