@@ -10,10 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.studies.processes import vitrim_process, wait_for
 from tests.support import tiny_study, vitrim, write_tiny_data
+from vitrim.data.split import Split
+from vitrim.files import read_arrays, read_table
 
 SAME = ("results.csv", "trials.csv", "cases.csv", "history.csv")
 
@@ -24,8 +27,10 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("killed")
     write_tiny_data(folder / "data")
     training = {"steps": 24, "batch_size": 4, "learning_rate": 1e-3, "schedule": "cosine"}
+    training |= {"augment": "light", "checkpoint": "best"}
+    data = {"image_size": 64, "validation": 3, "tuning": 2}
     networks, attention = {"unetr2d": {"depths": [3]}}, {"slices": 1, "maps": [1]}
-    tiny_study(folder / "tiny.yaml", networks=networks, training=training, attention=attention)
+    tiny_study(folder / "tiny.yaml", data=data, networks=networks, training=training, attention=attention)
     assert finish(folder, "whole") == 0
     return folder
 
@@ -65,6 +70,23 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(place):
     assert kill_at_random(place, "random", kills=5, longest=5.0, seed=1) >= 3
     assert finish(place, "random") == 0
     check_same(place, "random")
+
+
+def test_the_report_shows_the_augmented_slices_and_the_loss_on_tuning_cases(place):
+    whole = place / "whole"
+    stored = read_arrays(whole / "augmented.npz")
+    train = Split.load(whole / "split.json").train
+    assert set(stored["case"]) == set(train)
+    assert stored["changed_image"].shape == (3, 4, 64, 64)
+    assert any((image != stored["image"][0]).any() for image in stored["changed_image"][0])
+    for before, after in zip(stored["label"], stored["changed_label"], strict=True):
+        assert all(set(np.unique(label)) == set(np.unique(before)) for label in after)
+    measured = read_table(whole / "history.csv").dropna(subset="tuning_loss")
+    assert all(part["step"].tolist() == [5, 10, 15, 20, 24] for _, part in measured.groupby("blocks"))
+    assert {12, 3} <= set(measured["blocks"])
+    page = (whole / "report.html").read_text(encoding="utf-8")
+    assert "Training slices, changed at random" in page
+    assert "With dots: on tuning cases" in page
 
 
 @pytest.mark.slow

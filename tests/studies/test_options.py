@@ -135,11 +135,24 @@ def test_what_does_not_change_a_training_does_not_change_its_name(changes):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"seed": 1}, {"split": Split(("b",), ("a",))}, {"weights": "ViT: sha256 0123"}, {"start": "inherit"}],
-    ids=["seed", "split", "weights", "start"],
+    [
+        {"seed": 1},
+        {"split": Split(("b",), ("a",))},
+        {"weights": "ViT: sha256 0123"},
+        {"start": "inherit"},
+        {"training": TrainConfig(steps=2, augment="light")},
+        {"training": TrainConfig(steps=2, checkpoint="best")},
+    ],
+    ids=["seed", "split", "weights", "start", "augmentation", "checkpoint"],
 )
 def test_what_changes_a_training_changes_its_name(changes):
     assert trial(**changes).key != trial().key
+
+
+def test_the_cases_that_choose_the_best_checkpoint_change_its_name():
+    best = {"training": TrainConfig(steps=2, checkpoint="best")}
+    names = {trial(**best, split=Split(("a",), ("b",), tuning)).key for tuning in (("c",), ("d",))}
+    assert len(names) == 2
 
 
 def test_a_file_of_weights_counts_by_its_content_not_by_its_path(tmp_path):

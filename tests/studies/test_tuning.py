@@ -35,6 +35,16 @@ def test_a_study_keeps_tuning_cases_out_of_training_and_says_so(tiny_data_once, 
     assert len(stored["split"]["tuning"]) == 2
 
 
+def test_the_best_checkpoint_without_tuning_cases_is_refused(tiny_data_once, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ("--data", tiny_data_once, "--out", out, "--set", "training.checkpoint=best")
+    assert vitrim("study", study_file(tmp_path), *options) == 2
+    assert "training.checkpoint: best needs tuning cases" in capsys.readouterr().err
+    assert vitrim("study", study_file(tmp_path), *options[:4], "--set", "training.augment=[{RandFlip: {pro: 1}}]") == 2
+    assert "training.augment.0: RandFlip" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_a_damaged_tuning_case_stops_the_study(tiny_data_once, tmp_path, capsys):
     data = Path(shutil.copytree(tiny_data_once, tmp_path / "data"))
     file = study_file(tmp_path, tuning=2)

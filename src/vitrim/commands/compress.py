@@ -223,7 +223,8 @@ def _request(
 
 
 def _training(provenance: Provenance, request: CompressionRequest) -> TrainConfig | None:
-    here = {"device": "auto", "devices": 1, "nodes": 1}  # the full network may come from a larger machine
+    # the full network may come from a larger machine; a recovery keeps no cases aside to find the best step
+    here = {"device": "auto", "devices": 1, "nodes": 1, "checkpoint": "last"}
     if request.recovery != "none" and not (request.epochs is None and request.steps is None):
         base = provenance.training or TrainConfig(steps=1)
         return base.model_copy(update={"epochs": request.epochs, "steps": request.steps, **here})

@@ -19,6 +19,7 @@ from vitrim.progress import Reporter
 from vitrim.studies.plan import Plan, check_networks
 from vitrim.studies.study_data import check_source, open_study
 from vitrim.studies.trial import run_trial
+from vitrim.training.augmentation import check_augmentation
 from vitrim.training.loggers import make_logger
 
 
@@ -89,6 +90,7 @@ def train(
     )
     work = out.with_name(f".{out.name}.training")
     make_logger(logger, work / "logs", "check")
+    check_augmentation(study.training.augment)
     origins = check_networks(study)
     with open_study(study, None if data is None else Path(data), work, reporter) as study_data:
         plan = Plan(study, study_data, origins)

@@ -129,6 +129,8 @@ def _values(field: Schema, schema: Schema) -> str:
         what = " and ".join(dict.fromkeys(_values(item, schema) for item in items))
         count = field.get("maxItems")
         return f"list of {count}: {what}" if count else f"list of {what}"
+    if field.get("type") == "object" and "properties" not in field:
+        return f"{_values(field['propertyNames'], schema)}, each with its parameters"
     if field.get("type") == "object":
         return "section for each of " + ", ".join(f"`{name}`" for name in field["properties"])
     names = {"integer": "whole number", "number": "number", "boolean": "`true` or `false`", "string": "text"}

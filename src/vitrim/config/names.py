@@ -27,6 +27,41 @@ Scaling = Literal["linear", "zoom"]
 VoxelSize = Literal["sform", "pixdim"]
 Schedule = Literal["constant", "cosine"]
 
+Checkpoint = Literal["last", "best"]
+"""Weights that a training ends with."""
+
+AugmentationName = Literal["none", "light", "medical"]
+
+SpatialTransform = Literal[
+    "RandFlip",
+    "RandAxisFlip",
+    "RandRotate90",
+    "RandRotate",
+    "RandZoom",
+    "RandAffine",
+    "Rand2DElastic",
+    "RandGridDistortion",
+]
+"""MONAI's random transforms of image and label."""
+
+IntensityTransform = Literal[
+    "RandGaussianNoise",
+    "RandRicianNoise",
+    "RandGaussianSmooth",
+    "RandGaussianSharpen",
+    "RandScaleIntensity",
+    "RandShiftIntensity",
+    "RandAdjustContrast",
+    "RandHistogramShift",
+    "RandBiasField",
+    "RandGibbsNoise",
+    "RandSimulateLowResolution",
+    "RandCoarseDropout",
+]
+"""MONAI's random transforms of the image alone."""
+
+TransformName = Literal[SpatialTransform, IntensityTransform]
+
 DecoderForm = Literal["paper", "whole"]
 """Decoder of truncated 2D UNETR and 2D CATS: `paper` removes the scales whose tap is gone; `whole` keeps all scales."""
 

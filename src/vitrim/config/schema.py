@@ -1,4 +1,4 @@
-"""The keys of a configuration: data, training and study. Pydantic checks each of them on creation."""
+"""The keys of a configuration: data and study. Pydantic checks each of them on creation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from vitrim.config.names import (
     DecidingMeasure,
     DecoderForm,
-    Device,
     ExchangeForm,
     Head,
     LayoutName,
@@ -20,13 +19,12 @@ from vitrim.config.names import (
     PhantomName,
     RuleName,
     Scaling,
-    Schedule,
     SliceAxis,
-    TrainingPrecision,
     TruncatedStart,
     VoxelSize,
 )
 from vitrim.config.network_schema import HoldsViT, ImageSize, Strict
+from vitrim.config.training_schema import TrainConfig
 
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 """A random seed; numpy and torch accept 32 bits."""
@@ -151,60 +149,6 @@ class DataConfig(Strict):
         return self
 
 
-class TrainConfig(Strict):
-    """The training of a network. The default values are those of the paper, 3.6.
-
-    Example:
-        >>> import vitrim
-        >>> vitrim.TrainConfig(epochs=10).learning_rate
-        0.0001
-    """
-
-    epochs: int | None = Field(default=None, ge=1)
-    """Number of passes over the training slices. Give either this or `steps`."""
-    steps: int | None = Field(default=None, ge=1)
-    """Number of optimiser steps. Give either this or `epochs`."""
-    batch_size: int = Field(default=8, ge=1)
-    """Number of slices per step, over all devices together."""
-    learning_rate: float = Field(default=1e-4, gt=0)
-    """Largest learning rate of AdamW."""
-    weight_decay: float = Field(default=0.0, ge=0)
-    """Weight decay of AdamW."""
-    schedule: Schedule = "constant"
-    """Schedule of the learning rate. `cosine`: a short linear warm-up, then a cosine down to zero."""
-    nested: bool = False
-    """Whether the tokens leave after a random block in every second step, so that one network can be evaluated at every
-    depth (Fan et al. 2020, Elhoushi et al. 2024)."""
-    precision: TrainingPrecision = "auto"
-    """Precision, as Lightning names it. `auto`: bf16 where the hardware has it, else float32. `tf32` and `16-mixed` are
-    for a GPU."""
-    device: Device = "auto"
-    """Device. `auto`: a GPU if there is one."""
-    compile: bool = False
-    """Whether torch compiles the network for the training: minutes at the start, then faster steps on a GPU."""
-    workers: int | None = Field(default=None, ge=0)
-    """Number of processes that read the slices; by default 4 (at most one per core) on a GPU and 0 on a CPU."""
-    devices: int = Field(default=1, ge=1)
-    """Number of GPUs (on a CPU: processes) per machine that share one training. Each gets a part of every batch."""
-    nodes: int = Field(default=1, ge=1)
-    """Number of machines that share one training, each with `devices` GPUs or processes."""
-
-    @property
-    def processes(self) -> int:
-        """Number of processes that share one training, on all machines together."""
-        return self.nodes * self.devices
-
-    @model_validator(mode="after")
-    def _one_length(self) -> TrainConfig:
-        if (self.epochs is None) == (self.steps is None):
-            raise ValueError("give either epochs or steps")
-        if self.nested and self.processes > 1:
-            raise ValueError("nested training uses one device: leave devices and nodes out")
-        if self.nested and self.compile:
-            raise ValueError("nested training changes the network in every step: leave compile out")
-        return self
-
-
 class AttentionConfig(Strict):
     """The measurement of attention, and the decision of a depth from it (docs/definitions.md)."""
 
@@ -292,6 +236,13 @@ class StudyConfig(HoldsViT):
                 if depth > self.full_depth:
                     whose = f"{self.vit} has" if self.vit else "a full network has"
                     raise ValueError(f"{where}.{place}: {whose} {self.full_depth} blocks (got {depth})")
+        return self
+
+    @model_validator(mode="after")
+    def _slices_can_be_turned(self) -> StudyConfig:
+        height, width = self.data.image_size
+        if self.training.has_quarter_turns and height != width:
+            raise ValueError(f"training.augment turns slices by 90°: data.image_size {height} × {width} is not square")
         return self
 
     @model_validator(mode="after")

@@ -41,13 +41,17 @@ class Batches(Sampler[list[int]]):
     A batch therefore holds the same items on one device and on several. The last, incomplete batch is dropped.
     """
 
-    def __init__(self, sampler: Shuffled, batch_size: int, rank: int = 0, ranks: int = 1) -> None:
-        self.sampler, self.batch_size, self.rank, self.ranks = sampler, batch_size, rank, ranks
+    def __init__(
+        self, sampler: Shuffled, batch_size: int, rank: int = 0, ranks: int = 1, *, numbered: bool = False
+    ) -> None:
+        """Make batches of the items of `sampler`. With `numbered`, item i in epoch e is i + e × all items."""
+        self.sampler, self.batch_size, self.rank, self.ranks, self.numbered = sampler, batch_size, rank, ranks, numbered
         self.first = 0
         """Number, from 0, of the batch with which the next pass begins: a resumed training leaves out those it did."""
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = list(self.sampler)
+        before = self.sampler.epoch * len(self.sampler) if self.numbered else 0
+        order = [before + item for item in self.sampler]
         share = self.batch_size // self.ranks
         for start in range(self.first * self.batch_size, len(self) * self.batch_size, self.batch_size):
             begin = start + self.rank * share

@@ -225,7 +225,8 @@ def _said(roles: list[str]) -> str:
 def training_figure(run: Run, network: NetworkRun) -> Figure | None:
     """Return the chart of training loss by step, one line per depth, or None if no loss is stored.
 
-    Shows the first seed and fold. A moving average over a twentieth of the stored steps smooths the loss.
+    Shows the first seed and fold. A moving average over a twentieth of the stored steps smooths the loss. Where the
+    loss on tuning cases was measured, it is a second line with dots, in the same colour.
     """
     if run.history is None:
         return None
@@ -237,10 +238,21 @@ def training_figure(run: Run, network: NetworkRun) -> Figure | None:
         part = rows[rows["blocks"] == blocks]
         loss = part["loss"].rolling(max(1, len(part) // 20), min_periods=1).mean()
         thinned = list(zip(part["step"], loss, strict=True))[:: max(1, len(part) // 300)]
-        lines.append(Line(thinned, f"series-{place % 6}", plural(int(blocks), "block")))
+        name, style = plural(int(blocks), "block"), f"series-{place % 6}"
+        lines.append(Line(thinned, style, name))
+        if "tuning_loss" in part.columns and part["tuning_loss"].notna().any():
+            measured = part[part["tuning_loss"].notna()]
+            points = list(zip(measured["step"], measured["tuning_loss"], strict=True))
+            lines.append(Line(points, style, f"{name}, tuning cases", markers=True))
     if not lines:
         return None
-    values = [y for line in lines for _, y in line.points]
+    # the first loss on tuning cases is often many times the others, because BatchNorm knows few batches by then
+    values = [y for line in lines for _, y in list(line.points)[line.markers :]]
     frame = framed((0, float(rows["step"].max())), nice_range(values, 0.0, None))
     svg = chart(frame, lines, f"Training loss of {network.title} by step", "step")
-    return Figure("training", "Training loss", "Mean of Dice loss and cross-entropy, by step.", svg)
+    reads = "Mean of Dice loss and cross-entropy, by step."
+    if any(line.markers for line in lines):
+        reads += (
+            " With dots: on tuning cases (above the chart: a dot on its edge). If these rise, the network overfits."
+        )
+    return Figure("training", "Training loss", reads, svg)

@@ -120,6 +120,30 @@ def _case_dice(run: Run, network: str, blocks: int) -> dict[str, float]:
     return {str(case): float(value) for case, value in series.items()}
 
 
+@dataclass(frozen=True)
+class Changes:
+    """A training slice and what augmentation made of it: an image and its labels each; `ratio` is width over height."""
+
+    title: str
+    ratio: float
+    pictures: tuple[tuple[str, str, str], ...]
+    """Caption, image and labels of the slice as it is, then of each epoch"""
+
+
+def changes(run: Run) -> list[Changes]:
+    """Return the stored training slices before and after augmentation."""
+    stored, found = run.augmented, []
+    if stored is None:
+        return []
+    for index, (case, number) in enumerate(zip(stored.cases, stored.slices, strict=True)):
+        pairs = zip(stored.changed_image[index], stored.changed_label[index], strict=True)
+        pictures = [("as it is", grey(stored.image[index]), overlay(stored.label[index]))]
+        pictures += [(f"epoch {epoch}", grey(image), overlay(label)) for epoch, (image, label) in enumerate(pairs, 1)]
+        height, width = stored.image[index].shape
+        found.append(Changes(f"{case}, slice {number}", width / height, tuple(pictures)))
+    return found
+
+
 def _rank(place: int, total: int) -> str:
     """Say where a case stands by Dice: "Best of 10 cases", "Case 6 of 10 by Dice", "Worst of 10 cases"."""
     if place in (0, total - 1) and total > 1:

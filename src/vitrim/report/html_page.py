@@ -28,7 +28,7 @@ from vitrim.report.charts import (
 from vitrim.report.depth_chart import depth_figure
 from vitrim.report.explorer import Embedded, embed, read_explorer
 from vitrim.report.formatting import unbroken
-from vitrim.report.gallery import galleries, mosaics
+from vitrim.report.gallery import changes, galleries, mosaics
 from vitrim.report.images import (
     EXTRA,
     MISSED,
@@ -81,6 +81,7 @@ def page(run: Run, answers: list[Answer]) -> str:
         "differing": run.examples is not None and run.examples.networks is not None,
         "outline_colours": list(zip(("full network", "truncated network", "reference"), OUTLINES, strict=True)),
         "error_colours": [("missed", MISSED), ("not in the reference", EXTRA), ("another class", WRONG_CLASS)],
+        "changes": changes(run),
         "legend": [(name, class_colour(index)) for index, name in enumerate(run.classes, start=1)],
         "decided": decided,
         "citation": CITATION,

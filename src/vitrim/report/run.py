@@ -38,6 +38,18 @@ class Examples:
 
 
 @dataclass(frozen=True)
+class Augmented:
+    """Training slices before, image and label (n, H, W), and after augmentation in some epochs (n, epochs, H, W)."""
+
+    cases: tuple[str, ...]
+    slices: tuple[int, ...]
+    image: np.ndarray
+    label: np.ndarray
+    changed_image: np.ndarray
+    changed_label: np.ndarray
+
+
+@dataclass(frozen=True)
 class NetworkRun:
     """One network: its decisions, attention profiles and raw maps. A field is None if it was not stored."""
 
@@ -80,6 +92,8 @@ class Run:
     """rules.csv of a depth sweep: depth chosen by each rule, and depth needed."""
     networks: tuple[NetworkRun, ...]
     examples: Examples | None
+    augmented: Augmented | None = None
+    """None without augmentation."""
 
     @cached_property
     def classes(self) -> tuple[str, ...]:
@@ -147,6 +161,7 @@ def read_run(folder: Path) -> Run:
         rules=_table(folder / "rules.csv"),
         networks=tuple(_network(folder / "networks" / name, name) for name in names),
         examples=_examples(folder / "examples.npz"),
+        augmented=_augmented(folder / "augmented.npz"),
     )
 
 
@@ -170,6 +185,14 @@ def _table(path: Path) -> pd.DataFrame | None:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _augmented(path: Path) -> Augmented | None:
+    stored = read_arrays(path)
+    if stored is None:
+        return None
+    cases, slices = tuple(str(case) for case in stored.pop("case")), tuple(int(n) for n in stored.pop("slice"))
+    return Augmented(cases, slices, **stored)
 
 
 def _examples(path: Path) -> Examples | None:

@@ -75,6 +75,7 @@ class Plan:
         """Return the trial of the network of this run key, truncated to `blocks` blocks."""
         study, split = self.study, self.study_data.splits[key.fold]
         cache = self.study_data.data.cache
+        decisive = (*split.train, *split.validation, *(split.tuning if study.training.checkpoint == "best" else ()))
         start = "scratch" if blocks == study.full_depth else study.truncated_from
         return Trial(
             network=network_config(
@@ -87,7 +88,7 @@ class Plan:
             training=study.training,
             seed=key.seed,
             fold=key.fold,
-            data=cache.fingerprint_of((*split.train, *split.validation)),
+            data=cache.fingerprint_of(decisive),
             split=split,
             empty_slices=study.data.empty_slices,
             weights=origin_by_content(self.origins[key.network]),

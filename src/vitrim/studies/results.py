@@ -13,7 +13,7 @@ from vitrim.studies.folder import note, noted, versions
 from vitrim.studies.plan import Plan, RunKey, balanced
 from vitrim.studies.recompute import NOISE, write_rules
 from vitrim.studies.result_tables import Row, gather, results_table, trials_table
-from vitrim.studies.snapshots import Slices, choose_slices, write_examples, write_explorer
+from vitrim.studies.snapshots import Slices, choose_slices, write_augmented, write_examples, write_explorer
 from vitrim.studies.study_data import train_slices
 from vitrim.studies.trial import Result
 
@@ -41,8 +41,8 @@ class Done:
 def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
     """Write results.csv, trials.csv, cases.csv, history.csv, cost.csv, examples.npz, and explorer.npz of each network.
 
-    For a depth sweep, also writes rules.csv. Examples and explorer show slices and networks of the first seed and fold
-    with a finished full network.
+    For a depth sweep, also writes rules.csv; with augmentation, augmented.npz. Examples and explorer show slices and
+    networks of the first seed and fold with a finished full network.
     """
     noise = [each for each in done if each.role == "noise"]
     rows = [row for network in plan.study.networks for row in _rows(plan, done, network)]
@@ -61,6 +61,8 @@ def write_results(plan: Plan, done: Sequence[Done], out: Path) -> None:
     decided = [each for each in here if "decided" in each.role.split("+")]
     chosen: dict[str, int] = {each.run_key.network: each.blocks for each in decided}
     write_examples(out / "examples.npz", [each.result for each in here], chosen, plan.study_data.data)
+    if plan.study.training.augment not in ("none", []):
+        write_augmented(out / "augmented.npz", done[0].result.trial, plan.study_data.data)
     for run_key in dict.fromkeys(each.run_key for each in here):
         _write_explorer(
             plan.attention_folder(out, run_key), [each.result for each in here if each.run_key == run_key], shown

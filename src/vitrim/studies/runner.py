@@ -23,6 +23,7 @@ from vitrim.studies.search import NetworkSearch
 from vitrim.studies.status import Status, duration
 from vitrim.studies.study_data import check_source, open_study
 from vitrim.studies.trial import finished, trial_title
+from vitrim.training.augmentation import check_augmentation
 from vitrim.training.distributed import Rendezvous, rendezvous
 from vitrim.training.loggers import make_logger
 from vitrim.training.loop import check_shares
@@ -100,6 +101,7 @@ def _run_study(
 ) -> Path:
     check_source(study, source)  # before anything that takes long
     make_logger(logger, out / "logs", "check")
+    check_augmentation(study.training.augment)
     origins = check_networks(study)
     if ray is not None:
         from vitrim.studies.ray_cluster import connect, resolved_there

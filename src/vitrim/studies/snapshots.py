@@ -13,13 +13,17 @@ from torch import nn
 
 from vitrim.attention.maps import raw_maps
 from vitrim.compression.depth_procedure import shown_depth
-from vitrim.data.cache import PreparedData
+from vitrim.data.cache import PreparedData, SliceDataset
 from vitrim.data.readers import LAYOUTS
 from vitrim.data.sampling import evenly_spaced, fullest_slice
 from vitrim.evaluation.segment import predict_slices
 from vitrim.files import write_arrays
 from vitrim.metrics.statistics import case_dice
-from vitrim.studies.trial import Result
+from vitrim.studies.trial import Result, Trial
+from vitrim.training.augmentation import Augmented
+
+CASES, EPOCHS = 3, 4
+"""Training cases and epochs of which the report shows augmented slices."""
 
 LOOKED_AT = 12
 """Slices of a case in which the largest difference of two networks is looked for."""
@@ -126,6 +130,33 @@ def write_examples(path: Path, results: Sequence[Result], chosen: Mapping[str, i
     for result in results:
         key = f"prediction_{result.trial.network.name}_{result.trial.blocks}"
         arrays[key] = predict_slices(result.network(), images)
+    write_arrays(path, arrays)
+
+
+def write_augmented(path: Path, trial: Trial, data: PreparedData) -> None:
+    """Write `augmented.npz`: training slices of up to three cases, and what the first epochs of a trial make of them.
+
+    Arrays: case (n,), slice (n,), image (n, H, W) and label (n, H, W) as they are, and changed_image (n, epochs, H, W)
+    and changed_label (n, epochs, H, W).
+    """
+    plain = SliceDataset(data.cache, trial.split.train, empty_slices=trial.empty_slices)
+    changing = Augmented(plain, trial.training.augment, trial.seed)
+    chosen = []
+    for case in evenly_spaced(trial.split.train, CASES):
+        labels = data.cache.case(case).labels
+        assert labels is not None  # training cases have a reference
+        wanted = (case, fullest_slice(labels))
+        chosen += [number for number, place in enumerate(plain.index) if place == wanted]
+    before = [plain[number] for number in chosen]
+    after = [[changing[number + epoch * len(plain)] for epoch in range(EPOCHS)] for number in chosen]
+    arrays = {
+        "case": np.array([plain.index[number][0] for number in chosen]),
+        "slice": np.array([plain.index[number][1] for number in chosen]),
+        "image": np.stack([item["image"][0].numpy() for item in before]),
+        "label": np.stack([item["label"].numpy() for item in before]),
+        "changed_image": np.stack([[item["image"][0].numpy() for item in row] for row in after]),
+        "changed_label": np.stack([[item["label"].numpy() for item in row] for row in after]),
+    }
     write_arrays(path, arrays)
 
 

@@ -66,6 +66,11 @@ def prepare_study(study: StudyConfig, source: Path | None, out: Path, reporter: 
             write_phantom(study.data.phantom, source, study.data.layout)
     cases = read_cases(study.data, source)
     splits = study_splits(cases, study)
+    if study.training.checkpoint == "best" and not all(split.tuning for split in splits.values()):
+        raise DataError(
+            f"training.checkpoint: best needs tuning cases, and the split has none ({counted(splits)}): "
+            "set data.tuning, or checkpoint to last"
+        )
     ids = tuple(dict.fromkeys(id for split in splits.values() for id in split.ids))
     with reporter.stage(f"check and prepare {len(ids)} cases", len(ids)) as stage:
         findings, cache = prepare_cases(

@@ -53,7 +53,7 @@ class Trial(Strict):
     fold: int = 0
     """Number of the fold, counted from 0. It is not part of `key`, because `split` decides the outcome."""
     data: str
-    """Fingerprint of the prepared data of the split's cases."""
+    """Fingerprint of the prepared data of the cases that decide the outcome."""
     split: Split
     empty_slices: bool
     """Whether to train also on slices without any label."""
@@ -72,16 +72,19 @@ class Trial(Strict):
         truncated_whole = self.network.decoder == "whole" and self.blocks < self.network.depth
         absent = {name for name, there in (("decoder", truncated_whole), ("vit", self.network.vit)) if not there}
         one = {"nodes"} if self.training.nodes == 1 else set()  # older versions had no `nodes`; their keys stay valid
+        plain = TrainConfig(steps=1)
+        newer = ("nested", "compile", "augment", "checkpoint")
         without: dict[str, Any] = {
             "fold": True,
             "network": {"pretrained", *absent},
             "training": {
                 "workers",
                 *one,
-                *(name for name in ("nested", "compile") if not getattr(self.training, name)),
+                *(name for name in newer if getattr(self.training, name) == getattr(plain, name)),
             },
-            "split": {"tuning"},  # tuning cases matter only because `train` lacks them
         }
+        if self.training.checkpoint == "last":
+            without["split"] = {"tuning"}  # tuning cases then matter only because `train` lacks them
         if self.start == "scratch":
             without |= {"start": True, "teacher": True}
         return f"{self.network.name}-{self.blocks}-{digest(self.model_dump(mode='json', exclude=without))}"
@@ -116,7 +119,7 @@ class Result:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        """Loss table: step, loss."""
+        """Loss table: step, loss and, with tuning cases, tuning_loss."""
         return read_table(self.folder / "history.csv")
 
     @cached_property
@@ -157,6 +160,7 @@ def run_trial(
     state = state_file(trial, out)
     heartbeat = Heartbeat(state.parent, trial_title(trial))
     slices = SliceDataset(data.cache, trial.split.train, empty_slices=trial.empty_slices)
+    tuning = SliceDataset(data.cache, trial.split.tuning, empty_slices=trial.empty_slices)
     hardware = Hardware.of(trial.training)
     shared = coordinator.training(announcement(trial, data.cache), state) if coordinator else nullcontext()
     with (
@@ -170,6 +174,7 @@ def run_trial(
             stage=stage,
             watch=heartbeat,
             logger=make_logger(logger, out / "logs", trial.key),
+            tuning=tuning,
             rendezvous=here,
         )
     replace(heartbeat, doing="evaluate")()

@@ -6,7 +6,7 @@ import math
 import signal
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from vitrim.data.sampling import Batches, Shuffled, mixed
 from vitrim.errors import ConfigurationError, DataError, InputError
 from vitrim.hardware import deterministic, float32_products, resolved
 from vitrim.progress import Stage, TrainingProgress, Watch
+from vitrim.training.augmentation import Augmented, check_augmentation
 from vitrim.training.distributed import Rendezvous, make_fabric, quiet, share_batch_norms
 from vitrim.training.late_values import LateValues
 from vitrim.training.resume import StateWriter, TrainingState, load_state
@@ -32,6 +33,7 @@ from vitrim.training.step import (
     load_optimizer,
     make_optimizer,
 )
+from vitrim.training.tuning_loss import TuningLoss, copied, is_best
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -50,6 +52,8 @@ class Training:
 
     losses: list[float]
     seconds: float
+    tuning_losses: dict[int, float] = field(default_factory=dict)
+    """Loss on tuning cases after some of the steps, counted from 1."""
 
 
 def train_network(
@@ -63,6 +67,7 @@ def train_network(
     watch: Watch | None = None,
     logger: Logger | None = None,
     extra_loss: ExtraLoss | None = None,
+    tuning: Dataset[Any] | None = None,
     rendezvous: Rendezvous | None = None,
 ) -> Training:
     """Train `network` in place on `data`, items {"image": (C, H, W), "label": (H, W)}.
@@ -80,32 +85,38 @@ def train_network(
             process.
         logger: one of Lightning's loggers. It gets the loss and the learning rate.
         extra_loss: a term that is added to the loss.
+        tuning: slices like those of `data` that are not trained on. Their loss is measured now and then
+            (`vitrim.training.tuning_loss`); `checkpoint: best` ends with the weights that had the lowest.
         rendezvous: where the machines that share the training meet; by default read from the environment. Each machine
             calls this function with the same `state` on a shared file system. Only node 0 is sure to get the losses
             and the trained network; on other machines the result can be empty and the network unchanged.
 
     Raises:
-        ConfigurationError: if a batch cannot be divided evenly among the devices.
+        ConfigurationError: if a batch cannot be divided evenly among the devices, if a parameter of `augment` is wrong,
+            or if `checkpoint: best` has no `tuning` slices.
         DataError: if there are too few slices for a batch.
         InputError: if the loss is not finite, the network does not return logits, or a batch does not fit into the
             GPU's memory.
     """
     config = resolved(config)
     check_batch(config, len(data))  # type: ignore[arg-type]
+    check_augmentation(config.augment)
+    if config.checkpoint == "best" and not tuning and (rendezvous is None or rendezvous.node == 0):
+        raise ConfigurationError("training.checkpoint: best needs tuning cases; without them, set it to last")
     fabric = make_fabric(config, rendezvous)
     if config.processes == 1:
-        losses, seconds = _train(fabric, network, data, config, seed, state, extra_loss, logger, watch, stage)
+        found = _train(fabric, network, data, config, seed, state, extra_loss, tuning, logger, watch, stage)
         network.eval().cpu()
-        return Training(losses, seconds)
+        return Training(*found)
     with tempfile.TemporaryDirectory() as folder:  # the other processes return the weights in a file
         path = state or Path(folder) / "state"
-        fabric.launch(_train, network, data, config, seed, path, extra_loss, logger, watch, None)
-        found = load_state(path) if rendezvous is None or rendezvous.node == 0 else None
-        if found is None:
+        fabric.launch(_train, network, data, config, seed, path, extra_loss, tuning, logger, watch, None)
+        end = load_state(path) if rendezvous is None or rendezvous.node == 0 else None
+        if end is None:
             return Training([], 0.0)
-        network.load_state_dict(found.network)
+        network.load_state_dict(end.best or end.network)
         network.eval()
-        return Training(found.losses, found.seconds)
+        return Training(end.losses, end.seconds, end.tuning_losses)
 
 
 def _ignore_signals(number: int) -> None:
@@ -123,11 +134,12 @@ def _train(
     seed: int,
     path: Path | None,
     extra_loss: ExtraLoss | None,
+    tuning: Dataset[Any] | None,
     logger: Logger | None,
     watch: Watch | None,
     stage: Stage | None,
-) -> tuple[list[float], float]:
-    """Run the loop in one process; every process calls it. Return the loss of every step, and the seconds."""
+) -> tuple[list[float], float, dict[int, float]]:
+    """Run the loop in one process; every process calls it. Return the parts of a `Training`."""
     quiet()
     begin = time.perf_counter()
     fabric.seed_everything(seed, workers=True, verbose=False)
@@ -143,9 +155,10 @@ def _train(
     steps, batches = total_steps(config, slices), slices // config.batch_size
     epochs = math.ceil(steps / batches)
     order = Shuffled(slices, seed)
-    sampler = Batches(order, config.batch_size, fabric.global_rank, fabric.world_size)
+    augmented = config.augment not in ("none", [])
+    sampler = Batches(order, config.batch_size, fabric.global_rank, fabric.world_size, numbered=augmented)
     loader = DataLoader(
-        data,
+        Augmented(data, config.augment, seed) if augmented else data,
         batch_sampler=sampler,
         num_workers=config.workers or 0,
         collate_fn=collate_slices,
@@ -162,6 +175,8 @@ def _train(
         if stage is not None:
             stage.advance(len(state.losses))
     losses, before = list(state.losses), state.seconds
+    tuning_losses, best = dict(state.tuning_losses), state.best
+    aside = TuningLoss(fabric, tuning, config, steps) if tuning and fabric.is_global_zero else None
     log_every = max(1, min(50, steps // 100))
 
     def note(values: list[float]) -> None:
@@ -202,18 +217,29 @@ def _train(
                 loss = do_step(batch, learning_rate(config, step, steps))
                 step += 1
                 note(late.add(loss))
+                if aside is not None and aside.due(step):
+                    if config.nested:
+                        _leave_early(network, 0, 0)
+                    tuning_losses[step] = aside.measure(network)
+                    if config.checkpoint == "best" and is_best(tuning_losses):
+                        best = copied(network.state_dict())
+                    if logger is not None:
+                        logger.log_metrics({"tuning_loss": tuning_losses[step]}, step=step)
                 if writer.due(last=step == steps):
                     note(late.rest())
                     seconds = before + time.perf_counter() - begin
                     scaler = fabric.strategy.precision.state_dict()
-                    writer.write(TrainingState(network.state_dict(), optimizer.state_dict(), scaler, losses, seconds))
+                    weights, moments = network.state_dict(), optimizer.state_dict()
+                    writer.write(TrainingState(weights, moments, scaler, losses, seconds, tuning_losses, best))
         note(late.rest())
     optimizer.zero_grad()
+    if best:
+        network.load_state_dict(best)
     if config.nested:
         _leave_early(network, 0, 0)
     if logger is not None:
         logger.finalize("success")
-    return losses, before + time.perf_counter() - begin
+    return losses, before + time.perf_counter() - begin, tuning_losses
 
 
 def _leave_early(network: nn.Module, step: int, seed: int) -> None:
@@ -259,5 +285,6 @@ def check_shares(config: TrainConfig) -> None:
 
 
 def history_table(training: Training) -> pd.DataFrame:
-    """Return the loss of every step, with columns step (from 1) and loss."""
-    return pd.DataFrame({"step": range(1, len(training.losses) + 1), "loss": training.losses})
+    """Return the loss of every step: columns step (from 1), loss and, if it was measured, tuning_loss."""
+    table = pd.DataFrame({"step": range(1, len(training.losses) + 1), "loss": training.losses})
+    return table.assign(tuning_loss=table["step"].map(training.tuning_losses)) if training.tuning_losses else table

@@ -29,6 +29,10 @@ class TrainingState:
     losses: list[float] = field(default_factory=list)
     """One value per step."""
     seconds: float = 0.0
+    tuning_losses: dict[int, float] = field(default_factory=dict)
+    """Loss on tuning cases after some of the steps, counted from 1."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Weights with the lowest of these losses; empty unless the training ends with them."""
 
     def save(self, path: Path) -> None:
         """Write the state to `path`, completely or not at all."""

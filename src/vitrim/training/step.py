@@ -155,13 +155,19 @@ class OptimizerStep:
         return loss.detach()
 
 
+def segmentation_loss(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the mean of Dice loss and cross-entropy for logits (B, K, H, W) in float32 and labels (B, H, W)."""
+    # Dice over the batch, as in the public TransUNet code: a class absent from one slice adds no loss. One-hot labels,
+    # because on a GPU cross-entropy of class numbers gives other bits in each run.
+    loss = DiceCELoss(softmax=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
+    return loss(logits, one_hot(label[:, None], logits.shape[1]))
+
+
 class SegmentationLoss:
     """The mean of Dice loss over the batch and cross-entropy, plus the extra loss term if there is one."""
 
     def __init__(self, fabric: Fabric, extra_loss: ExtraLoss | None = None) -> None:
         self.fabric, self.extra_loss = fabric, extra_loss
-        # Dice over the batch, as in the public TransUNet code: a class absent from one slice adds no loss.
-        self.loss = DiceCELoss(softmax=True, batch=True, lambda_dice=0.5, lambda_ce=0.5)
 
     def __call__(self, image: Tensor, logits: Any, label: Tensor) -> Tensor:
         """Return the loss to minimise, for images (B, C, H, W), logits (B, K, H, W) and labels (B, H, W).
@@ -176,6 +182,5 @@ class SegmentationLoss:
             # Dice needs the whole batch, so the parts are gathered first; the devices then average equal losses.
             whole = self.fabric.all_gather(own, sync_grads=True).flatten(0, 1)
             label = self.fabric.all_gather(label).flatten(0, 1)
-        # One-hot labels, because on a GPU cross-entropy of class numbers gives other bits in each run.
-        loss = self.loss(whole, one_hot(label[:, None], whole.shape[1]))
+        loss = segmentation_loss(whole, label)
         return loss if self.extra_loss is None else loss + self.extra_loss(image, own)
