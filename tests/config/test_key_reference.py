@@ -75,6 +75,9 @@ GOOD = yaml.safe_load(STUDIES["demo"].read_text(encoding="utf-8"))
         ("training.steps", 0),
         ("training.learning_rate", 0),
         ("training.momentum", 0.9),
+        ("training.augment", "ligth"),
+        ("training.augment", [{"RandFlp": {}}]),
+        ("training.augment", ["RandFlip"]),
         ("networks", {}),
         ("networks.unet", {}),
         ("networks.transunet.depth", [3]),
@@ -96,7 +99,11 @@ def test_the_schema_refuses_what_the_code_refuses(change: tuple[str, object]) ->
 
 @pytest.mark.parametrize(
     "content",
-    [{"base": "ibsr18"}, {"base": "ibsr18", "training": {"steps": 200}, "networks": {"cats2d": None}}],
+    [
+        {"base": "ibsr18"},
+        {"base": "ibsr18", "training": {"steps": 200}, "networks": {"cats2d": None}},
+        {"base": "ibsr18", "training": {"augment": [{"RandFlip": {"prob": 0.5}}], "checkpoint": "best"}},
+    ],
 )
 def test_the_schema_knows_a_base(content: dict) -> None:
     assert accepts(content)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import vitrim as package
 from tests.support import make_checkpoint, tiny_study, vitrim, write_tiny_data
 from tests.training.test_loop import KilledAt, KilledError, Squares, config, network
+from tests.training.test_tuning_loss import Inverted
 from vitrim.attention.profiling import profile_attention
 from vitrim.attention.softmax import dot_product
 from vitrim.errors import InputError
@@ -42,6 +43,21 @@ def test_a_training_that_dies_ends_with_the_same_bytes(tmp_path, monkeypatch, na
     assert found.losses == expected.losses
     for key, tensor in whole.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[key]), key
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_augmented_slices_and_the_best_checkpoint_are_the_same_after_a_death(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("vitrim.training.resume.SHARE", float("inf"))  # a state after every step
+    settings = on_gpu(steps=10, precision="bf16-mixed", workers=2, augment="light", checkpoint="best")
+    whole, again, plain = network(name), network(name), network(name)
+    expected = train_network(whole, Squares(), settings, 3, tuning=Inverted())
+    with pytest.raises(KilledError):
+        train_network(network(name), Squares(), settings, 3, tuning=Inverted(), state=tmp_path / "s", watch=KilledAt(6))
+    found = train_network(again, Squares(), settings, 3, tuning=Inverted(), state=tmp_path / "s")
+    assert (found.losses, found.tuning_losses) == (expected.losses, expected.tuning_losses)
+    for key, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[key]), key
+    assert train_network(plain, Squares(), settings.model_copy(update={"checkpoint": "last"}), 3).losses == found.losses
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -106,19 +106,14 @@ def data_choices(found: Found, looks: Sequence[Look]) -> list[Choice]:
     """Return how the files become slices, as far as it follows from what some cases hold."""
     layout = found.config.layout
     also = f"; the folder can also be read as {', '.join(found.others)} (--layout)" if found.others else ""
-    choices = [Choice("data.layout", layout, f"found by the names of the files{also}")]
-    paper = load_study(layout).data if layout in presets() else None
-    if paper is not None:
-        choices.append(Choice("data.axis", paper.axis, "as in the paper"))
-        if paper.crop is not None:
-            choices.append(Choice("data.crop", list(paper.crop), "as in the paper"))
+    choices = [Choice("data.layout", layout, f"how the files lie{also}")]
+    if layout in presets():
+        paper = load_study(layout).data
+        own = {"axis": paper.axis, "crop": paper.crop, "clip": paper.clip}
+        choices += [Choice(f"data.{key}", value, "as in the paper") for key, value in own.items() if value is not None]
     else:
-        choices.append(_axis(looks))
-    clip = paper.clip if paper is not None else None
-    if clip is not None:
-        choices.append(Choice("data.clip", [int(end) for end in clip], "as in the paper"))
-    elif paper is None and len(found.cases.channels) == 1 and (window := _window(found, looks)) is not None:
-        choices.append(window)
+        window = _window(found, looks) if len(found.cases.channels) == 1 else None
+        choices += [_axis(looks), *([] if window is None else [window])]
     if found.config.classes is not None:
         why = "the data set does not name its classes: give the label values 1, 2, … their names here"
         choices.append(Choice("data.classes", found.config.classes, why))
