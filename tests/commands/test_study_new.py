@@ -83,7 +83,14 @@ def test_what_is_written_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     said = capsys.readouterr().out
     assert f"to run it: vitrim study {file} --data {data}" in said
     assert "data.axis: axial  (the acquired slices" in said
-    short = ["training.steps=4", "data.image_size=64", "attention.cases=2", "attention.forms=[identity]", "tries=0"]
+    short = [
+        "training.steps=2",
+        "data.image_size=32",
+        "width=0.125",
+        "attention.cases=2",
+        "attention.forms=[identity]",
+        "tries=0",
+    ]
     options = [part for setting in short for part in ("--set", setting)]
     assert vitrim("study", file, "--data", data, "--out", tmp_path / "run", *options) == 0
     assert read_table(tmp_path / "run/results.csv")["blocks"].tolist() == [12]

@@ -134,10 +134,10 @@ def test_batches_number_slices_through_all_epochs() -> None:
     assert [[*one, *two] for one, two in zip(*parts, strict=True)] == list(numbered)
 
 
-@pytest.mark.parametrize("augment", ["light", "medical"])
 def test_a_training_with_augmentation_ends_the_same_however_often_it_dies_and_with_workers(
-    augment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    augment = "medical"  # tests/studies/test_killed.py does it with `light`
     monkeypatch.setattr("vitrim.training.resume.SHARE", float("inf"))  # a state after every step
     whole, settings = network(), config(augment=augment)
     expected = train_network(whole, Squares(), settings, 3)
