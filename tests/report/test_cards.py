@@ -44,7 +44,7 @@ def test_a_card_whose_network_lost_dice_looks_and_reads_differently(browser: Any
     assert all(a != b for a, b in zip(look(1), look(2), strict=True))
     lost = " ".join(cards.nth(2).inner_text().split())  # no-break spaces too
     assert "not shown" in lost
-    assert "Dice is lower" in lost
+    assert "Dice is lower with 3 blocks" in lost
     assert "Keep all 12 blocks" in lost
     assert "The smallest depth tried, 3, is at −6.7 % (−10.7 to −3.2)." in lost
     assert "needs" not in lost
@@ -81,10 +81,10 @@ def test_each_warning_stands_once(opened: Opened) -> None:
 def test_a_network_that_is_enough_but_lost_dice_is_marked_too(run: Path) -> None:
     answer = answers(read_run(run))[1]
     assert answer.result is not None
-    assert answer.dice == "no difference shown"
+    assert answer.loss == ""
     lost = replace(answer, result=answer.result.model_copy(update={"percent": -3.0, "low": -4.0, "high": -2.0}))
     assert lost.verdict == "enough"
-    assert lost.dice == "lower"
+    assert lost.loss == "Dice is lower with 3 blocks"
 
 
 def test_a_note_names_its_networks_unless_it_is_about_all(run: Path) -> None:

@@ -61,7 +61,7 @@ def test_the_answers_of_all_studies_stand_in_one_table(studies: list[Path]) -> N
         ["heart", "2D UNETR"],
     ]  # fmt: skip
     assert rows[0][2:4] == ["Keep 1 of 12 blocks", "enough, provisional"]
-    assert rows[4][2:4] == ["Keep all 12 blocks", "not shown, Dice is lower"]
+    assert rows[4][2:4] == ["Keep all 12 blocks", "not shown, Dice is lower with 3 blocks"]
     assert rows[4][4] == "−6.70"
     assert table.rows[4][3].tone == "bad"
 

@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from vitrim.compression.depth_decision import DepthDecision, DepthResult
-from vitrim.report.formatting import listing, signed
+from vitrim.report.formatting import listing, plural, signed
 from vitrim.report.run import NetworkRun, Run
 from vitrim.report.sentences import costs, fewer_blocks, no_decision, recommendation, saves
 
@@ -48,6 +48,13 @@ class Answer:
         if self.result.high < 0:
             return "lower"
         return "higher" if self.result.low > 0 else "no difference shown"
+
+    @property
+    def loss(self) -> str:
+        """Say that Dice is lower, and with how many blocks; empty if that was not shown."""
+        if self.result is None or self.dice != "lower":
+            return ""
+        return f"Dice is lower with {plural(self.result.depth, 'block')}"
 
 
 def answers(run: Run) -> list[Answer]:

@@ -60,8 +60,8 @@ def comparison_markdown(runs: Sequence[NamedRun]) -> str:
 
 def _answer(answer: Answer) -> str:
     shown = f"{answer.verdict}, provisional" if answer.provisional else answer.verdict
-    if answer.dice == "lower":
-        shown += "; Dice is lower"
+    if answer.loss:
+        shown += f"; {answer.loss}"
     rest = " ".join(part for part in (answer.claim, answer.costs, answer.fewer, answer.saves) if part)
     return f"**{escape(answer.network.title)}: {escape(answer.recommended)}** ({escape(shown)}). {escape(rest)}"
 

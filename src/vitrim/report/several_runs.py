@@ -84,10 +84,10 @@ def answers_table(runs: Sequence[NamedRun]) -> Table:
 def _answer_row(one: NamedRun, answer: Answer) -> tuple[Cell, ...]:
     result = answer.result
     words = [answer.verdict, *(["provisional"] if answer.provisional else [])]
-    words += ["Dice is lower"] if answer.dice == "lower" else []
+    words += [answer.loss] if answer.loss else []
     row = None if answer.depth is None else one.run.row(answer.network.name, answer.depth, one.run.seeds[0])
     saved = None if row is None else row.get("parameters_saved_percent")
-    bad = answer.verdict == "not shown" or answer.dice == "lower"
+    bad = answer.verdict == "not shown" or bool(answer.loss)
     low, high = (None, None) if result is None else (result.low, result.high)
     return (
         Cell(one.label, one.label),
