@@ -79,3 +79,16 @@ def test_the_noise_floor_is_a_ring(copy: Path) -> None:
     figure = depth_figure(stored, stored.networks[0])
     assert figure is not None
     assert "full network, another seed" in figure.svg
+
+
+def test_a_depth_whose_dice_is_unknown_is_left_out(copy: Path) -> None:
+    results = pd.read_csv(copy / "results.csv")
+    results.loc[len(results)] = results.iloc[1].to_dict() | {"blocks": 2, "average_dice": None}
+    results.to_csv(copy / "results.csv", index=False)
+    stored = read_run(copy)
+    figure = depth_figure(stored, stored.networks[0])
+    assert figure is not None
+    assert "with 3 blocks" in figure.svg
+    assert "with 2 blocks" not in figure.svg
+    results[results["blocks"] != 12].to_csv(copy / "results.csv", index=False)
+    assert depth_figure(read_run(copy), stored.networks[0]) is None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import pandas as pd
 
@@ -41,18 +40,9 @@ class Answer:
     notes: tuple[str, ...]
 
     @property
-    def dice(self) -> Literal["lower", "higher", "no difference shown", "unknown"]:
-        """Whether the whole interval of the change in Dice lies below or above 0."""
-        if self.result is None or self.result.low is None or self.result.high is None:
-            return "unknown"
-        if self.result.high < 0:
-            return "lower"
-        return "higher" if self.result.low > 0 else "no difference shown"
-
-    @property
     def loss(self) -> str:
-        """Say that Dice is lower, and with how many blocks; empty if that was not shown."""
-        if self.result is None or self.dice != "lower":
+        """Say that Dice is lower, and with how many blocks; empty unless the whole interval lies below 0."""
+        if self.result is None or self.result.high is None or self.result.high >= 0:
             return ""
         return f"Dice is lower with {plural(self.result.depth, 'block')}"
 
@@ -76,24 +66,18 @@ def shared_notes(found: Sequence[Answer]) -> list[str]:
 
 def _attention_note(found: Sequence[Answer]) -> str:
     """Say in which networks attention does not decide, and why; empty if it tells something in all of them."""
-    silent = [answer for answer in found if (d := answer.network.decision) is not None and d.attention_note()]
+    all_decisions = [(one.network.title, one.network.decision) for one in found]
+    silent = [(title, decision) for title, decision in all_decisions if decision and decision.attention_note()]
     if len(silent) < 2:
-        return "".join(
-            f"{answer.network.title}: {answer.network.decision.attention_note()}"
-            for answer in silent
-            if answer.network.decision is not None
-        )
-    decisions = [answer.network.decision for answer in silent if answer.network.decision is not None]
-    text = f"Attention does not decide in {listing([answer.network.title for answer in silent])}"
-    before = [decision.untrained.get("globality") for decision in decisions]
-    if all(depth is not None for depth in before):
+        return "".join(f"{title}: {decision.attention_note()}" for title, decision in silent)
+    text = f"Attention does not decide in {listing([title for title, _ in silent])}"
+    before = [decision.untrained.get("globality") for _, decision in silent]
+    if None not in before:
         text += f": before any training its rule says {listing(_distinct(before))} as well"
-    changes = [decision.exchange_percent for decision in decisions]
-    if all(change is not None for change in changes):
-        text += (
-            f". Without any exchange between patches Dice changes by "
-            f"{listing([f'{signed(change, 1)} %' for change in changes])}"
-        )
+    changes = [decision.exchange_percent for _, decision in silent]
+    if None not in changes:
+        percents = listing([f"{signed(change, 1)} %" for change in changes])
+        text += f". Without any exchange between patches Dice changes by {percents}"
     return f"{text}."
 
 

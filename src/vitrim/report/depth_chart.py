@@ -36,9 +36,10 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
     rows = run.rows(network.name)
     noise = rows[rows["role"] == "noise"]
     rows = rows[(rows["seed"] == run.seeds[0]) & (rows["role"] != "noise")].sort_values("blocks")
-    if len(rows) < 2:
-        return None
+    rows = rows[rows["average_dice"].notna()]
     full = run.full_blocks(network.name)
+    if len(rows) < 2 or full not in rows["blocks"].tolist():
+        return None
     dice = {int(row["blocks"]): float(row["average_dice"]) for _, row in rows.iterrows()}
     ends: dict[int, tuple[float, float]] = {}
     for _, row in rows.iterrows():
