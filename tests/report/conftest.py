@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from tests.report.synthetic_run import make_run
 from vitrim.commands.report import write_report
@@ -28,10 +30,18 @@ QUIET = (
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished study of three networks, with its report. 2D UNETR loses Dice when it is truncated."""
-    folder = make_run(tmp_path_factory.mktemp("report") / "demo", losing_dice=("unetr2d",))
-    write_report(folder)
+def run(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A finished study of three networks, with its report. 2D UNETR loses Dice when it is truncated.
+
+    Made once for all workers. Read only: copy it before you change it.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared if worker_id == "master" else shared.parent
+    folder = shared / "report" / "demo"
+    with FileLock(shared / "report.lock"):
+        if not (folder / "report.html").is_file():
+            make_run(folder, losing_dice=("unetr2d",))
+            write_report(folder)
     return folder
 
 
@@ -92,15 +102,24 @@ class Opened:
         if explorer:
             self.page.wait_for_selector("#explorer[data-ready=yes]", timeout=60_000)
 
+    @contextmanager
+    def seen(self, width: int = 1280, scheme: str = "light") -> Iterator[Opened]:
+        """Show the page in another width or in other colours, and go back at the end."""
+        self.page.set_viewport_size({"width": width, "height": 900})
+        self.page.emulate_media(color_scheme=scheme)
+        yield self
+        self.page.set_viewport_size({"width": 1280, "height": 900})
+        self.page.emulate_media(color_scheme="light")
+
     @property
     def asked(self) -> list[str]:
         """Network requests except those for the page and for data in it."""
         return [url for url in self.requests if url != self.address and not url.startswith(("data:", "blob:"))]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def opened(browser: Any, run: Path) -> Iterator[Opened]:
-    """The open report of three networks, shared by the tests of a module; each test sets the controls that it needs."""
+    """The open report of three networks, shared by many tests; each test sets the controls that it needs."""
     one = Opened(browser, run / "report.html")
     yield one
     one.context.close()

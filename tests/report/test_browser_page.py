@@ -32,10 +32,9 @@ def test_the_keyboard_reaches_everything(opened: Opened) -> None:
 
 
 @pytest.mark.parametrize("width", [360, 768, 1440])
-def test_nothing_sticks_out_at_any_width(browser: Any, run: Path, width: int) -> None:
-    one = Opened(browser, run / "report.html", viewport={"width": width, "height": 900})
-    assert one.page.evaluate("document.documentElement.scrollWidth") <= width
-    one.context.close()
+def test_nothing_sticks_out_at_any_width(opened: Opened, width: int) -> None:
+    with opened.seen(width):
+        assert opened.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_colours_follow_the_system_and_the_button(browser: Any, run: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -21,18 +20,15 @@ def test_a_card_says_recommendation_verdict_cost_and_saving_in_this_order(opened
     assert places == sorted(places)
 
 
-def test_all_cards_stand_on_the_first_screen(browser: Any, run: Path) -> None:
-    one = Opened(browser, run / "report.html", viewport={"width": 1400, "height": 900})
-    for card in one.page.locator(".answer").all():
-        box = card.bounding_box()
-        assert box["y"] + box["height"] <= 900
-    one.context.close()
+def test_all_cards_stand_on_the_first_screen(opened: Opened) -> None:
+    with opened.seen(1400):
+        bottoms = "all => all.map((card) => card.getBoundingClientRect().bottom + scrollY)"
+        assert all(bottom <= 900 for bottom in opened.page.eval_on_selector_all(".answer", bottoms))
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_card_whose_network_lost_dice_looks_and_reads_differently(browser: Any, run: Path, scheme: str) -> None:
-    one = Opened(browser, run / "report.html", color_scheme=scheme)
-    cards = one.page.locator(".answer")
+def test_a_card_whose_network_lost_dice_looks_and_reads_differently(opened: Opened, scheme: str) -> None:
+    cards = opened.page.locator(".answer")
 
     def look(index: int) -> list[str]:
         return cards.nth(index).evaluate(
@@ -40,8 +36,10 @@ def test_a_card_whose_network_lost_dice_looks_and_reads_differently(browser: Any
             " return [s.borderTopColor, s.borderTopStyle, b.backgroundColor]; }"
         )
 
-    assert look(0) == look(1)
-    assert all(a != b for a, b in zip(look(1), look(2), strict=True))
+    with opened.seen(scheme=scheme):
+        looks = [look(index) for index in range(3)]
+    assert looks[0] == looks[1]
+    assert all(a != b for a, b in zip(looks[1], looks[2], strict=True))
     lost = " ".join(cards.nth(2).inner_text().split())  # no-break spaces too
     assert "not shown" in lost
     assert "Dice is lower with 3 blocks" in lost
@@ -49,17 +47,18 @@ def test_a_card_whose_network_lost_dice_looks_and_reads_differently(browser: Any
     assert "The smallest depth tried, 3, is at −6.7 % (−10.7 to −3.2)." in lost
     assert "needs" not in lost
     assert "Dice is lower" not in cards.nth(1).inner_text()
-    one.context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_words_of_a_verdict_have_contrast(browser: Any, run: Path, scheme: str) -> None:
-    one = Opened(browser, run / "report.html", color_scheme=scheme)
-    for badge in one.page.locator(".badge:not(.provisional)").all():
-        pair = badge.evaluate("b => [getComputedStyle(b).color, getComputedStyle(b).backgroundColor]")
+def test_the_words_of_a_verdict_have_contrast(opened: Opened, scheme: str) -> None:
+    with opened.seen(scheme=scheme):
+        pairs = opened.page.eval_on_selector_all(
+            ".badge:not(.provisional)",
+            "all => all.map((b) => [getComputedStyle(b).color, getComputedStyle(b).backgroundColor])",
+        )
+    for pair in pairs:
         dark, light = sorted(_luminance(colour) for colour in pair)
         assert (light + 0.05) / (dark + 0.05) >= 4.5
-    one.context.close()
 
 
 def _luminance(colour: str) -> float:

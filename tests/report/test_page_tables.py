@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 from tests.report.conftest import Opened
@@ -12,21 +9,16 @@ from tests.report.conftest import Opened
 MAIN = "#table table.fits"
 
 
-def wide(browser: Any, run: Path, width: int) -> Opened:
-    return Opened(browser, run / "report.html", viewport={"width": width, "height": 900})
-
-
 def headings(opened: Opened, table: str) -> list[str]:
     return [text.strip() for text in opened.page.locator(f"{table} thead th").all_inner_texts()]
 
 
 @pytest.mark.parametrize("width", [1400, 1216, 900])
-def test_the_table_of_verdicts_fits(browser: Any, run: Path, width: int) -> None:
-    one = wide(browser, run, width)
-    region = one.page.locator("#table .scroll").first
-    assert region.evaluate("box => box.scrollWidth <= box.clientWidth")
-    assert region.bounding_box()["width"] <= 1176
-    one.context.close()
+def test_the_table_of_verdicts_fits(opened: Opened, width: int) -> None:
+    with opened.seen(width):
+        region = opened.page.locator("#table .scroll").first
+        assert region.evaluate("box => box.scrollWidth <= box.clientWidth")
+        assert region.bounding_box()["width"] <= 1176
 
 
 def test_verdicts_stand_beside_dice_and_constants_are_left_out(opened: Opened) -> None:
@@ -89,25 +81,26 @@ def test_missing_values_sort_last_either_way(opened: Opened) -> None:
     heading.locator("button").click()
 
 
-def test_a_phone_shows_each_row_as_a_card_that_names_its_values_and_can_be_sorted(browser: Any, run: Path) -> None:
-    one = wide(browser, run, 390)
-    rows = one.page.locator(f"{MAIN} tbody tr")
-    boxes = [row.bounding_box() for row in rows.all()]
-    assert all(box["width"] <= 390 and box["height"] > 80 for box in boxes)
-    assert [box["y"] for box in boxes] == sorted(box["y"] for box in boxes)
-    cell = rows.nth(1).locator("td", has_text="not worse").first
-    label = cell.evaluate("cell => getComputedStyle(cell, '::before').content")
-    assert label == '"Not worse by 5 %?"'
-    one.page.locator(f"{MAIN} thead button", has_text="Average Dice").click()
-    shown = rows.locator("td[data-label='Average Dice']").all_inner_texts()
-    assert shown == sorted(shown)
-    one.context.close()
+def test_a_phone_shows_each_row_as_a_card_that_names_its_values_and_can_be_sorted(opened: Opened) -> None:
+    with opened.seen(390):
+        rows = opened.page.locator(f"{MAIN} tbody tr")
+        boxes = [row.bounding_box() for row in rows.all()]
+        assert all(box["width"] <= 390 and box["height"] > 80 for box in boxes)
+        assert [box["y"] for box in boxes] == sorted(box["y"] for box in boxes)
+        cell = rows.nth(1).locator("td", has_text="not worse").first
+        label = cell.evaluate("cell => getComputedStyle(cell, '::before').content")
+        assert label == '"Not worse by 5 %?"'
+        button = opened.page.locator(f"{MAIN} thead button", has_text="Average Dice")
+        button.click()
+        shown = rows.locator("td[data-label='Average Dice']").all_inner_texts()
+        assert shown == sorted(shown)
+        for _ in range(2):  # back to the original order
+            button.click()
 
 
-def test_a_screen_reader_finds_a_named_table_also_on_a_phone(browser: Any, run: Path) -> None:
-    one = wide(browser, run, 390)
-    table = one.page.get_by_role("table", name="Verdicts and savings of all networks")
-    assert table.count() == 1
-    assert table.get_by_role("rowheader", name="TransUNet").count() == 3
-    assert table.get_by_role("columnheader", name="Average Dice").count() == 1
-    one.context.close()
+def test_a_screen_reader_finds_a_named_table_also_on_a_phone(opened: Opened) -> None:
+    with opened.seen(390):
+        table = opened.page.get_by_role("table", name="Verdicts and savings of all networks")
+        assert table.count() == 1
+        assert table.get_by_role("rowheader", name="TransUNet").count() == 3
+        assert table.get_by_role("columnheader", name="Average Dice").count() == 1

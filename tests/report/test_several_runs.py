@@ -86,7 +86,7 @@ def test_the_page_and_the_markdown_hold_every_study(written: dict[str, Path]) ->
             assert words in text
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def compared(browser: Any, written: dict[str, Path]) -> Iterator[Opened]:
     one = Opened(browser, written["comparison.html"], explorer=False)
     yield one
@@ -104,10 +104,9 @@ def test_the_page_works_without_a_complaint_and_asks_for_nothing(compared: Opene
 
 
 @pytest.mark.parametrize("width", [390, 900, 1400])
-def test_the_page_fits_its_width(browser: Any, written: dict[str, Path], width: int) -> None:
-    one = Opened(browser, written["comparison.html"], explorer=False, viewport={"width": width, "height": 900})
-    assert one.page.evaluate("document.documentElement.scrollWidth") <= width
-    one.context.close()
+def test_the_page_fits_its_width(compared: Opened, width: int) -> None:
+    with compared.seen(width):
+        assert compared.page.evaluate("document.documentElement.scrollWidth") <= width
 
 
 def test_names_that_are_no_text_of_the_page_stay_text(hostile: Path, studies: list[Path], tmp_path: Path) -> None:

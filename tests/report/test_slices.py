@@ -6,7 +6,6 @@ import base64
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -93,19 +92,18 @@ def test_a_slice_shows_reference_outlines_and_errors_of_both_networks(opened: Op
 
 
 @pytest.mark.parametrize("width", [1400, 390])
-def test_a_picture_is_enlarged_by_keyboard_and_closed_again(browser: Any, run: Path, width: int) -> None:
-    one = Opened(browser, run / "report.html", viewport={"width": width, "height": 900})
-    page = one.page
-    tile = page.locator(".slice .tile").nth(1)
-    tile.locator("button").focus()
-    page.keyboard.press("Enter")
-    frame = page.locator("dialog .frame")
-    assert frame.bounding_box()["width"] > 1.5 * tile.bounding_box()["width"]
-    assert frame.bounding_box()["width"] <= width
-    assert "Outlines" in page.inner_text("dialog")
-    page.keyboard.press("ArrowRight")
-    assert "Errors with 12 blocks" in page.inner_text("dialog")
-    page.keyboard.press("Escape")
-    assert not page.locator("dialog").is_visible()
-    assert one.errors == []
-    one.context.close()
+def test_a_picture_is_enlarged_by_keyboard_and_closed_again(opened: Opened, width: int) -> None:
+    page = opened.page
+    with opened.seen(width):
+        tile = page.locator(".slice .tile").nth(1)
+        tile.locator("button").focus()
+        page.keyboard.press("Enter")
+        frame = page.locator("dialog .frame")
+        assert frame.bounding_box()["width"] > 1.5 * tile.bounding_box()["width"]
+        assert frame.bounding_box()["width"] <= width
+        assert "Outlines" in page.inner_text("dialog")
+        page.keyboard.press("ArrowRight")
+        assert "Errors with 12 blocks" in page.inner_text("dialog")
+        page.keyboard.press("Escape")
+        assert not page.locator("dialog").is_visible()
+    assert opened.errors == []
