@@ -126,3 +126,12 @@ def test_a_folder_for_one_study_is_refused(studies: list[Path], tmp_path: Path) 
         write_report(studies[0], out=tmp_path)
     with pytest.raises(InputError, match="no study is named"):
         write_report()
+
+
+def test_nothing_is_written_if_one_of_the_folders_holds_no_study(copy: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    before = {path: path.stat().st_mtime_ns for path in copy.rglob("*")}
+    with pytest.raises(InputError, match="holds no finished study"):
+        write_report(copy, tmp_path / "empty", out=tmp_path / "comparison")
+    assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
+    assert not (tmp_path / "comparison").exists()

@@ -8,6 +8,7 @@ from vitrim.errors import InputError
 from vitrim.files import understood
 from vitrim.progress import Reporter
 from vitrim.report.build import build_comparison, build_report
+from vitrim.report.several_runs import read_runs
 from vitrim.studies.recompute import recompute
 
 OUT = "comparison"
@@ -41,9 +42,9 @@ def write_report(*runs: str | Path, out: str | Path | None = None, reporter: Rep
     if not folders:
         raise InputError("no study is named: give the folder of a study, such as runs/demo")
     if out is not None and len(folders) == 1:
-        raise InputError(
-            f"out is for several studies; the report of one study is written into its folder, {folders[0]}"
-        )
+        raise InputError(f"out is for several studies; the report of one study goes into its folder, {folders[0]}")
+    if len(folders) > 1:
+        read_runs(folders)  # a study that cannot be compared is refused before anything is written
     written = []
     for folder in folders:
         with understood(folder):
