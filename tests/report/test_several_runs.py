@@ -14,6 +14,7 @@ import pytest
 
 from tests.report.conftest import Opened
 from tests.report.synthetic_run import make_run
+from tests.support import vitrim
 from vitrim.commands.report import write_report
 from vitrim.errors import InputError
 from vitrim.report.several_runs import answers_table, data_tables, read_runs
@@ -135,3 +136,11 @@ def test_nothing_is_written_if_one_of_the_folders_holds_no_study(copy: Path, tmp
         write_report(copy, tmp_path / "empty", out=tmp_path / "comparison")
     assert {path: path.stat().st_mtime_ns for path in copy.rglob("*")} == before
     assert not (tmp_path / "comparison").exists()
+
+
+def test_the_command_line_names_what_it_wrote(
+    studies: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert vitrim("report", studies[0], studies[2], "-o", tmp_path / "both") == 0
+    assert (tmp_path / "both" / "comparison.html").is_file()
+    assert "comparison.tex" in capsys.readouterr().out
