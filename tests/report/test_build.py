@@ -7,6 +7,7 @@ import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -105,6 +106,23 @@ def test_a_run_without_one_of_its_files_still_has_a_report(copy: Path, missing: 
     shutil.rmtree(copy / missing) if (copy / missing).is_dir() else (copy / missing).unlink()
     write_report(copy)
     assert "Every network" in html(copy)
+
+
+def test_augmented_slices_are_shown_as_bright_as_the_slice_itself(copy: Path) -> None:
+    y, x = np.mgrid[:32, :32]
+    image, label = (x + y).astype(np.float32), np.zeros((32, 32), np.uint8)
+    changed = np.stack([image, image * 0.5])[None]
+    np.savez(
+        copy / "augmented.npz",
+        case=np.array(["case"]), slice=np.array([3]), image=image[None], label=label[None],
+        changed_image=changed, changed_label=np.stack([label, label])[None],
+    )  # fmt: skip
+    write_report(copy)
+    section = html(copy).split('<section id="augmentation">')[1].split("</section>")[0]
+    plain, same, darker = re.findall(r"--image: url\((data:[^)]+)\)", section)
+    assert "case, slice 3" in section
+    assert plain == same
+    assert plain != darker
 
 
 def test_a_folder_without_a_study_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -137,9 +137,10 @@ def changes(run: Run) -> list[Changes]:
         return []
     for index, (case, number) in enumerate(zip(stored.cases, stored.slices, strict=True)):
         pairs = zip(stored.changed_image[index], stored.changed_label[index], strict=True)
-        pictures = [("as it is", grey(stored.image[index]), overlay(stored.label[index]))]
-        pictures += [(f"epoch {epoch}", grey(image), overlay(label)) for epoch, (image, label) in enumerate(pairs, 1)]
-        height, width = stored.image[index].shape
+        plain = stored.image[index]
+        pictures = [("as it is", grey(plain), overlay(stored.label[index]))]
+        pictures += [(f"epoch {n}", grey(image, plain), overlay(label)) for n, (image, label) in enumerate(pairs, 1)]
+        height, width = plain.shape
         found.append(Changes(f"{case}, slice {number}", width / height, tuple(pictures)))
     return found
 

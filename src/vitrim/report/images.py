@@ -44,15 +44,15 @@ def png(indices: np.ndarray, palette: np.ndarray | None = None) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def window(image: np.ndarray) -> np.ndarray:
-    """Return a slice (H, W) or (H, W, C) as uint8: its 0.5th to 99.5th percentile becomes 0 to 255."""
-    low, high = np.percentile(image, [0.5, 99.5])
+def window(image: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
+    """Return a slice (H, W) or (H, W, C) as uint8: its 0.5th to 99.5th percentile, or that of `like`, becomes 0 to 255."""
+    low, high = np.percentile(image if like is None else like, [0.5, 99.5])
     return (np.clip((image - low) / max(float(high - low), 1e-12), 0, 1) * 255).round().astype(np.uint8)
 
 
-def grey(image: np.ndarray) -> str:
-    """Return a slice (H, W) of any intensities as a data URL."""
-    return png(window(image))
+def grey(image: np.ndarray, like: np.ndarray | None = None) -> str:
+    """Return a slice (H, W) of any intensities as a data URL, as bright as `like` would be shown if that is given."""
+    return png(window(image, like))
 
 
 def edges(label: np.ndarray) -> np.ndarray:
