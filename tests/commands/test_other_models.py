@@ -124,6 +124,10 @@ def test_what_does_not_go_together_is_said_in_one_line(weights, study, tiny_data
         (("evaluate", tmp_path / "3.pth", *volumes, *data, *prepared, *out), "takes volumes"),
         (("attention", "timm:test_vit", *MODEL, *data, *out), "leave --model out"),
         (("predict", weights, tiny_data_once / "imagesTr", tmp_path / "out", *MODEL), "preparation.json"),
+        (
+            ("predict", weights, data[1], tmp_path / "out", *MODEL, *prepared, "--precision", "int8"),
+            "own networks, not",
+        ),
         (("export", weights, tmp_path / "out.onnx", "--model", "nowhere.py:f"), "no such file: nowhere.py"),
     ):
         assert vitrim(*arguments) == 2, arguments

@@ -16,6 +16,7 @@ from torch import nn
 from vitrim.attention.exchange import without_exchange
 from vitrim.attention.profiling import profile_attention
 from vitrim.compression.block_selection import choose_blocks, without
+from vitrim.config.schema import TrainConfig
 from vitrim.errors import InputError
 from vitrim.models.adapt import adapt
 from vitrim.models.checkpoint import load_model, save_model
@@ -212,4 +213,10 @@ def test_what_needs_the_tokens_after_a_block_is_refused_for_nested_lists() -> No
     with pytest.raises(InputError, match="calls the parts of its blocks one by one"):
         choose_blocks(adapted, 2, "influence", images=cases)
     with pytest.raises(InputError, match="calls the parts of its blocks one by one"):
-        recover(adapted.truncated(1), [], None, teacher=adapted)
+        recover(adapted.truncated(1), [], TrainConfig(steps=1), teacher=adapted)
+
+
+def test_a_network_of_volumes_is_not_recovered_on_slices() -> None:
+    volumes = adapt(MonaiViT(1, (32, 32, 32), 16, 16, 16, 2, 2), example=torch.zeros(2, 1, 32, 32, 32))
+    with pytest.raises(InputError, match="takes volumes, and recovery trains on slices"):
+        recover(volumes.truncated(1), [], TrainConfig(steps=1))

@@ -193,7 +193,8 @@ def _watch(model: nn.Module, lists: dict[str, Blocks], example: Tensor) -> dict[
         axes = "depth, height, width" if example.ndim == 5 else "height, width"
         raise InputError(
             f"cannot adapt {type(model).__name__}: it does not run on example images of shape {shape} ({reason[0]}); "
-            f"give two suitable images, as example=torch.zeros(2, channels, {axes})"
+            f"give two suitable images, as example=torch.zeros(2, channels, {axes}); on the command line their size is "
+            f"data.image_size of --study"
         ) from error
     finally:
         for hook in hooks:

@@ -55,6 +55,8 @@ def recover(
         >>> len(training.losses)
         2
     """
+    if isinstance(small, Adapted) and small.example.ndim != 4:
+        raise InputError(f"{small.title} takes volumes, and recovery trains on slices: train it with its own code")
     if teacher is None:
         return train_network(small, data, config, seed, stage, **options)
     kept = tuple(range(1, small.depth + 1)) if kept is None else kept

@@ -246,7 +246,7 @@ def _leave_early(network: nn.Module, step: int, seed: int) -> None:
     """In every second step (1, 3, …), let the tokens leave after a random block; otherwise after the last one."""
     vit = getattr(network, "vit", None)
     if vit is None or not len(vit.blocks):
-        raise InputError("nested training needs a network with transformer blocks")
+        raise InputError("nested training needs one of vitrim's own networks, with transformer blocks")
     draw = torch.Generator().manual_seed(seed)
     blocks = len(vit.blocks)
     vit.leave_after = int(torch.randint(1, blocks + 1, (), generator=draw)) if step % 2 else None
