@@ -14,7 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from vitrim.errors import printable
 
 SECONDS_BETWEEN_LINES = 10.0
-"""Shortest time in seconds between two progress lines where there is no terminal."""
+"""Shortest time in seconds between two progress lines without a terminal, or two calls of a listener."""
+
+Listener = Callable[[str], None]
+"""A function that gets what is being done now: title and count of a stage."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +42,15 @@ Watch = Callable[[TrainingProgress], None]
 class Stage:
     """A task with a known number of steps, and its progress display."""
 
-    def __init__(self, say: Console, title: str, total: int, bar: Progress | None) -> None:
-        self._say, self._title, self._total, self._bar = say, printable(title), total, bar
+    def __init__(
+        self, say: Console, title: str, total: int, bar: Progress | None, listener: Listener | None = None
+    ) -> None:
+        self._say, self._title, self._total, self._bar, self._listener = say, printable(title), total, bar, listener
         self._task = bar.add_task(escape(self._title), total=total) if bar else None
         self._done = 0
-        self._last = time.monotonic()
+        self._last = self._told = time.monotonic()
+        if listener is not None:
+            listener(self._title)
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count `steps` more steps as done and update the display. `note`, for example a case id, follows the title."""
@@ -54,6 +61,9 @@ class Stage:
         elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
             self._say.print(f"  {title}  {self._done}/{self._total}", highlight=False, markup=False)
+        if self._listener is not None and time.monotonic() - self._told >= SECONDS_BETWEEN_LINES:
+            self._listener(f"{title}  {self._done}/{self._total}")
+            self._told = time.monotonic()
 
 
 def silent(total: int) -> Stage:
@@ -62,11 +72,11 @@ def silent(total: int) -> Stage:
 
 
 class Reporter:
-    """Prints messages on a console, and progress unless `progress` is false."""
+    """Prints messages on a console, and progress unless `progress` is false. A `listener` is told of the progress."""
 
-    def __init__(self, console: Console | None = None, progress: bool = True) -> None:
+    def __init__(self, console: Console | None = None, progress: bool = True, listener: Listener | None = None) -> None:
         self.console = console or Console(soft_wrap=True)
-        self.progress = progress
+        self.progress, self.listener = progress, listener
 
     def say(self, text: str) -> None:
         """Print one line."""
@@ -76,7 +86,7 @@ class Reporter:
     def stage(self, title: str, total: int) -> Iterator[Stage]:
         """Show the progress of a task of `total` steps. When it is complete, print its duration in seconds."""
         if not self.progress:
-            yield silent(total)
+            yield Stage(Console(quiet=True), title, total, None, self.listener)
             return
         begin = time.monotonic()
         if self.console.is_terminal:
@@ -88,7 +98,7 @@ class Reporter:
                 TimeRemainingColumn(),
             )
             with Progress(*columns, console=self.console, transient=True) as bar:
-                yield Stage(self.console, title, total, bar)
+                yield Stage(self.console, title, total, bar, self.listener)
         else:
-            yield Stage(self.console, title, total, None)
+            yield Stage(self.console, title, total, None, self.listener)
         self.say(f"  {title}  {time.monotonic() - begin:.0f} s")

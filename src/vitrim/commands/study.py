@@ -11,6 +11,7 @@ from vitrim.config.reading import study_config, study_folder
 from vitrim.config.schema import StudyConfig
 from vitrim.progress import Reporter
 from vitrim.report.build import build_report
+from vitrim.report.live import LiveReport
 from vitrim.studies.failures import Failure, failures
 from vitrim.studies.participant import participate
 from vitrim.studies.runner import run_study, this_machine
@@ -109,6 +110,14 @@ def study(
     if here is not None and here.node > 0:
         participate(here, config.training.nodes, folder, reporter)
         return StudyResult(folder, [], [])
-    run_study(config, None if data is None else Path(data), folder, reporter, logger=logger, ray=ray)
-    written = build_report(folder, reporter) if (folder / "results.csv").is_file() else []
+    reporter.listener = live = LiveReport(folder, reporter)
+    try:
+        run_study(config, None if data is None else Path(data), folder, reporter, logger=logger, ray=ray)
+        reporter.listener = None
+        written = build_report(folder, reporter) if (folder / "results.csv").is_file() else []
+    except BaseException:
+        live.ended()
+        raise
+    if not written:
+        live.ended()
     return StudyResult(folder, written, failures(folder))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from markupsafe import Markup
 
 from vitrim.attention.decision import Decision
@@ -223,16 +224,21 @@ def _said(roles: list[str]) -> str:
 
 
 def training_figure(run: Run, network: NetworkRun) -> Figure | None:
-    """Return the chart of training loss by step, one line per depth, or None if no loss is stored.
-
-    Shows the first seed and fold. A moving average over a twentieth of the stored steps smooths the loss. Where the
-    loss on tuning cases was measured, it is a second line with dots, in the same colour.
-    """
+    """Return the chart of training loss of the first seed and fold (`loss_figure`), or None if no loss is stored."""
     if run.history is None:
         return None
     rows = run.history[(run.history["network"] == network.name) & (run.history["seed"] == run.seeds[0])]
     if "fold" in rows.columns and len(rows):
         rows = rows[rows["fold"] == rows["fold"].iloc[0]]
+    return loss_figure(rows, network.title)
+
+
+def loss_figure(rows: pd.DataFrame, title: str) -> Figure | None:
+    """Return the chart of the loss by step of a network's trainings: columns blocks, step, loss; None without rows.
+
+    One line per depth. A moving average over a twentieth of the stored steps smooths the loss. Where the loss on tuning
+    cases was measured, it is a second line with dots, in the same colour.
+    """
     lines = []
     for place, blocks in enumerate(sorted(set(rows["blocks"]), reverse=True)):
         part = rows[rows["blocks"] == blocks]
@@ -249,7 +255,7 @@ def training_figure(run: Run, network: NetworkRun) -> Figure | None:
     # the first loss on tuning cases is often many times the others, because BatchNorm knows few batches by then
     values = [y for line in lines for _, y in list(line.points)[line.markers :]]
     frame = framed((0, float(rows["step"].max())), nice_range(values, 0.0, None))
-    svg = chart(frame, lines, f"Training loss of {network.title} by step", "step")
+    svg = chart(frame, lines, f"Training loss of {title} by step", "step")
     reads = "Mean of Dice loss and cross-entropy, by step."
     if any(line.markers for line in lines):
         reads += (

@@ -115,6 +115,11 @@ def comparison_page(runs: Sequence[NamedRun]) -> str:
     )
 
 
+def live_page(**context: Any) -> str:
+    """Return the text of the page of a study that is not finished (`vitrim.report.live`)."""
+    return _render("live-page.html", embedded=[], **context)
+
+
 def explorer_page(heading: str, networks: Sequence[tuple[str, Path]], classes: Sequence[str] = ()) -> str:
     """Return the text of a page with the explorer only.
 

@@ -159,13 +159,14 @@ def read_run(folder: Path) -> Run:
         cost=_table(folder / "cost.csv"),
         history=_table(folder / "history.csv"),
         rules=_table(folder / "rules.csv"),
-        networks=tuple(_network(folder / "networks" / name, name) for name in names),
+        networks=tuple(read_network(folder / "networks" / name, name) for name in names),
         examples=_examples(folder / "examples.npz"),
         augmented=_augmented(folder / "augmented.npz"),
     )
 
 
-def _network(folder: Path, name: str) -> NetworkRun:
+def read_network(folder: Path, name: str) -> NetworkRun:
+    """Read what is stored of one network. Raises InputError if a file cannot be used."""
     path = folder / DECISION
     return NetworkRun(
         name=name,

@@ -20,7 +20,8 @@ from vitrim.studies.jobs import Job, LocalJobs, Outcome, Worker
 from vitrim.studies.plan import Plan, RunKey, absolute, check_networks, left_out
 from vitrim.studies.results import Done, record_study, write_results
 from vitrim.studies.search import NetworkSearch
-from vitrim.studies.status import Status, duration
+from vitrim.studies.snapshots import write_training_slices
+from vitrim.studies.status import SLICES, Status, duration
 from vitrim.studies.study_data import check_source, open_study
 from vitrim.studies.trial import finished, trial_title
 from vitrim.training.augmentation import check_augmentation
@@ -116,6 +117,8 @@ def _run_study(
     with open_study(study, source, out, reporter) as study_data:
         study_data.save_split(out / "split.json")
         plan = Plan(study, study_data, origins)
+        if not (out / SLICES).is_file():
+            write_training_slices(out / SLICES, study_data.splits[plan.run_keys[0].fold].train, study_data.data)
         for line in (*left_out(study), *reach_lines(study)):
             reporter.say(f"note: {line}")
         worker = Worker(study_data.data, study.attention, study.margins[0], out, logger, coordinator)
@@ -123,6 +126,7 @@ def _run_study(
         if done:
             with reporter.stage("tables and examples", 1):
                 write_results(plan, done, out)
+        (out / SLICES).unlink(missing_ok=True)
         remove_if_empty(out / "unfinished", out / "failed")
         record_study(plan, [each.result for each in done], out, time.monotonic() - began)
     return out

@@ -133,6 +133,22 @@ def write_examples(path: Path, results: Sequence[Result], chosen: Mapping[str, i
     write_arrays(path, arrays)
 
 
+def write_training_slices(path: Path, train: Sequence[str], data: PreparedData) -> None:
+    """Write `slices.npz`: the fullest slice of up to three training cases, for the report of a study that is running.
+
+    Arrays: case (n,), slice (n,), image (n, H, W) and label (n, H, W).
+    """
+    cases = list(evenly_spaced(train, CASES))
+    found = _slices(cases, [fullest_slice(_labels(data, case)) for case in cases], data)
+    arrays = {
+        "case": np.array(found.cases),
+        "slice": np.array(found.numbers),
+        "image": grey(found.images, found.pictures),
+        "label": found.reference,
+    }
+    write_arrays(path, arrays)
+
+
 def write_augmented(path: Path, trial: Trial, data: PreparedData) -> None:
     """Write `augmented.npz`: training slices of up to three cases, and what the first epochs of a trial make of them.
 

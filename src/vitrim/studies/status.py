@@ -16,6 +16,8 @@ from vitrim.progress import TrainingProgress
 
 FILE = "status.json"
 PROGRESS = "progress.json"
+SLICES = "unfinished/slices.npz"
+"""Some training slices, while the study runs."""
 SECONDS_BETWEEN = 1.0
 """Smallest number of seconds between two heartbeats of a training."""
 
