@@ -45,7 +45,7 @@ def png(indices: np.ndarray, palette: np.ndarray | None = None) -> str:
 
 
 def window(image: np.ndarray, like: np.ndarray | None = None) -> np.ndarray:
-    """Return a slice (H, W) or (H, W, C) as uint8: its 0.5th to 99.5th percentile, or that of `like`, becomes 0 to 255."""
+    """Return a slice (H, W) or (H, W, C) as uint8: its 0.5th to 99.5th percentile, or that of `like`, is 0 to 255."""
     low, high = np.percentile(image if like is None else like, [0.5, 99.5])
     return (np.clip((image - low) / max(float(high - low), 1e-12), 0, 1) * 255).round().astype(np.uint8)
 

@@ -27,22 +27,32 @@ REFRESH = 10
 """Seconds after which a browser reads the page again."""
 
 
+SHARE = 50
+
 PARTS = {"train": "training", "tuning": "tuning", "validation": "held-out"}
 """The parts of a split, as the page names them."""
 
 
 class LiveReport:
-    """Writes the page when it is called, from the first training on. A finished study keeps its report."""
+    """Writes the page when it is called, from the first training on. A finished study keeps its report.
+
+    The page takes at most one part in `SHARE` of the time, however many trainings there are.
+    """
 
     def __init__(self, folder: Path, reporter: Reporter) -> None:
         self.folder, self.reporter = folder, reporter
         self.began = self.failed = False
+        self.next = 0.0
+        """When the page may be written again, on the monotonic clock."""
 
     def __call__(self, doing: str) -> None:
         """Write the page; `doing` says what the study does now."""
         self.began = self.began or doing.startswith("train ")
-        if self.began and not self.failed:
+        begin = time.monotonic()
+        if self.began and not self.failed and begin >= self.next:
             self._try(doing, running=True)
+            now = time.monotonic()
+            self.next = now + SHARE * (now - begin)
 
     def ended(self) -> None:
         """Write the page of a study that stopped before its report, if it was begun."""
