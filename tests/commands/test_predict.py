@@ -214,6 +214,27 @@ def test_in_8_bit_integers_nearly_all_labels_are_the_same_and_results_are_kept_a
         assert "another precision" in capsys.readouterr().err
 
 
+def test_the_device_is_the_one_that_was_asked_for(checkpoint, tmp_path, capsys, monkeypatch):
+    image = write_image(tmp_path / "knee.nii.gz")
+    assert vitrim("predict", checkpoint, image, tmp_path / "cpu.nii.gz", "--device", "cpu") == 0
+    assert vitrim("predict", checkpoint, image, tmp_path / "tpu.nii.gz", "--device", "tpu") == 2
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    capsys.readouterr()
+    for command in (
+        ("predict", checkpoint, image, tmp_path / "gpu.nii.gz"),
+        ("evaluate", checkpoint, "--data", tmp_path, "-o", tmp_path / "evaluation"),
+        ("attention", checkpoint, "--data", tmp_path, "-o", tmp_path / "attention"),
+        ("compress", checkpoint, "--depth", 1, "-o", tmp_path / "small"),
+        ("study", "demo", "-o", tmp_path / "run"),
+        ("train", "demo", "-o", tmp_path / "trained"),
+    ):
+        assert vitrim(*command, "--device", "gpu") == 2, command
+        error = capsys.readouterr().err.strip()
+        assert "torch finds no GPU" in error
+        assert len(error.splitlines()) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cpu.nii.gz", "knee.nii.gz"]
+
+
 def test_a_precision_that_is_not_to_be_had_is_refused(checkpoint, tmp_path, capsys):
     image = write_image(tmp_path / "knee.nii.gz")
     (tmp_path / "network.onnx").touch()

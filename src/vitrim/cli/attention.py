@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import Model, app, examples, make_reporter, one_of
+from vitrim.cli.root import Model, OnDevice, app, examples, make_reporter, one_of
 from vitrim.config.names import DecidingMeasure, Head
 
 
@@ -32,6 +32,7 @@ def attention(
     data: Annotated[Path, typer.Option(help="Data set (for a checkpoint) or folder of pictures (for timm).")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the results.")],
     model: Model = None,
+    device: OnDevice = "auto",
     study: Annotated[str | None, typer.Option(help="Study whose data section says how to prepare the data.")] = None,
     weights: Annotated[str | None, typer.Option(help="timm: a file of weights, or none; the hub by default.")] = None,
     measure: Annotated[
@@ -59,6 +60,7 @@ def attention(
         data,
         out,
         model=model,
+        device=device,
         study=study,
         weights=weights,
         measure=measure,

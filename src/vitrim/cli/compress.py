@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from vitrim.cli.root import Model, app, examples, make_reporter, one_of, print_json
+from vitrim.cli.root import Model, OnDevice, app, examples, make_reporter, one_of, print_json
 from vitrim.config.names import Criterion, DecoderForm, Recovery
 from vitrim.errors import ConfigurationError
 
@@ -23,6 +23,7 @@ def compress(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network; with --model also a file of weights.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the smaller network.")],
     model: Model = None,
+    device: OnDevice = "auto",
     depth: Annotated[
         str | None, typer.Option(metavar="K|auto", help="Transformer blocks to keep; auto has them decided on --data.")
     ] = None,
@@ -57,6 +58,7 @@ def compress(
         checkpoint,
         out,
         model=model,
+        device=device,
         depth=wanted,
         decision=decision,
         data=data,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import Model, app, examples, make_reporter, one_of, print_json
+from vitrim.cli.root import Model, OnDevice, app, examples, make_reporter, one_of, print_json
 from vitrim.config.names import CaseGroup
 
 
@@ -17,6 +17,7 @@ def evaluate(
     data: Annotated[Path, typer.Option(help="Data set with labels.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the tables.")],
     model: Model = None,
+    device: OnDevice = "auto",
     against: Annotated[Path | None, typer.Option(help="Another network, to compare with case by case.")] = None,
     cases: Annotated[
         CaseGroup,
@@ -32,7 +33,9 @@ def evaluate(
     from vitrim.commands.evaluate import evaluate
 
     reporter = make_reporter(json=json)
-    found = evaluate(checkpoint, data, out, model=model, against=against, cases=cases, study=study, reporter=reporter)
+    found = evaluate(
+        checkpoint, data, out, model=model, device=device, against=against, cases=cases, study=study, reporter=reporter
+    )
     if json:
         print_json(found.as_json())
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import Model, app, examples, make_reporter, one_of
+from vitrim.cli.root import Model, OnDevice, app, examples, make_reporter, one_of
 from vitrim.config.names import Precision
 
 
@@ -22,6 +22,7 @@ def predict(
     ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File (its ending says the format), or folder.")],
     model: Model = None,
+    device: OnDevice = "auto",
     series: Annotated[
         list[str] | None,
         typer.Option(help="DICOM series to segment, where IN holds several: a name (repeatable), or all."),
@@ -60,6 +61,7 @@ def predict(
         source,
         out,
         model=model,
+        device=device,
         series=series or (),
         probabilities=probabilities,
         labels=labels,

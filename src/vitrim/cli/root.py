@@ -18,6 +18,7 @@ import typer
 from typer.core import TyperGroup
 
 from vitrim import __version__
+from vitrim.config.names import Device
 from vitrim.errors import InputError, by_interrupt
 
 if TYPE_CHECKING:
@@ -75,6 +76,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+OnDevice = Annotated[Device, typer.Option("--device", help="Where networks run; auto: a GPU if there is one.")]
+ForTraining = Annotated[Device | None, typer.Option("--device", help="The same as --set training.device=NAME.")]
+
 Model = Annotated[
     str | None,
     typer.Option(
@@ -86,6 +90,12 @@ Model = Annotated[
     ),
 ]
 """The option `--model`."""
+
+
+def with_device(settings: list[str] | None, device: Device | None) -> list[str]:
+    """Return what `--set` gives, with the device of the trainings."""
+    return [*(settings or []), *([f"training.device={device}"] if device is not None else [])]
+
 
 _progress = True
 """Whether the command that runs shows its progress."""

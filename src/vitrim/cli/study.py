@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from vitrim.cli.root import app, examples, make_reporter, one_of, stopped
+from vitrim.cli.root import ForTraining, app, examples, make_reporter, one_of, stopped, with_device
 from vitrim.config.names import DecoderForm, NetworkName, RuleName
 from vitrim.errors import InputError
 
@@ -90,6 +90,7 @@ def study(
     ] = None,
     vit: Annotated[str | None, typer.Option(help="timm's name of a ViT, in place of the study's own.")] = None,
     settings: Settings = None,
+    device: ForTraining = None,
     logger: Annotated[
         str | None, typer.Option(help="Also log to tensorboard, wandb, mlflow, or another of Lightning's loggers.")
     ] = None,
@@ -107,7 +108,7 @@ def study(
     The same command again continues what was stopped. Exit status 1: some trainings failed.
     """
     if status:
-        _print_status(source, out, settings or [])
+        _print_status(source, out, with_device(settings, device))
         return
 
     from vitrim.config.reading import study_config, study_folder
@@ -127,7 +128,7 @@ def study(
         noise_floor,
         decoder,
         vit,
-        settings or [],
+        with_device(settings, device),
     )
     folder = study_folder(config, out)
     if config.training.nodes > 1:  # read when torch is imported; else torch prints forty lines when a machine is gone

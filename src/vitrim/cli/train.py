@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vitrim.cli.root import app, examples, make_reporter, stopped
+from vitrim.cli.root import ForTraining, app, examples, make_reporter, stopped, with_device
 from vitrim.cli.study import SOURCE, Settings
 from vitrim.config.names import NetworkName
 
@@ -28,6 +28,7 @@ def train(
     init: Annotated[str | None, typer.Option(help="Start: scratch, pretrained, or local weights.")] = None,
     devices: Annotated[int | None, typer.Option(min=1, help="GPUs that share the training.")] = None,
     settings: Settings = None,
+    device: ForTraining = None,
     logger: Annotated[
         str | None, typer.Option(help="Also log to tensorboard, wandb, mlflow, or another of Lightning's loggers.")
     ] = None,
@@ -46,7 +47,7 @@ def train(
             seed=seed,
             init=init,
             devices=devices,
-            settings=settings or [],
+            settings=with_device(settings, device),
             logger=logger,
             reporter=make_reporter(),
         )

@@ -22,8 +22,8 @@ from vitrim.compression.depth_decision import DECISION, DepthDecision
 from vitrim.compression.depth_rules import answers_of, changed_by_training, stored_evidence, untrained_answers
 from vitrim.compression.exchange_curve import ExchangeCurve
 from vitrim.compression.measure_exchange import measure_exchange
-from vitrim.config.names import DecidingMeasure, Head
-from vitrim.config.reading import Study, data_section, explain
+from vitrim.config.names import DecidingMeasure, Device, Head
+from vitrim.config.reading import Study, checked_name, data_section, explain
 from vitrim.config.schema import AttentionConfig, DataConfig
 from vitrim.data.cases import CaseSet
 from vitrim.data.picture_folder import find_pictures, read_picture
@@ -106,6 +106,7 @@ def analyse_attention(
     slices: int | None = None,
     seed: int = 0,
     html: bool = False,
+    device: Device = "auto",
     reporter: Reporter | None = None,
 ) -> AttentionResult:
     """Measure where each block of a network attends and what it loses without exchange between patches.
@@ -127,6 +128,7 @@ def analyse_attention(
         slices: number of slices of each case, evenly spaced; all by default.
         seed: of the untrained network and of the bootstrap.
         html: also write explorer.html.
+        device: where networks run; `auto` is a GPU if there is one.
 
     Raises:
         InputError: for anything that is wrong with these. `out` is written whole or not at all.
@@ -137,6 +139,7 @@ def analyse_attention(
         >>> print(result.rule.depth, "of", len(result.rule.blocks))
         1 of 1
     """
+    hardware = Hardware.choose(checked_name(device, Device, "device"))
     out, reporter = new_folder(out), reporter or Reporter()
     config = _config(measure=measure, head=head, threshold=threshold, cases=cases, slices=slices)
     if str(source).startswith(TIMM):
@@ -149,7 +152,7 @@ def analyse_attention(
         network = open_network(Path(source), model, section)
         subject = Subject(f"{network.name} ({network.depth} blocks)", network, untrained_like(network, model, seed))
         gallery = _volumes(Path(source), network, Path(data), section, config)
-    curve = _exchange(subject, gallery, out, reporter)
+    curve = _exchange(subject, gallery, out, reporter, hardware)
     with reporter.stage(f"attention of {subject.name}", 2 * len(gallery.cases)) as stage:
         rule = analyse_network(
             subject.network,
@@ -159,7 +162,7 @@ def analyse_attention(
             out,
             config,
             seed,
-            Hardware.choose(),
+            hardware,
         )
     if curve is not None:
         curve.save(out)
@@ -186,7 +189,9 @@ def analyse_attention(
     return AttentionResult(out, rule, decision, curve)
 
 
-def _exchange(subject: Subject, gallery: Gallery, out: Path, reporter: Reporter) -> ExchangeCurve | None:
+def _exchange(
+    subject: Subject, gallery: Gallery, out: Path, reporter: Reporter, hardware: Hardware
+) -> ExchangeCurve | None:
     """Measure the exchange curve of a network that segments; None for others, and if it has no blocks."""
     network = subject.network
     if not isinstance(network, Network | Adapted) or gallery.case_set is None or gallery.config is None:
@@ -198,7 +203,7 @@ def _exchange(subject: Subject, gallery: Gallery, out: Path, reporter: Reporter)
         prepared_data(gallery.config, gallery.case_set, ids, out, reporter) as data,
         reporter.stage(f"exchange of tokens in {subject.name}", 2 * len(ids)) as stage,
     ):
-        return measure_exchange(network, network.depth, data, ids, Hardware.choose(), stage)
+        return measure_exchange(network, network.depth, data, ids, hardware, stage)
 
 
 def _proposal(subject: Subject, rule: Decision, curve: ExchangeCurve | None, folder: Path) -> DepthDecision:

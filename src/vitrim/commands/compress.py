@@ -36,7 +36,7 @@ from vitrim.compression.depth_rules import (
 from vitrim.compression.depth_search import DepthSearch, smallest_depth
 from vitrim.compression.measure_exchange import measure_exchange
 from vitrim.compression.summary import costs_of, summarise_compression, summary_lines
-from vitrim.config.names import Criterion, DecoderForm, Recovery
+from vitrim.config.names import Criterion, DecoderForm, Device, Recovery
 from vitrim.config.reading import Study, checked_name, data_section
 from vitrim.config.schema import TrainConfig
 from vitrim.data.recipe import RECIPE, recipe_for, stored_recipe
@@ -88,6 +88,7 @@ def compress(
     decoder: DecoderForm | None = None,
     study: Study | None = None,
     seed: int = 0,
+    device: Device = "auto",
     reporter: Reporter | None = None,
 ) -> CompressionResult:
     """Make a smaller network of a trained one, in the new folder `out`.
@@ -107,6 +108,7 @@ def compress(
         tolerance: with `auto`, decide by accuracy alone: the share of Dice that may be lost, 0.01 for 1 %.
         recover: train the small network on (`finetune`), with the full network as its teacher (`distil`), or not
             (`none`); by default `finetune` where the depth is decided, and `none` where it is given.
+        device: where networks run; `auto` is a GPU if there is one.
         epochs: of recovery; by default as long as the checkpoint's own training.
         steps: optimiser steps of recovery, in place of `epochs`.
         blocks: the pruning criterion (`vitrim.choose_blocks`).
@@ -122,7 +124,7 @@ def compress(
         >>> vitrim.load_model("smaller").depth
         1
     """
-    request = _request(depth, decision, tolerance, recover, epochs, steps, blocks, decoder, seed)
+    request = _request(depth, decision, tolerance, recover, epochs, steps, blocks, decoder, seed, device)
     out, checkpoint, reporter = new_folder(out), Path(checkpoint), reporter or Reporter()
     section = data_section(study)
     network = open_network(checkpoint, model, section)
@@ -189,6 +191,7 @@ def _request(
     blocks: Criterion,
     decoder: DecoderForm | None,
     seed: int,
+    device: Device,
 ) -> CompressionRequest:
     """The options as a request; ConfigurationError if they contradict each other."""
     if (depth is None) == (decision is None):
@@ -219,12 +222,13 @@ def _request(
         epochs=epochs,
         steps=steps,
         seed=seed,
+        device=checked_name(device, Device, "device"),
     )
 
 
 def _training(provenance: Provenance, request: CompressionRequest) -> TrainConfig | None:
     # the full network may come from a larger machine; a recovery keeps no cases aside to find the best step
-    here = {"device": "auto", "devices": 1, "nodes": 1, "checkpoint": "last"}
+    here = {"device": request.device, "devices": 1, "nodes": 1, "checkpoint": "last"}
     if request.recovery != "none" and not (request.epochs is None and request.steps is None):
         base = provenance.training or TrainConfig(steps=1)
         return base.model_copy(update={"epochs": request.epochs, "steps": request.steps, **here})

@@ -18,7 +18,7 @@ from vitrim.commands.provenance import (
     read_provenance,
     with_split,
 )
-from vitrim.config.names import CaseGroup
+from vitrim.config.names import CaseGroup, Device
 from vitrim.config.reading import Study, checked_name, data_section
 from vitrim.config.schema import DataConfig
 from vitrim.data.cases import CaseSet
@@ -90,6 +90,7 @@ def evaluate(
     model: ModelSource | None = None,
     against: str | Path | None = None,
     cases: CaseGroup = "auto",
+    device: Device = "auto",
     study: Study | None = None,
     margins: tuple[float, ...] = (0.05, 0.01),
     reporter: Reporter | None = None,
@@ -105,6 +106,7 @@ def evaluate(
             `vitrim.compress`.
         cases: the cases that the training held out (`validation`), those that it used (`train`), those on which a depth
             was chosen (`tuning`), or `all`. `auto`: validation, or all where that is not known.
+        device: where networks run; `auto` is a GPU if there is one.
         study: whose data section says how the data set is prepared; by default as the checkpoint's own study did.
         margins: shares of the Dice that may be lost: 0.05 is 5 %.
 
@@ -118,15 +120,18 @@ def evaluate(
         ['average', 'bright', 'dark']
     """
     checked_name(cases, CaseGroup, "cases")
+    hardware = Hardware.choose(checked_name(device, Device, "device"))
     out, checkpoint, data, reporter = new_folder(out), Path(checkpoint), Path(data), reporter or Reporter()
     provenance, section = read_provenance(checkpoint), data_section(study)
     network = open_network(checkpoint, model if against is None or needs_model(checkpoint) else None, section)
-    mine, ids = _evaluated(checkpoint, network, provenance, data, out, reporter, section, cases, None)
+    mine, ids = _evaluated(checkpoint, network, provenance, data, out, reporter, section, cases, None, hardware)
     other = None
     if against is not None:
         against = Path(against)
         network = open_network(against, model if needs_model(against) else None, section)
-        other, _ = _evaluated(against, network, read_provenance(against), data, out, reporter, section, cases, ids)
+        other, _ = _evaluated(
+            against, network, read_provenance(against), data, out, reporter, section, cases, ids, hardware
+        )
     found = EvaluationResult(mine, summarise(mine))
     comparison = None
     if other is not None:
@@ -197,6 +202,7 @@ def _evaluated(
     study: DataConfig | None,
     group: CaseGroup,
     ids: tuple[str, ...] | None,
+    hardware: Hardware,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
     config, cases = cases_for(checkpoint, network, provenance, folder, study)
     provenance = with_split(provenance, cases)
@@ -211,7 +217,7 @@ def _evaluated(
         prepared_data(config, cases, ids, out, reporter) as data,
         reporter.stage(f"evaluate {checkpoint}", len(ids)) as stage,
     ):
-        found = evaluate_cases(network, data, ids, Hardware.choose(), stage)
+        found = evaluate_cases(network, data, ids, hardware, stage)
     found.insert(1, "role", [roles.get(case, "new") for case in found["case"]])
     return found, ids
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vitrim.config.names import Precision
+from vitrim.config.names import Device, Precision
 from vitrim.config.reading import Study, data_section
 from vitrim.data.dicom import is_dicom
 from vitrim.data.formats import EXPECTED, FOREIGN, ending, format_of, is_volume, members, stem
@@ -53,6 +53,7 @@ def predict(
     batch: int | None = None,
     readers: int | None = None,
     precision: Precision = "auto",
+    device: Device = "auto",
     study: Study | None = None,
     overwrite: bool = False,
     reporter: Reporter | None = None,
@@ -76,6 +77,7 @@ def predict(
         batch: slices in one forward pass; by default 8, on a GPU 64.
         readers: cases that are read at the same time while another is computed; by default 1, on a GPU 8 (at most one
             per core).
+        device: where the network runs; `auto` is a GPU if there is one.
         study: whose data section says how images are prepared, where the checkpoint does not.
         overwrite: replace label maps that were made otherwise, with all of ours that belongs to them.
 
@@ -95,7 +97,7 @@ def predict(
 
         draw = write_preview
     section = data_section(study)
-    engine = open_engine(Path(checkpoint), precision, model, section)
+    engine = open_engine(Path(checkpoint), precision, model, section, device)
     recipe = recipe_for(Path(checkpoint), engine.recipe, section, engine.image_size, engine.num_classes)
     planar = LAYOUTS[recipe.data.layout].planar
     single = out.name.lower().endswith(MASK) if planar else is_volume(out)

@@ -12,7 +12,7 @@ from torch import nn
 
 from vitrim.attention.forward import CaseImages
 from vitrim.compression.block_selection import Choice, choose_blocks
-from vitrim.config.names import Criterion, DecoderForm, Recovery
+from vitrim.config.names import Criterion, DecoderForm, Device, Recovery
 from vitrim.config.schema import AttentionConfig, TrainConfig
 from vitrim.data.cache import PreparedData, SliceDataset
 from vitrim.data.sampling import case_images, evenly_spaced
@@ -48,6 +48,7 @@ class CompressionRequest:
     """Epochs of the recovery; by default as many as the checkpoint's training had."""
     steps: int | None = None
     seed: int = 0
+    device: Device = "auto"
 
     @property
     def needs_data(self) -> bool:
@@ -104,8 +105,8 @@ class CompressionRun:
 
     @property
     def hardware(self) -> Hardware:
-        """The hardware of the training configuration; without one, that of this machine."""
-        return Hardware.of(self.training)
+        """The hardware of the training configuration; without one, the device that was asked for."""
+        return Hardware.of(self.training) if self.training is not None else Hardware.choose(self.request.device)
 
     def _recovered(self, small: Network | Adapted, choice: Choice) -> Training | None:
         if self.request.recovery == "none" or not small.depth < self.network.depth:

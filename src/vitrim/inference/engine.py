@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from torch import Tensor
 
-from vitrim.config.names import Precision
+from vitrim.config.names import Device, Precision
 from vitrim.config.reading import checked_name
 from vitrim.config.schema import DataConfig
 from vitrim.data.recipe import Recipe
@@ -41,12 +41,14 @@ def open_engine(
     precision: str = "auto",
     model: ModelSource | None = None,
     prepared: DataConfig | None = None,
+    device: Device = "auto",
 ) -> Engine:
     """Open the engine for a checkpoint: one of `open_network`, or an ONNX file that `vitrim export` wrote.
 
     Raises InputError if the checkpoint is neither or is damaged, or if this machine cannot compute in `precision`
-    (one of `Precision`).
+    (one of `Precision`) or has no such `device`.
     """
+    checked_name(device, Device, "device")
     checked_name(precision, Precision, "precision")
     if checkpoint.suffix == ".onnx":
         if precision != "auto":
@@ -55,7 +57,7 @@ def open_engine(
             raise InputError(f"{checkpoint} holds its network: leave --model out")
         from vitrim.inference.onnx_engine import OnnxEngine
 
-        return OnnxEngine.open(checkpoint)
+        return OnnxEngine.open(checkpoint, device)
     from vitrim.inference.torch_engine import TorchEngine
 
-    return TorchEngine.open(checkpoint, precision, model, prepared)
+    return TorchEngine.open(checkpoint, precision, model, prepared, device)

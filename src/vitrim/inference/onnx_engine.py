@@ -14,6 +14,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from vitrim.config.names import Device
 from vitrim.config.network_schema import NetworkConfig
 from vitrim.config.reading import explain
 from vitrim.data.recipe import Recipe
@@ -30,6 +31,9 @@ ANSWER, PLACES, FARTHEST = "vitrim_answer", 256, 0.02
 """Key in the metadata of some logits of a fixed slice, how many they are, and how far they may be elsewhere: the root
 mean square of the difference, as a share of their spread. A processor that computes the integers of a file wrongly is
 then found before the first volume."""
+
+CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+"""Names of ONNX Runtime for the devices."""
 
 FORMAT = 1
 """Format version of that JSON. It changes when an older vitrim can no longer read it."""
@@ -58,8 +62,11 @@ class OnnxEngine:
     precision: str = "as exported"
 
     @classmethod
-    def open(cls, path: Path) -> OnnxEngine:
-        """Read a file of `vitrim export`. Raises InputError if it is not one, or if ONNX Runtime is missing."""
+    def open(cls, path: Path, device: Device = "auto") -> OnnxEngine:
+        """Read a file of `vitrim export`.
+
+        Raises InputError if it is not one, or if ONNX Runtime, or a GPU for it, is missing.
+        """
         if not path.is_file():
             raise WeightsError(f"no such file: {path}")
         runtime = optional("onnxruntime")
@@ -68,7 +75,10 @@ class OnnxEngine:
         # torch's thread limit (OMP_NUM_THREADS, a container's share) also applies to ONNX Runtime
         options.intra_op_num_threads = torch.get_num_threads()
         there = runtime.get_available_providers()
-        providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in there]
+        if device == "gpu" and CUDA not in there:
+            raise InputError("device gpu: this ONNX Runtime has no CUDA; install onnxruntime-gpu, or choose cpu")
+        wanted = (CPU,) if device == "cpu" else (CUDA, CPU)
+        providers = [name for name in wanted if name in there]
         try:
             session = runtime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common class
@@ -91,10 +101,10 @@ class OnnxEngine:
             raise WeightsError(f"{path} has damaged vitrim metadata; export the network again") from error
         if _damaged(path, session.get_modelmeta().custom_metadata_map.get(CHECKSUM)):
             raise WeightsError(f"{path} is damaged or was changed: its checksum is wrong; export the network again")
-        device = "cuda" if "CUDAExecutionProvider" in session.get_providers() else "cpu"
+        used = "cuda" if CUDA in session.get_providers() else "cpu"
         logits = _run_once(session, shape, path)
         _check_answer(logits, session.get_modelmeta().custom_metadata_map.get(ANSWER), path)
-        return cls(session, sha256(path), shape.in_chans, shape.image_size, shape.num_classes, recipe, device)
+        return cls(session, sha256(path), shape.in_chans, shape.image_size, shape.num_classes, recipe, used)
 
     def __call__(self, images: np.ndarray) -> Tensor:
         """Return the logits (B, K, H, W) of float32 images (B, C, H, W)."""
@@ -104,7 +114,7 @@ class OnnxEngine:
 def add_answer(path: Path) -> None:
     """Write some logits of a fixed slice, computed by ONNX Runtime on this machine, into the metadata of a file."""
     onnx, runtime = optional("onnx"), optional("onnxruntime")
-    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(path, providers=[CPU])
     shape = session.get_inputs()[0].shape[1:]
     answer = _places(session.run(None, {"images": _slice(shape)})[0])
     model = onnx.load(path)

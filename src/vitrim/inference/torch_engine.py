@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitrim.config.names import Device
 from vitrim.config.schema import DataConfig
 from vitrim.data.recipe import Recipe, stored_recipe
 from vitrim.errors import InputError
@@ -55,15 +56,17 @@ class TorchEngine:
         precision: str = "auto",
         model: ModelSource | None = None,
         prepared: DataConfig | None = None,
+        device: Device = "auto",
     ) -> TorchEngine:
-        """Open the network in `checkpoint` (`open_network`) and fold it. It runs on the GPU if there is one.
+        """Open the network in `checkpoint` (`open_network`) and fold it. `auto`: it runs on the GPU if there is one.
 
-        Raises InputError if the network is missing or damaged, or if this machine does not compute in `precision`.
+        Raises InputError if the network is missing or damaged, or if this machine has no such device or does not
+        compute in `precision`.
         """
+        hardware = Hardware.choose("cpu" if device == "auto" and precision == "int8" else device)
         network = fold_for_inference(open_network(checkpoint, model, prepared))
-        hardware = Hardware.choose()
         if precision == "int8" and hardware.device == "gpu":
-            raise InputError("int8 runs on a CPU only, and this machine has a GPU; leave --precision out to use it")
+            raise InputError("int8 runs on a CPU only; choose --device cpu, or another --precision")
         check_precision(precision, hardware.device)
         if precision == "auto":
             precision = "bf16" if hardware.precision == "bf16-mixed" else "float32"
