@@ -104,6 +104,7 @@ def test_attention_that_does_not_decide_is_said_once_for_all_networks(run: Path)
         silent = decision.model_copy(update={"rules": {"exchange": 0}, "exchange_percent": change})
         found.append(replace(answer, network=replace(answer.network, decision=silent), notes=()))
     assert shared_notes(found) == [
-        "Attention does not decide in TransUNet, 2D CATS and 2D UNETR: before any training its rule says 1 as well. "
-        "Without any exchange between patches Dice changes by 0.0 %, +0.1 % and −0.1 %."
+        "Attention does not decide in TransUNet, 2D CATS and 2D UNETR: before any training the rule globality says 1 "
+        "as well. With exchange between patches switched off, without training again, Dice changes by 0.0 %, +0.1 % "
+        "and −0.1 %."
     ]

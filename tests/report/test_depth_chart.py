@@ -59,7 +59,7 @@ def test_depths_are_numbered_in_the_order_of_the_search(copy: Path) -> None:
     stored = read_run(copy)
     figure = depth_figure(stored, stored.networks[0])
     assert figure is not None
-    assert "The search trained 3, 2 and 1, in this order." in figure.reads
+    assert "The search tried 3, 2 and 1 of 12 blocks, in this order." in figure.reads
     marks = [figure.svg.index(f'class="order-text">{number}<') for number in (1, 2, 3)]
     assert marks == sorted(marks)
 

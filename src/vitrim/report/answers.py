@@ -73,11 +73,11 @@ def _attention_note(found: Sequence[Answer]) -> str:
     text = f"Attention does not decide in {listing([title for title, _ in silent])}"
     before = [decision.untrained.get("globality") for _, decision in silent]
     if None not in before:
-        text += f": before any training its rule says {listing(_distinct(before))} as well"
+        text += f": before any training the rule globality says {listing(_distinct(before))} as well"
     changes = [decision.exchange_percent for _, decision in silent]
     if None not in changes:
         percents = listing([f"{signed(change, 1)} %" for change in changes])
-        text += f". Without any exchange between patches Dice changes by {percents}"
+        text += f". With exchange between patches switched off, without training again, Dice changes by {percents}"
     return f"{text}."
 
 

@@ -76,12 +76,16 @@ def depth_figure(run: Run, network: NetworkRun) -> Figure | None:
     )
     numbers = sorted({0, *dice, full}) if len(dice) < FEW else range(0, full + 1, 2)
     svg = chart(frame, [line], label, "transformer blocks", numbers, under, over)
-    reads = "Average Dice on held-out cases (left axis); the bars are 95 % intervals of the change."
+    reads = (
+        "Average Dice on held-out cases (left axis); the bars are 95 % intervals of the change from the full network."
+    )
     if decision is not None:
-        reads += f" The rule {decision.rule} proposed {decision.proposed}."
+        reads += f" The rule “{decision.rule}” proposed {plural(decision.proposed, 'block')}."
     if order:
         depths = listing([str(depth) for depth in order])
-        reads += f" The search trained {depths}{', in this order' if len(order) > 1 else ''}."
+        reads += f" The search tried {depths} of {full} blocks{', in this order' if len(order) > 1 else ''}."
+    if "series-2" in shares:
+        reads += " Each network was timed after its own training, so milliseconds of different depths compare roughly."
     return Figure("depth", "Dice by depth", reads, svg)
 
 

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from vitrim.attention.colour_scale import TIMES_UNIFORM
 from vitrim.errors import InputError
 from vitrim.files import write_text
+from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS
 from vitrim.report.answers import Answer, shared_notes
 from vitrim.report.change_strip import change_strips
 from vitrim.report.charts import (
@@ -72,6 +73,7 @@ def page(run: Run, answers: list[Answer]) -> str:
         "answers": answers,
         "strips": change_strips(answers),
         "shared": shared_notes(answers),
+        "firm": (FIRM_CASES, FIRM_SEEDS),
         "table": overview,
         "details": details,
         "paper": comparison(run),
