@@ -240,3 +240,11 @@ def test_the_interval_of_a_mean_covers_it_in_about_19_of_20():
     draws = [average_interval(rng.normal(0.8, 0.05, size=(30, 1)), seed=n) for n in range(60)]
     assert 50 <= sum(low < 0.8 < high for low, high in draws) <= 60
     assert average_interval(np.full((4, 1), 0.8)) == (None, None)
+    skewed = np.array([[0.99], [0.98], [0.99], [0.1], [0.97], [0.99]])
+    low, high = average_interval(skewed, most=1.0)
+    assert low is not None
+    assert high is not None
+    assert 0 <= low < 0.84 < high <= 1
+    unbounded = average_interval(skewed)[1]
+    assert unbounded is not None
+    assert unbounded > 1

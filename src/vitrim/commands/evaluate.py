@@ -42,7 +42,8 @@ from vitrim.models.opening import needs_model, open_network
 from vitrim.models.user_models import ModelSource
 from vitrim.progress import Reporter
 
-METRICS = ("dice", "hd95", "surface_dice")
+METRICS: dict[str, float | None] = {"dice": 1.0, "hd95": None, "surface_dice": 1.0}
+"""Metrics, with the largest value that they can have."""
 AVERAGE = "average"
 
 
@@ -177,7 +178,7 @@ def summarise(cases: pd.DataFrame) -> pd.DataFrame:
             row.setdefault("cases", int(known.sum()))
             means = pd.DataFrame(part).mean()  # over the cases that say something
             row[metric] = float(means.mean())
-            row[f"{metric}_low"], row[f"{metric}_high"] = average_interval(part[known])
+            row[f"{metric}_low"], row[f"{metric}_high"] = average_interval(part[known], most=METRICS[metric])
         row["false_positive_cases"] = sum(wrong.values()) if place is None else wrong[str(name)]
         rows.append(row)
     return pd.DataFrame(rows)

@@ -163,13 +163,21 @@ def pseudo_values(table: np.ndarray) -> np.ndarray:
     return _mean(mean + np.where(known, table - mean, 0.0) * weight, axis=-1)
 
 
-def average_interval(values: np.ndarray, seed: int = 0) -> tuple[float | None, float | None]:
+def average_interval(values: np.ndarray, seed: int = 0, most: float | None = None) -> tuple[float | None, float | None]:
     """Return the 95 % interval over cases of the average of `values` (cases, classes), by bootstrap-t.
 
-    NaN means that a class is absent from a case, as in `average_dice`. Both ends are None with fewer than 5 cases.
+    NaN means that a class is absent from a case, as in `average_dice`. Both ends are None with fewer than 5 cases. An
+    average is not below 0 and not above `most`, if that is given; the interval ends there.
     """
     values = values[~np.isnan(values).all(axis=1)]
-    return limits(pseudo_values(values)[None], seed=seed) if len(values) >= MINIMUM_CASES else (None, None)
+    if len(values) < MINIMUM_CASES:
+        return None, None
+    low, high = limits(pseudo_values(values)[None], seed=seed)
+    if low is not None:
+        low = max(low, 0.0)
+    if high is not None and most is not None:
+        high = min(high, most)
+    return low, high
 
 
 def _effect(a: np.ndarray, b: np.ndarray) -> float | None:
