@@ -43,7 +43,7 @@ from vitrim.models.user_models import ModelSource
 from vitrim.progress import Reporter
 
 METRICS: dict[str, float | None] = {"dice": 1.0, "hd95": None, "surface_dice": 1.0}
-"""Metrics, with the largest value that they can have."""
+"""Metrics, with the largest value that they can have; None if that depends on the image."""
 AVERAGE = "average"
 
 
@@ -163,6 +163,7 @@ def evaluate(
 def summarise(cases: pd.DataFrame) -> pd.DataFrame:
     """Mean and 95 % interval over cases of each metric, for each class and for their average.
 
+    The interval of HD95 ends at the largest HD95 of any case and class: with few cases a limit beyond says nothing.
     A class counts in the cases whose reference has it; `cases` is their number. `false_positive_cases` is the number
     of other cases in which the class was predicted.
     """
@@ -178,7 +179,8 @@ def summarise(cases: pd.DataFrame) -> pd.DataFrame:
             row.setdefault("cases", int(known.sum()))
             means = pd.DataFrame(part).mean()  # over the cases that say something
             row[metric] = float(means.mean())
-            row[f"{metric}_low"], row[f"{metric}_high"] = average_interval(part[known], most=METRICS[metric])
+            most = METRICS[metric] or (float(np.nanmax(table)) if np.isfinite(table).any() else None)
+            row[f"{metric}_low"], row[f"{metric}_high"] = average_interval(part[known], most=most)
         row["false_positive_cases"] = sum(wrong.values()) if place is None else wrong[str(name)]
         rows.append(row)
     return pd.DataFrame(rows)
