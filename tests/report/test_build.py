@@ -118,7 +118,7 @@ def test_augmented_slices_are_shown_as_bright_as_the_slice_itself(copy: Path) ->
         changed_image=changed, changed_label=np.stack([label, label])[None],
     )  # fmt: skip
     write_report(copy)
-    section = html(copy).split('<section id="augmentation">')[1].split("</section>")[0]
+    section = html(copy).split('<section id="augmentation"')[1].split("</section>")[0]
     plain, same, darker = re.findall(r"--image: url\((data:[^)]+)\)", section)
     assert "case, slice 3" in section
     assert plain == same

@@ -44,7 +44,9 @@ def prepared(differing: int) -> Any:
 def test_the_slice_shown_is_the_one_where_the_networks_differ_most() -> None:
     dice = {"a": 0.9, "b": 0.5, "c": 0.7, "d": 0.6, "e": 0.8}
     cases = {"a": prepared(2), "b": prepared(4), "d": prepared(1), "c": prepared(5), "e": prepared(5)}
-    data: Any = SimpleNamespace(cache=SimpleNamespace(case=cases.__getitem__))
+    data: Any = SimpleNamespace(
+        cache=SimpleNamespace(case=cases.__getitem__), cases=SimpleNamespace(layout="decathlon")
+    )
     found = differing_slices(result(0.4, dice), result(0.6, dice), data)
     assert found.cases == ["a", "c", "b"]  # best, median, worst
     assert found.numbers == [2, 5, 4]
@@ -53,7 +55,9 @@ def test_the_slice_shown_is_the_one_where_the_networks_differ_most() -> None:
 
 def test_networks_that_agree_are_shown_on_the_fullest_slice() -> None:
     dice = {"a": 0.9}
-    data: Any = SimpleNamespace(cache=SimpleNamespace(case=lambda case: prepared(2)))
+    data: Any = SimpleNamespace(
+        cache=SimpleNamespace(case=lambda case: prepared(2)), cases=SimpleNamespace(layout="decathlon")
+    )
     assert differing_slices(result(0.4, dice), result(0.4, dice), data).numbers == [3]
     assert differing_slices(result(0.4, dice), None, data).numbers == [3]
 
