@@ -6,7 +6,7 @@ from .commands.attention import analyse_attention
 from .commands.compress import compress
 from .commands.data import check_data, make_phantom
 from .commands.evaluate import evaluate
-from .commands.export import export
+from .commands.export import export, export_bundle
 from .commands.import_transunet import import_transunet
 from .commands.predict import predict
 from .commands.report import write_report
@@ -41,6 +41,7 @@ __all__ = [
     "describe",
     "evaluate",
     "export",
+    "export_bundle",
     "import_transunet",
     "load_model",
     "make_phantom",

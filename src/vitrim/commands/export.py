@@ -147,6 +147,49 @@ def export(
     return checks
 
 
+def export_bundle(
+    checkpoint: str | Path, out: str | Path, *, study: Study | None = None, overwrite: bool = False
+) -> None:
+    """Write a network as a MONAI bundle: a folder that `python -m monai.bundle run` segments volumes with.
+
+    The same as `vitrim export --bundle`. The bundle reads volumes and prepares slices with vitrim's own code, so
+    vitrim must be installed where it runs. It gives the label maps of `vitrim predict`.
+
+    Args:
+        checkpoint: folder of a network of vitrim's own.
+        out: the folder to write.
+        study: whose data section says how images are prepared, where the checkpoint does not.
+        overwrite: replace a bundle of vitrim's that is there.
+
+    Raises:
+        InputError: if it is not known how images are prepared, if the network is not for volumes, or if `out` exists.
+
+    Example:
+        >>> import vitrim
+        >>> vitrim.export_bundle("network", "bundle")
+        >>> print(*sorted(path.name for path in Path("bundle").iterdir()))
+        configs docs models
+    """
+    from vitrim.inference.monai_bundle import is_bundle, write_bundle
+
+    checkpoint, out = Path(checkpoint), Path(out)
+    if out.exists() and not (overwrite and is_bundle(out)):
+        hint = "it is no bundle of vitrim's; choose another name" if overwrite else "use --overwrite, or another name"
+        raise InputError(f"{out} exists already: {hint}")
+    section = data_section(study)
+    network = open_network(checkpoint)
+    if not isinstance(network, Network):
+        raise InputError(f"a bundle holds a network of vitrim's own, and {checkpoint} holds another library's model")
+    recipe = recipe_for(checkpoint, stored_recipe(checkpoint), section, network.image_size, network.num_classes)
+    if LAYOUTS[recipe.data.layout].planar:
+        raise InputError(f"{checkpoint} was trained on pictures, and a bundle segments volumes; export ONNX instead")
+    try:
+        with replacing(out) as unfinished:
+            write_bundle(unfinished, checkpoint, network, recipe)
+    except OSError as error:
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+
+
 def _described(network: Network | Adapted) -> dict[str, Any]:
     """What the file says of its network: its configuration, or what a model of another library takes and returns."""
     if isinstance(network, Network):
