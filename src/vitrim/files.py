@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from vitrim.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+
+_log = logging.getLogger(__name__)
 
 UNFINISHED = ".part"
 """Ending of the name of a file or folder that is being written. The name begins with a dot."""
@@ -62,6 +65,7 @@ def replacing(path: Path, *, keep_existing: bool = False) -> Iterator[Path]:
         if temporary.is_dir() and path.exists():
             shutil.rmtree(path)
         temporary.replace(path)
+        _log.info("wrote %s", path)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from torch import nn
 from vitrim.config.names import Device, TrainingPrecision
 from vitrim.config.schema import TrainConfig
 from vitrim.errors import ConfigurationError
+
+_log = logging.getLogger(__name__)
 
 HALF_TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 """Data type of the products in each mixed precision."""
@@ -46,6 +49,7 @@ class Hardware:
         if precision == "auto":
             precision = "bf16-mixed" if has_fast_bf16(chosen) else "32-true"
         check_precision(precision, chosen)
+        _log.info("device %s, precision %s, %d threads", chosen, precision, torch.get_num_threads())
         return cls(chosen, precision)
 
     @classmethod

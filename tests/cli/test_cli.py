@@ -22,6 +22,7 @@ from tests.support import tiny_study, vitrim
 from vitrim.cli import app
 from vitrim.config import names
 from vitrim.config.reading import presets
+from vitrim.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -333,6 +334,46 @@ def test_quiet_leaves_out_progress_and_nothing_else(tiny_data, capsys):
     assert vitrim("--quiet", "data", "check", "decathlon", tiny_data) == 0
     assert capsys.readouterr().out.splitlines() == loud[1:]
     assert loud[0].strip().startswith("check 8 cases")
+
+
+def test_verbose_says_what_is_read_and_written_on_standard_error(tiny_data, tmp_path):
+    name = "case_004.nii.gz"
+    (tiny_data / "imagesTr" / name).rename(tiny_data / "imagesTr/\x1b[31mred.nii.gz")
+    content = json.loads((tiny_data / "dataset.json").read_text())
+    for entry in content["training"]:
+        entry["image"] = entry["image"].replace(name, "\x1b[31mred.nii.gz")
+    (tiny_data / "dataset.json").write_text(json.dumps(content))
+    file = tmp_path / "found.json"
+    command = [
+        sys.executable,
+        "-c",
+        "import vitrim.cli; vitrim.cli.main()",
+        "data",
+        "check",
+        "decathlon",
+        tiny_data,
+        "-o",
+        file,
+        "--verbose",
+    ]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=120, check=False)
+    lines = done.stderr.splitlines()
+    assert "version" in lines[0]
+    assert "64×64×4 voxels of 1.5×1.5×5 mm" in done.stderr
+    assert f"wrote {file}" in done.stderr
+    assert "MiB of memory" in lines[-1]
+    assert "\x1b" not in done.stderr
+    assert "vitrim.data" not in done.stdout
+
+
+def test_general_options_stand_before_or_after_the_command(tiny_data, capsys):
+    assert vitrim("data", "check", "decathlon", tiny_data, "--quiet") == 0
+    after = capsys.readouterr().out
+    assert vitrim("-q", "data", "check", "decathlon", tiny_data) == 0
+    assert capsys.readouterr().out == after
+    assert "check 8 cases" not in after
+    with pytest.raises(DataError):
+        vitrim("data", "check", "decathlon", tiny_data / "nothing", "--debug")
 
 
 def test_json_is_all_that_data_check_prints_on_standard_output(tiny_data, tmp_path, capsys):

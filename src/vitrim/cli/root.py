@@ -5,10 +5,13 @@ from __future__ import annotations
 import atexit
 import errno
 import json
+import logging
 import os
+import platform
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -39,6 +42,11 @@ FIRST = """Where to begin:
   vitrim study STUDY.yaml --data DIR                           run it
   vitrim compress CHECKPOINT --depth auto --data DIR -o small  a network that is trained already
 vitrim --help lists all commands."""
+
+ANYWHERE = ("--quiet", "--verbose", "--debug")
+"""Options of every command, before or after its name."""
+
+SHORT = ("-q", "-v")
 
 _stopped_by = signal.SIGINT
 """The last signal that stopped this process."""
@@ -117,7 +125,7 @@ def print_json(value: Any) -> None:
 
 def examples(*commands: str) -> str:
     """Return the end of a command's help."""
-    return "\n\n".join(f"Example: {command}" for command in commands)
+    return "\n\n".join([*(f"Example: {command}" for command in commands), f"Also: {', '.join(ANYWHERE)}."])
 
 
 def one_of(names: Any) -> str:
@@ -139,10 +147,15 @@ def _root(
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress; results and notes stay.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say which files are read and written, and what libraries report.")
+    ] = False,
 ) -> None:
     """Trim the transformer of a hybrid medical image segmentation network to the blocks that it needs."""
     global _progress
     _progress = not quiet
+    if verbose:
+        _be_verbose()
     if ctx.invoked_subcommand is None:
         typer.echo(FIRST)
 
@@ -150,7 +163,7 @@ def _root(
 def main() -> None:
     """Run the command line. Every error is one line: exit status 2 for bad input, 1 for what the machine lacks."""
     global _told
-    arguments, _told = sys.argv[1:], False
+    arguments, _told = _general_first(sys.argv[1:]), False
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that does not know a character must not end a command
             stream.reconfigure(errors="backslashreplace")
@@ -187,6 +200,47 @@ def main() -> None:
         status = stopped().exit_code
     if isinstance(status, int):
         sys.exit(status)
+
+
+def _general_first(arguments: list[str]) -> list[str]:
+    """Return the arguments with the options of every command first, where Typer reads them."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    general = [one for one in arguments[:end] if one in (*ANYWHERE, *SHORT)]
+    return [*general, *(one for one in arguments[:end] if one not in general), *arguments[end:]]
+
+
+def _be_verbose() -> None:
+    """Print what vitrim and its libraries log, with the time of day, on standard error, and what a report of a fault
+    needs to say: versions and machine first, time and memory last.
+    """
+    from vitrim.errors import printable
+
+    class Printable(logging.Formatter):
+        def format(self, record: logging.LogRecord) -> str:
+            return printable(super().format(record))
+
+    handler = logging.StreamHandler()
+    handler.setFormatter(Printable("%(asctime)s %(name)s: %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.captureWarnings(True)
+    log, begin = logging.getLogger("vitrim"), time.monotonic()
+    machine = platform.python_version(), platform.platform(), os.cpu_count()
+    log.info("version %s, Python %s, %s, %s CPUs", __version__, *machine)
+
+    def end() -> None:
+        log.info("%.1f s%s", time.monotonic() - begin, _most_memory())
+
+    atexit.register(end)
+
+
+def _most_memory() -> str:
+    """Return the most memory that this process took; empty where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform != "darwin" else 1024**2)
+    return f", at most {most:.0f} MiB of memory"
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from vitrim.data.intensity_scale import PLAIN
 from vitrim.data.io import AS_STORED, Voxels, as_volume, read_h5_volume, read_npz_slice
 from vitrim.data.picture_files import is_picture, read_mask, with_channels
 from vitrim.errors import DataError, InputError
+
+_log = logging.getLogger(__name__)
 
 AFFINE_TOLERANCE = 0.1
 """Largest allowed distance, in voxels, between the grid corners of image and label."""
@@ -64,6 +67,8 @@ def read_volume(case: Case, case_set: CaseSet) -> tuple[Volume | None, list[str]
     if not np.isfinite(image).all():
         problems.append(f"NaN or infinity in {case.images[0]}: repair or remove case {case.id}")
     spacing = _spacing(voxels.affine) if voxels.measured else None
+    size = "unknown size" if spacing is None else f"{'×'.join(f'{mm:.4g}' for mm in spacing)} mm"
+    _log.info("read %s: %s voxels of %s", case.images[0], shape_text(image.shape[1:]), size)
     rounded = _rounding(values)
     return Volume(image, label, voxels.affine, spacing, voxels.doubt, voxels.scale, label_scale, rounded), problems
 

@@ -81,7 +81,9 @@ def make_fabric(config: TrainConfig, here: Rendezvous | None = None) -> Fabric:
 
 
 def quiet() -> None:
-    """Hide Lightning's advice (workers, tips, devices), which does not help the user of a study."""
+    """Hide Lightning's advice (workers, tips, devices), which does not help the user of a study; not if verbose."""
+    if logging.getLogger("vitrim").isEnabledFor(logging.INFO):
+        return
     for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=r".*torch\.distributed\.nn.* is deprecated")  # its successor is private

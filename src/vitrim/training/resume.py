@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 
 from vitrim.files import Telling, replacing
+
+_log = logging.getLogger(__name__)
 
 LONGEST = 60.0
 """Most seconds of a training between two states: what a killed training can lose."""
@@ -70,7 +73,8 @@ def load_state(path: Path | None) -> TrainingState | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return TrainingState(**content)
-    except Exception:  # what a damaged file raises differs between library versions
+    except Exception as error:  # what a damaged file raises differs between library versions
+        _log.info("training starts anew, because %s cannot be read: %s", path, error)
         return None
 
 
