@@ -49,10 +49,10 @@ from vitrim.data.preprocessing import Preprocessing, restore
 from vitrim.evaluation.segment import segment_slices
 from vitrim.hardware import has_fast_bf16
 from vitrim.inference.engine import Engine
-from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.onnx_engine import OnnxEngine
 from vitrim.inference.torch_engine import TorchEngine
 from vitrim.models.describe import count_macs
+from vitrim.models.folding import fold_for_inference
 from vitrim.models.network import Network
 from vitrim.models.transunet import TransUNet
 

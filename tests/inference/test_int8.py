@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from tests.inference.test_folding import FORMS, trained
+from tests.models.test_folding import FORMS, trained
 from tests.support import needs_x86
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import predict_slices
 from vitrim.inference import int8
-from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.int8 import Int8Conv2d, Int8Linear, Int8UpConvs, largest_exact_weight, quantised, to_int8
+from vitrim.models.folding import fold_for_inference
 from vitrim.models.layers import UpConvs
 
 
@@ -126,8 +126,8 @@ def test_without_dot_products_of_8_bits_weights_have_7_bits_and_sums_are_exact()
     """oneDNN is told to use AVX2 alone: 8-bit weights are then wrong, and the whole network is near its own anyway."""
     script = (
         "import torch\n"
-        "from tests.inference.test_folding import FORMS, trained\n"
-        "from vitrim.inference.folding import fold_for_inference\n"
+        "from tests.models.test_folding import FORMS, trained\n"
+        "from vitrim.models.folding import fold_for_inference\n"
         "from vitrim.inference.int8 import largest_exact_weight, to_int8\n"
         "assert largest_exact_weight() == 63\n"
         "network, images = fold_for_inference(trained(**FORMS['2D CATS'])), torch.randn(2, 1, 64, 64)\n"

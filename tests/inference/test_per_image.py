@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from tests.inference.test_folding import FORMS, trained
+from tests.models.test_folding import FORMS, trained
 from tests.support import needs_x86
-from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.int8 import Int8Conv2d
 from vitrim.inference.per_image import ByImage, large_maps_by_image
+from vitrim.models.folding import fold_for_inference
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -16,10 +16,10 @@ from tests.support import needs_x86
 from vitrim.commands.export import _write
 from vitrim.config.network_schema import NetworkConfig
 from vitrim.errors import ConfigurationError, InputError
-from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.int8 import Int8Linear, to_int8
 from vitrim.models.describe import count_parameters
 from vitrim.models.factory import NETWORKS, create_model
+from vitrim.models.folding import fold_for_inference
 from vitrim.models.network import Network, expected_state
 from vitrim.models.timm_vit import NoBlock, TimmViT
 

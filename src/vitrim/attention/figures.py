@@ -60,6 +60,7 @@ def figure(path: Path, width: float = COLUMN, height: float = 2.4) -> Iterator[F
         for suffix, stamps in metadata.items():  # no date: the same figure gives the same bytes
             with replacing(path.with_suffix(suffix)) as temporary:
                 drawn.savefig(temporary, format=suffix[1:], metadata=stamps)
+            drawn.set_layout_engine("none")  # the second file takes the layout of the first
 
 
 def draw_measure(

@@ -37,6 +37,7 @@ from vitrim.metrics.statistics import (
     where_reference,
 )
 from vitrim.models.adapt import Adapted
+from vitrim.models.folding import fold_for_inference
 from vitrim.models.network import Network
 from vitrim.models.opening import needs_model, open_network
 from vitrim.models.user_models import ModelSource
@@ -220,7 +221,7 @@ def _evaluated(
         prepared_data(config, cases, ids, out, reporter) as data,
         reporter.stage(f"evaluate {checkpoint}", len(ids)) as stage,
     ):
-        found = evaluate_cases(network, data, ids, hardware, stage)
+        found = evaluate_cases(fold_for_inference(network), data, ids, hardware, stage)
     found.insert(1, "role", [roles.get(case, "new") for case in found["case"]])
     return found, ids
 

@@ -23,7 +23,6 @@ from vitrim.data.recipe import Recipe, recipe_for, stored_recipe
 from vitrim.data.sampling import evenly_spaced
 from vitrim.errors import InputError
 from vitrim.files import replacing, sha256
-from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.inputs import ALL, find_inputs, load_input
 from vitrim.inference.onnx_engine import (
     CHECKSUM,
@@ -38,6 +37,7 @@ from vitrim.inference.onnx_engine import (
 from vitrim.inference.picture_inputs import find_pictures
 from vitrim.inference.torch_engine import TorchEngine
 from vitrim.models.adapt import Adapted
+from vitrim.models.folding import fold_for_inference
 from vitrim.models.network import Network
 from vitrim.models.opening import open_network, weights_file
 from vitrim.models.user_models import ModelSource

@@ -43,7 +43,7 @@ def choose_blocks(
     criterion: Criterion = "first",
     *,
     images: Iterable[CaseImages] | None = None,
-    dice: Callable[[nn.Module], float] | None = None,
+    dice: Callable[[Network | Adapted], float] | None = None,
     seed: int = 0,
 ) -> Choice:
     """Choose `count` blocks of a model to keep; `model.keep_blocks(choice.kept)` returns the smaller model.
@@ -124,7 +124,7 @@ def block_influence(model: Network | Adapted, images: Iterable[CaseImages]) -> n
     return np.array(cases)
 
 
-def without(model: Network | Adapted, block: int) -> nn.Module:
+def without(model: Network | Adapted, block: int) -> Network | Adapted:
     """Return a copy of `model` in which one block (counted from 1) returns its tokens unchanged; the rest stays."""
     if isinstance(model, Adapted):
         return model.keep_blocks([n for n in range(1, model.depth + 1) if n != block])

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from vitrim.attention.forward import CaseImages
 from vitrim.compression.block_selection import Choice, choose_blocks
@@ -20,6 +19,7 @@ from vitrim.evaluation.accuracy import evaluate_cases
 from vitrim.hardware import Hardware
 from vitrim.metrics.statistics import network_dice
 from vitrim.models.adapt import Adapted
+from vitrim.models.folding import fold_for_inference
 from vitrim.models.network import Network
 from vitrim.models.user_models import ModelSource
 from vitrim.progress import Reporter, silent
@@ -89,12 +89,12 @@ class CompressionRun:
             self.made[depth] = (small, choice, self._recovered(small, choice))
         return self.made[depth]
 
-    def cases(self, network: nn.Module, title: str, ids: tuple[str, ...] | None = None) -> pd.DataFrame:
+    def cases(self, network: Network | Adapted, title: str, ids: tuple[str, ...] | None = None) -> pd.DataFrame:
         """Return the per-case table of a network on the tuning cases, or on `ids`."""
         assert self.data is not None
         ids = self.tuning if ids is None else ids
         with self.reporter.stage(f"evaluate {title}", len(ids)) as stage:
-            return evaluate_cases(network, self.data, ids, self.hardware, stage)
+            return evaluate_cases(fold_for_inference(network), self.data, ids, self.hardware, stage)
 
     def example(self) -> np.ndarray:
         """Return slices (16, C, H, W) for the speed measurement; noise if there are no cases."""
@@ -133,7 +133,7 @@ class CompressionRun:
         cases = evenly_spaced(self.train, ANALYSIS.cases)
         return case_images(cases, self.data.cache, ANALYSIS.slices, silent(len(cases)))
 
-    def _dice(self, network: nn.Module) -> float:
+    def _dice(self, network: Network | Adapted) -> float:
         return network_dice(self.cases(network, "without one block"))
 
 

@@ -21,18 +21,21 @@ from vitrim.evaluation.segment import BATCH
 from vitrim.hardware import Hardware
 from vitrim.metrics.segmentation import class_dice
 from vitrim.metrics.statistics import change_percent
+from vitrim.models.adapt import Adapted
+from vitrim.models.folding import fold_for_inference
+from vitrim.models.network import Network
 from vitrim.progress import Stage
 
 
 def measure_exchange(
-    network: nn.Module,
+    network: Network | Adapted,
     blocks: int,
     data: PreparedData,
     ids: Sequence[str],
     hardware: Hardware,
     stage: Stage | None = None,
     forms: Sequence[ExchangeForm] = FORMS,
-    untrained: nn.Module | None = None,
+    untrained: Network | Adapted | None = None,
 ) -> ExchangeCurve:
     """Measure the exchange curve of a network of `blocks` blocks on the cases `ids`, in 3D on the original grid.
 
@@ -52,6 +55,7 @@ def measure_exchange(
     device = torch.device(hardware.torch_device)
     forms = [form for form in FORMS if form == "identity" or form in forms]
     alone = len(forms) > 1
+    network = fold_for_inference(network)
     with hardware.running(network):
         means = mean_maps(network, _batches(data, ids, device, stage))
         variants: list[tuple[str, Where, int]] = [("none", "after", blocks)]
@@ -66,6 +70,7 @@ def measure_exchange(
                 stage.advance(note=id)
     before: tuple[np.ndarray, ...] = ()
     if untrained is not None:
+        untrained = fold_for_inference(untrained)
         with hardware.running(untrained):
             before = mean_maps(untrained, _batches(data, ids, device, stage)).content
     table = pd.DataFrame(rows)
@@ -76,7 +81,7 @@ def measure_exchange(
 
 
 def find_exchanging_blocks(
-    network: nn.Module,
+    network: Network | Adapted,
     curve: ExchangeCurve,
     data: PreparedData,
     ids: Sequence[str],
@@ -96,6 +101,7 @@ def find_exchanging_blocks(
     off = set(range(end + 1, curve.blocks + 1))
     device = torch.device(hardware.torch_device)
     tables = [curve.table]
+    network = fold_for_inference(network)
     with hardware.running(network):
         for block in order:
             variants: list[tuple[str, Where, int]] = [("none", "after", curve.blocks), ("identity", "too", block)]

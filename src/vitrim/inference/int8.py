@@ -34,7 +34,7 @@ def to_int8(network: Network) -> Network:
     to 0.963; with only the later layers in integers it is 0.997. Their feature maps are also large with few channels,
     so rounding takes as much time as the integer products save.
 
-    `network` must be folded (`vitrim.inference.folding`) and in eval mode; it does not change. The logits are close to
+    `network` must be folded (`vitrim.models.folding`) and in eval mode; it does not change. The logits are close to
     the float32 logits, not equal, and depend slightly on the other images of the batch. Weights have 8 bits where this
     processor multiplies them exactly, and 7 bits elsewhere. Raises InputError if it multiplies neither exactly.
     """

@@ -16,10 +16,10 @@ from vitrim.errors import InputError
 from vitrim.evaluation.segment import to_device
 from vitrim.files import sha256
 from vitrim.hardware import Hardware, check_precision, float32_products, out_of_memory
-from vitrim.inference.folding import fold_for_inference
 from vitrim.inference.int8 import to_int8
 from vitrim.inference.per_image import large_maps_by_image
 from vitrim.models.adapt import Adapted
+from vitrim.models.folding import fold_for_inference
 from vitrim.models.network import Network
 from vitrim.models.opening import open_network, weights_file
 from vitrim.models.user_models import ModelSource

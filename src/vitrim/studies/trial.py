@@ -27,6 +27,7 @@ from vitrim.hardware import Hardware
 from vitrim.metrics.statistics import VERDICT_CASES
 from vitrim.models.checkpoint import load_model, write_model
 from vitrim.models.factory import build
+from vitrim.models.folding import fold_for_inference
 from vitrim.models.network import Network
 from vitrim.progress import Reporter
 from vitrim.studies.coordinator import Coordinator
@@ -179,7 +180,7 @@ def run_trial(
         )
     replace(heartbeat, doing="evaluate")()
     with reporter.stage(f"evaluate {trial_title(trial)}", len(trial.split.validation)) as stage:
-        cases = evaluate_cases(network, data, trial.split.validation, hardware, stage)
+        cases = evaluate_cases(fold_for_inference(network), data, trial.split.validation, hardware, stage)
     folder = out / "trials" / trial.key
     with replacing(folder) as part:
         part.mkdir()
@@ -200,7 +201,8 @@ def evaluate_tuning(result: Result, data: PreparedData, reporter: Reporter) -> N
     if not cases or (result.folder / TUNING).is_file():
         return
     with reporter.stage(f"evaluate {trial_title(result.trial)} on tuning cases", len(cases)) as stage:
-        found = evaluate_cases(result.network(), data, cases, Hardware.of(result.trial.training), stage)
+        network = fold_for_inference(result.network())
+        found = evaluate_cases(network, data, cases, Hardware.of(result.trial.training), stage)
     write_table(result.folder / TUNING, found)
 
 
@@ -211,7 +213,7 @@ def evaluate_nested(result: Result, data: PreparedData, reporter: Reporter) -> N
     """
     if (result.folder / NESTED).is_file():
         return
-    network, trial = result.network(), result.trial
+    network, trial = fold_for_inference(result.network()), result.trial
     cases = exchange_cases(trial.split.train, trial.split.tuning)
     assert network.vit is not None
     tables = []

@@ -7,8 +7,8 @@ import torch
 from timm.layers import StdConv2d, StdConv2dSame
 from torch import nn
 
-from vitrim.inference.folding import fold_for_inference
 from vitrim.models.factory import create_model
+from vitrim.models.folding import fold_for_inference
 from vitrim.models.network import Network
 
 FORMS = {
