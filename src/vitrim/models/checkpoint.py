@@ -16,7 +16,7 @@ from vitrim import __version__
 from vitrim.config.network_schema import NetworkConfig
 from vitrim.config.reading import explain
 from vitrim.errors import InputError, WeightsError
-from vitrim.files import parse_json, replacing, sha256, short_reason, write_json
+from vitrim.files import parse_json, replacing, sha256, short_reason, understood, write_json
 from vitrim.models.adapt import Adapted, adapt
 from vitrim.models.factory import NETWORKS
 from vitrim.models.network import Network, check_tensors, expected_state, rebuilt
@@ -25,7 +25,7 @@ DESCRIPTION = "vitrim"
 """Key in the metadata of model.safetensors of what model.json says about the network."""
 
 FILES = {"model.json", "model.safetensors", "preparation.json", "trial.json", "import.json", "recovery.json",
-         "recovery.csv", "cases.csv", "tuning.csv", "history.csv", "cost.json"}  # fmt: skip
+         "recovery.csv", "cases.csv", "tuning.csv", "history.csv", "cost.json", "origin.json"}  # fmt: skip
 """Files that vitrim writes into the folder of a network; `save_model` replaces a folder that holds only these."""
 
 KEYS = {"format", "vitrim", "network", "adapted", "initialised_from", "sha256"}
@@ -121,6 +121,21 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
 def holds_adapted(folder: Path) -> bool:
     """Whether a folder holds the weights of an adapted model, not a network of ours. Raises WeightsError as above."""
     return "adapted" in _read_description(folder)
+
+
+def read_adapted(folder: Path) -> dict[str, Any]:
+    """Check the files of an adapted model without its code; return its class, blocks, full depth and kept blocks.
+
+    Raises InputError if a file is missing or damaged. Whether the tensors fit that model is not known.
+    """
+    description = _read_description(folder)
+    with understood(folder / "model.json"):
+        about = description["adapted"]
+        kept, full, images = list(about["kept"]), int(about["full_depth"]), [int(size) for size in about["images"]]
+        if not all(isinstance(block, int) and 1 <= block <= full for block in kept):
+            raise ValueError(f"kept blocks {kept} of {full}")
+    _read_tensors(folder, description)
+    return {"class": str(about["class"]), "kept": kept, "full_depth": full, "images": images}
 
 
 def _description_of(model: Adapted) -> dict[str, Any]:
