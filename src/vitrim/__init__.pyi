@@ -9,6 +9,8 @@ from .commands.evaluate import evaluate
 from .commands.export import export, export_bundle
 from .commands.import_transunet import import_transunet
 from .commands.predict import predict
+from .commands.pull import pull
+from .commands.push import push
 from .commands.report import write_report
 from .commands.study import study
 from .commands.study_new import study_new
@@ -47,6 +49,8 @@ __all__ = [
     "make_phantom",
     "predict",
     "profile_attention",
+    "pull",
+    "push",
     "recover",
     "save_model",
     "study",

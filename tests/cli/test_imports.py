@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests.hub_standin import TOKEN, standin
 from tests.report.synthetic_run import make_run
 from tests.support import write_image
 
@@ -47,10 +49,16 @@ def imported(tiny_data_once: Path, checkpoint: Path, tmp_path_factory: pytest.Te
         "check": ["data", "check", "decathlon", tiny_data_once, "--out", folder / "check.json"],
         "predict": ["predict", checkpoint, image, folder / "labels.nii.gz", "--precision", "float32"],
         "evaluate": ["evaluate", checkpoint, "--data", tiny_data_once, "--out", folder / "evaluation"],
+        "push": ["push", checkpoint, "octo/net"],
+        "pull": ["pull", "octo/net", folder / "pulled"],
         "report": ["report", report],
     }
     given = json.dumps([(name, [str(each) for each in arguments]) for name, arguments in commands.items()])
-    done = subprocess.run([sys.executable, "-c", RUN, given], capture_output=True, text=True)
+    with standin() as hub:
+        names = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
+        done = subprocess.run(
+            [sys.executable, "-c", RUN, given], capture_output=True, text=True, env={**os.environ, **names}
+        )
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [json.loads(line) for line in done.stderr.splitlines() if line.startswith('["')]
     return {name: set(modules) for name, modules in lines}
@@ -65,6 +73,8 @@ def imported(tiny_data_once: Path, checkpoint: Path, tmp_path_factory: pytest.Te
         ("check", NETWORKS | TRAINING | DRAWING),
         ("predict", TRAINING | DRAWING),
         ("evaluate", TRAINING | DRAWING),
+        ("push", TRAINING | DRAWING),
+        ("pull", TRAINING | DRAWING),
         ("report", TRAINING),
     ],
 )

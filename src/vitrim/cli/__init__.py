@@ -14,6 +14,8 @@ from vitrim.cli import (  # noqa: I001
     import_transunet,
     predict,
     export,
+    push,
+    pull,
     report,
     data,
 )
@@ -29,6 +31,8 @@ __all__ = [
     "import_transunet",
     "main",
     "predict",
+    "pull",
+    "push",
     "report",
     "study",
     "study_new",
