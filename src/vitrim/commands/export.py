@@ -166,6 +166,7 @@ def export_bundle(
 
     Example:
         >>> import vitrim
+        >>> from pathlib import Path
         >>> vitrim.export_bundle("network", "bundle")
         >>> print(*sorted(path.name for path in Path("bundle").iterdir()))
         configs docs models
