@@ -37,6 +37,8 @@ class Caller:
     module: nn.Module
     images: int | None
     """Number of images that the model was called with; None if it is not known."""
+    called: bool
+    """Whether the call was made inside a call of the module, not of one of its methods."""
 
     @property
     def heads(self) -> int:
@@ -117,7 +119,7 @@ class AttentionMode(TorchFunctionMode):
 
     def _caller(self) -> Caller | None:
         """The innermost module of the model on the stack. None if there is none, or if `layers` does not select it."""
-        found, images = None, None
+        found, images, called = None, None, False
         frame: types.FrameType | None = sys._getframe(2)
         while frame is not None:
             code = frame.f_code
@@ -133,8 +135,9 @@ class AttentionMode(TorchFunctionMode):
                         return None
                 if code.co_name == "_call_impl":  # the outermost one is the call of the model
                     images = _first_length(frame.f_locals)
+                    called = called or first is found
             frame = frame.f_back
-        return None if found is None else Caller(self.names[id(found)], found, images)
+        return None if found is None else Caller(self.names[id(found)], found, images, called)
 
 
 def module_names(model: nn.Module) -> dict[int, str]:

@@ -5,6 +5,7 @@ The attention itself runs unchanged; its weights are computed separately (`vitri
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -129,15 +130,49 @@ class Capture(AttentionMode):
         self.model, self.asked = model, layers
         self.reducer: Reducer = _keep
         self.captured = Captured()
+        self.callers: dict[str, Caller] = {}
+        self._now: list[Caller] = []
 
     @contextmanager
-    def into(self, reducer: Reducer) -> Iterator[Captured]:
-        """Do what `capture_attention` does, once."""
+    def into(self, reducer: Reducer, only: Sequence[Caller] | None = None) -> Iterator[Captured]:
+        """Do what `capture_attention` does, once. `only`: those who make attention calls, if they are known."""
         self.reducer, self.captured = reducer, Captured()
-        with uncompiled(), self:
+        with uncompiled(), self if only is None else self._inside(only):
             yield self.captured
         if not self.captured.counts:
             raise InputError(_nothing_captured(self.model, self.asked))
+
+    @contextmanager
+    def _inside(self, callers: Sequence[Caller]) -> Iterator[None]:
+        """See only the calls inside these modules: on a GPU, the time in which this mode passes on other calls counts.
+
+        Their hooks are removed in the end. Calls in other threads are not seen.
+        """
+        thread, running = threading.get_ident(), self._now
+        known = {caller.module: caller for caller in callers}
+
+        def before(module: nn.Module, _: Any) -> None:
+            if threading.get_ident() == thread:
+                if not running:
+                    self.__enter__()
+                running.append(known[module])
+
+        def after(module: nn.Module, *_: Any) -> None:
+            if threading.get_ident() == thread and running and running[-1].module is module:
+                running.pop()
+                if not running:
+                    self.__exit__(None, None, None)
+
+        hooks = [module.register_forward_pre_hook(before, prepend=True) for module in known]
+        hooks += [module.register_forward_hook(after, always_call=True) for module in known]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _caller(self) -> Caller | None:
+        return self._now[-1] if self._now else super()._caller()
 
     def attend(self, caller: Caller, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor:
         output = F.scaled_dot_product_attention(*args, **kwargs)
@@ -151,6 +186,7 @@ class Capture(AttentionMode):
     def _reduce(self, caller: Caller, source: Weights) -> None:
         call = AttentionCall(caller.layer, self.captured.counts.total(), source)
         self.captured.counts[caller.layer] += 1
+        self.callers[caller.layer] = caller
         with torch.no_grad(), torch.autocast(source.device.type, enabled=False):
             result = self.reducer(call)
         if result is not None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vitrim.attention.calls import title_of
+from vitrim.attention.calls import Caller, title_of
 from vitrim.attention.capture import Capture, Captured, Reducer
 from vitrim.errors import InputError
 
@@ -27,18 +29,37 @@ CapturedRun = Callable[[Tensor, Reducer], Captured]
 def captured_runs(model: nn.Module, layers: str | Sequence[str] | None = None) -> Iterator[CapturedRun]:
     """Give a function that runs `model` on one batch after another, in eval mode and without gradients.
 
-    The modules of the model are listed once, because that takes as long as a part of a forward pass on a GPU. The
-    function raises InputError if the model cannot take the images, or no attention was captured.
+    The modules of the model are listed once, and after the first run only those that made attention calls are watched,
+    because both take as long as a part of a forward pass on a GPU. The function raises InputError if the model cannot
+    take the images, if no attention was captured, or if other layers made the calls than in the first run.
     """
     capture = Capture(model, layers)
+    only: list[Caller] | None = None
+    expected: Counter[str] = Counter()
 
     def run(batch: Tensor, reducer: Reducer) -> Captured:
-        with torch.no_grad(), capture.into(reducer) as captured:
+        nonlocal only, expected
+        callers = only and [replace(caller, images=len(batch)) for caller in only]
+        with torch.no_grad(), capture.into(reducer, callers) as captured:
             _forward(model, batch)
+        if not expected:
+            found = list(capture.callers.values())
+            expected = captured.counts
+            only = found if all(caller.called for caller in found) else None
+        elif only is not None and captured.counts != expected:
+            raise InputError(
+                f"the attention layers of {title_of(model)} differ between batches: {_calls(expected)} in the first, "
+                f"{_calls(captured.counts)} in a later one"
+            )
         return captured
 
     with evaluating(model):
         yield run
+
+
+def _calls(counts: Counter[str]) -> str:
+    calls, layers = counts.total(), len(counts)
+    return f"{calls} call{'s' if calls != 1 else ''} of {layers} layer{'s' if layers != 1 else ''}"
 
 
 def _forward(model: nn.Module, batch: Tensor) -> None:
