@@ -20,7 +20,7 @@ from vitrim.inference.int8 import Int8Linear, to_int8
 from vitrim.models.describe import count_parameters
 from vitrim.models.factory import NETWORKS, create_model
 from vitrim.models.folding import fold_for_inference
-from vitrim.models.network import Network, expected_state
+from vitrim.models.network import Network, skeleton
 from vitrim.models.timm_vit import NoBlock, TimmViT
 
 SIZE = (32, 48)
@@ -209,7 +209,7 @@ def test_in_cats_it_stands_beside_the_cnn(images: torch.Tensor) -> None:
 def test_a_vit_with_24_blocks_has_24(images: torch.Tensor) -> None:
     config = NetworkConfig.model_validate({"name": "unetr2d", "num_classes": 2, "vit": "vit_large_patch16_224"})
     assert (config.depth, config.full_depth, config.taps) == (24, 24, (6, 12, 18, 24))
-    state = expected_state(NETWORKS["unetr2d"], config)
+    state = skeleton(NETWORKS["unetr2d"], config).state_dict()
     assert state["vit.timm.blocks.23.norm1.weight"].shape == (1024,)
     assert state["lifts.16.weight"].shape == (1024, 512, 2, 2)
     with pytest.raises(ConfigurationError, match="depth 25: vit_large_patch16_224 has 24 blocks"):

@@ -19,7 +19,7 @@ from vitrim.errors import InputError, WeightsError
 from vitrim.files import parse_json, replacing, sha256, short_reason, understood, write_json
 from vitrim.models.adapt import Adapted, adapt
 from vitrim.models.factory import NETWORKS
-from vitrim.models.network import Network, check_tensors, expected_state, rebuilt
+from vitrim.models.network import Network, check_tensors, filled, skeleton
 
 DESCRIPTION = "vitrim"
 """Key in the metadata of model.safetensors of what model.json says about the network."""
@@ -112,8 +112,9 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
     except ValidationError as error:
         raise WeightsError(f"{folder / 'model.json'}: {explain(error, NetworkConfig)}") from error
     state = _read_tensors(folder, description)
-    check_tensors(expected_state(NETWORKS[config.name], config), state, str(folder / "model.safetensors"))
-    network = rebuilt(NETWORKS[config.name], config, state)
+    network = skeleton(NETWORKS[config.name], config)
+    check_tensors(network.state_dict(), state, str(folder / "model.safetensors"))
+    filled(network, state)
     network.initialised_from = description["initialised_from"]
     return network.eval()
 

@@ -72,10 +72,15 @@ def taking_part(model: nn.Module, images: Tensor) -> list[str]:
     """Names of the parameters that affect the outputs of `model` on `images`: those that a gradient reaches."""
     with torch.enable_grad():
         outputs, parameters = run(model, images)
-        learnt = {name: parameter for name, parameter in parameters.items() if parameter.requires_grad}
-        total = [output.sum() for output in outputs if output.requires_grad]
-        gradients = torch.autograd.grad(total, list(learnt.values()), allow_unused=True)
-    return [name for name, gradient in zip(learnt, gradients, strict=True) if gradient is not None]
+    nodes = [output.grad_fn for output in outputs]
+    reached: set[Any] = {None}
+    while nodes:  # the graph of the gradient; nothing is computed
+        node = nodes.pop()
+        if node is not None and node not in reached:
+            reached.add(node)
+            nodes += [following for following, _ in node.next_functions]
+    variables = {id(variable) for node in reached if (variable := getattr(node, "variable", None)) is not None}
+    return [name for name, parameter in parameters.items() if id(parameter) in variables]
 
 
 def multiply_adds(model: nn.Module, images: Tensor) -> dict[str, int]:

@@ -162,11 +162,12 @@ class Network(nn.Module, ABC):
         if isinstance(self.vit, TimmViT):
             state |= {f"vit.{name}": tensor for name, tensor in self.vit.of_blocks(kept).items()}
         config = self.config.model_copy(update={"depth": len(kept), "decoder": decoder or self.config.decoder})
-        if any(name not in state for name in expected_state(type(self), config)):
+        shorter = skeleton(type(self), config)
+        if any(name not in state for name in shorter.state_dict()):
             raise InputError(
                 f"this {config.name} was truncated as in the paper and has no whole decoder: truncate the full network"
             )
-        shorter = rebuilt(type(self), config, state)
+        filled(shorter, state)
         shorter.initialised_from = self.initialised_from
         return shorter.train(self.training)
 
@@ -180,14 +181,18 @@ def check_kept(kept: Sequence[int], depth: int, name: str, fewest: int = 0) -> N
         )
 
 
-def rebuilt(kind: type[N], config: NetworkConfig, state: State) -> N:
-    """Build a network of `kind` with copies of the tensors in `state`. No random number is drawn.
+def skeleton(kind: type[N], config: NetworkConfig) -> N:
+    """Build a network of `kind` without data: its tensors are meta tensors."""
+    with torch.device("meta"):
+        return kind(config)
+
+
+def filled(network: N, state: State) -> N:
+    """Put copies of the tensors in `state` into a `skeleton`, which is returned.
 
     Names that the network does not have are ignored. If a kernel has more inputs than the network needs, the last
     inputs are kept.
     """
-    with torch.device("meta"):
-        network = kind(config)
     kept = {
         name: _last_inputs(state[name], tensor.shape).to(tensor.dtype) for name, tensor in network.state_dict().items()
     }
@@ -199,12 +204,6 @@ def _last_inputs(tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
     if tensor.shape != shape:
         tensor = tensor[:, tensor.shape[1] - shape[1] :]
     return tensor.detach().clone()
-
-
-def expected_state(kind: type[Network], config: NetworkConfig) -> dict[str, torch.Tensor]:
-    """State dict of the network that `config` describes, as meta tensors: names and shapes without data."""
-    with torch.device("meta"):
-        return kind(config).state_dict()
 
 
 def check_tensors(expected: State, found: State, where: str) -> None:

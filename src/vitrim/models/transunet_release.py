@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from vitrim.config.network_schema import PATCH, NetworkConfig
 from vitrim.config.reading import explain
 from vitrim.errors import WeightsError
-from vitrim.models.network import State, check_tensors, expected_state, rebuilt
+from vitrim.models.network import State, check_tensors, filled, skeleton
 from vitrim.models.state_dicts import read_state
 from vitrim.models.transunet import TransUNet
 from vitrim.models.vit import SIZES
@@ -52,9 +52,10 @@ def read_transunet(checkpoint: Path, in_chans: int = 1) -> TransUNet:
                 f"{checkpoint}: {name} has the shape {tuple(state[name].shape)}, which the release has not"
             )
     config = _config(state, in_chans, checkpoint)
-    ours = expected_state(TransUNet, config)
+    network = skeleton(TransUNet, config)
+    ours = network.state_dict()
     check_tensors(_release_shapes(ours), state, str(checkpoint))
-    network = rebuilt(TransUNet, config, {name: _joined(name, state) for name in ours})
+    filled(network, {name: _joined(name, state) for name in ours})
     network.initialised_from = f"public TransUNet release, {checkpoint.name}"
     return network.eval()
 
