@@ -1,13 +1,19 @@
-# docker build -t vitrim .
-# docker run --name vitrim-demo vitrim && docker cp vitrim-demo:/home/vitrim/runs .
-FROM python:3.13-slim
+# vitrim in a container; the default command is the demo. How to use it: docs/machines.md#in-a-container
+ARG PYTHON_VERSION=3.13
+FROM python:${PYTHON_VERSION}-slim
 
-RUN useradd --create-home vitrim
-COPY pyproject.toml README.md LICENSE /src/vitrim/
-COPY src /src/vitrim/src
-RUN pip install --no-cache-dir "/src/vitrim[onnx]"
+# pip reads it from the environment: an index with PyTorch's builds for processors, which are several GB smaller.
+ARG PIP_EXTRA_INDEX_URL
 
-USER vitrim
-WORKDIR /home/vitrim
+COPY pyproject.toml README.md LICENSE /tmp/vitrim/
+COPY src /tmp/vitrim/src
+RUN pip install --no-cache-dir "/tmp/vitrim[onnx,formats]" && rm -r /tmp/vitrim
+
+# `docker run --user` may name any user: each needs a name, a home and a working directory to write to.
+ENV HOME=/home/vitrim USER=vitrim
+RUN useradd --create-home --uid 1000 vitrim && mkdir /vitrim && chmod 1777 /home/vitrim /vitrim
+
+USER 1000:1000
+WORKDIR /vitrim
 ENTRYPOINT ["vitrim"]
 CMD ["study", "demo"]
