@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -13,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from vitrim.config.schema import TrainConfig
-from vitrim.data.cache import collate_slices
 from vitrim.data.sampling import Batches, Shuffled, mixed
 from vitrim.errors import ConfigurationError, DataError, InputError
 from vitrim.hardware import deterministic, float32_products, resolved
@@ -24,6 +22,7 @@ from vitrim.progress import Stage, TrainingProgress, Watch
 from vitrim.training.augmentation import Augmented, check_augmentation
 from vitrim.training.distributed import Rendezvous, make_fabric, quiet, share_batch_norms
 from vitrim.training.late_values import LateValues
+from vitrim.training.readers import check_shared_memory, slice_loader
 from vitrim.training.resume import StateWriter, TrainingState, load_state
 from vitrim.training.step import (
     ExtraLoss,
@@ -93,13 +92,14 @@ def train_network(
 
     Raises:
         ConfigurationError: if a batch cannot be divided evenly among the devices, if a parameter of `augment` is wrong,
-            or if `checkpoint: best` has no `tuning` slices.
+            if the slices read ahead do not fit into shared memory, or if `checkpoint: best` has no `tuning` slices.
         DataError: if there are too few slices for a batch.
         InputError: if the loss is not finite, the network does not return logits, or a batch does not fit into the
             GPU's memory.
     """
     config = resolved(config)
     check_batch(config, len(data))  # type: ignore[arg-type]
+    check_shared_memory(config, data)
     check_augmentation(config.augment)
     if config.checkpoint == "best" and not tuning and (rendezvous is None or rendezvous.node == 0):
         raise ConfigurationError("training.checkpoint: best needs tuning cases; without them, set it to last")
@@ -117,13 +117,6 @@ def train_network(
         network.load_state_dict(end.best or end.network)
         network.eval()
         return Training(end.losses, end.seconds, end.tuning_losses)
-
-
-def _ignore_signals(number: int) -> None:
-    """Leave it to the main process to stop. A signal to the whole group would otherwise end its readers first."""
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):  # Windows has no SIGHUP
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
 
 
 def _train(
@@ -157,15 +150,7 @@ def _train(
     order = Shuffled(slices, seed)
     augmented = config.augment not in ("none", [])
     sampler = Batches(order, config.batch_size, fabric.global_rank, fabric.world_size, numbered=augmented)
-    loader = DataLoader(
-        Augmented(data, config.augment, seed) if augmented else data,
-        batch_sampler=sampler,
-        num_workers=config.workers or 0,
-        collate_fn=collate_slices,
-        worker_init_fn=_ignore_signals,
-        persistent_workers=bool(config.workers),
-        pin_memory=config.device == "gpu",
-    )
+    loader = slice_loader(Augmented(data, config.augment, seed) if augmented else data, sampler, config)
 
     state = load_state(path) or TrainingState()
     if state.losses:
