@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.support import tiny_study, vitrim
 from tests.training.test_loop import Squares, config
 from vitrim.config.schema import TrainConfig
 from vitrim.errors import ConfigurationError, InputError
 from vitrim.hardware import Hardware, resolved
 from vitrim.models.layers import DoubleByInterpolation
 from vitrim.training.loop import train_network
+from vitrim.training.readers import check_shared_memory
 
 
 class Hungry(nn.Module):
@@ -71,3 +74,26 @@ def test_a_precision_that_needs_a_gpu_is_refused_without_one(precision):
 def test_on_a_cpu_the_training_reads_its_slices_itself():
     assert resolved(TrainConfig(steps=1)).workers == 0
     assert resolved(TrainConfig(steps=1, workers=2)).workers == 2
+
+
+@pytest.mark.parametrize(("left", "fits"), [(70_000, 2), (20_000, 0)])
+def test_processes_that_fill_shared_memory_are_refused_with_the_number_that_fits(monkeypatch, tmp_path, left, fits):
+    """A slice takes 12 288 bytes here; each process holds two batches of one, and one more is in use."""
+    monkeypatch.setattr("vitrim.training.readers.SHARED_MEMORY", tmp_path)
+    monkeypatch.setattr("vitrim.training.readers.shutil.disk_usage", lambda path: SimpleNamespace(free=left))
+    with pytest.raises(ConfigurationError, match=f"shared memory.* set training.workers to {fits},"):
+        train_network(nn.Conv2d(1, 2, 1), Squares(), config(batch_size=1, workers=3), 3)
+    check_shared_memory(config(batch_size=1, workers=fits), Squares())
+
+
+@pytest.mark.slow
+def test_without_a_compiler_a_training_that_torch_must_compile_says_to_leave_that_out(
+    tiny_data_once, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    training = {"steps": 1, "batch_size": 2, "device": "cpu", "compile": True}
+    study = tiny_study(tmp_path / "tiny.yaml", training=training)
+    command = ("train", study, "--data", tiny_data_once, "--depth", 1, "--out", tmp_path / "out")
+    assert vitrim(*command) == 1
+    assert "torch cannot compile the network here, so leave training.compile out" in capsys.readouterr().err

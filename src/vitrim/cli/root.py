@@ -290,6 +290,8 @@ def _machine(error: Exception) -> str:
         return f"{error.strerror}{where}; the same command goes on once that is mended"
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported here
         return "there is not enough memory on the GPU"
+    if type(error).__name__ in ("BackendCompilerFailed", "InductorError"):
+        return f"torch cannot compile the network here, so leave training.compile out ({text})"
     return f"unexpected {type(error).__name__}: {text}; this is a fault of vitrim, --debug shows where"
 
 
