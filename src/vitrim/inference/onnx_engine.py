@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -204,7 +205,11 @@ def _places(logits: np.ndarray) -> np.ndarray:
 
 
 def optional(name: str) -> Any:
-    """Import a module of the extra `onnx`. Raises InputError, which names the extra, if it is missing."""
+    """Import a module of the extra `onnx`. Raises InputError, which names the extra, if it is missing.
+
+    ONNX Runtime would report its use to its maker. It does so only if the user has set ORT_DISABLE_TELEMETRY=0.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         return import_module(name)
     except ImportError as error:
