@@ -14,11 +14,11 @@ os.environ["OMP_NUM_THREADS"] = str(
 
 import pytest
 from filelock import FileLock
+from matplotlib.figure import Figure
 from rich.console import Console
 
 import vitrim as package
 from tests.support import tiny_study, write_checkpoint, write_tiny_data
-from vitrim.attention.figures import STYLE
 from vitrim.config.reading import load_study
 from vitrim.progress import Reporter
 
@@ -29,15 +29,6 @@ LONG = ("tests/studies/", "tests/test_face.py", "tests/commands/", "tests/traini
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: each worker takes the next file when it is ready, so that all end at nearly the same time."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def quick_figures() -> Iterator[None]:
-    """Every study draws figures. Few pixels and Type 3 fonts take two thirds of the time; tests of figures undo it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(STYLE, "savefig.dpi", 40)
-        patch.setitem(STYLE, "pdf.fonttype", 3)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -67,14 +58,36 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "network")
 
 
+class Unrendered(Figure):
+    """A figure that is built and not rendered: its file is empty."""
+
+    def savefig(self, path: Path, **_: object) -> None:
+        Path(path).touch()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unrendered_figures() -> Iterator[None]:
+    """Figures of attention are not rendered, which takes half of a tiny study's time, unless a test asks for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("vitrim.attention.figures.Figure", Unrendered)
+        yield
+
+
+@pytest.fixture
+def rendered_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures of attention are rendered, as for a user."""
+    monkeypatch.setattr("vitrim.attention.figures.Figure", Figure)
+
+
 @pytest.fixture(scope="session")
 def finished_study(tiny_data_once: Path, tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """The tiny study, finished, with its report; made once for all workers. Read only: copy it before you change it."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared if worker_id == "master" else shared.parent
     folder = shared / "finished-study"
-    with FileLock(shared / "finished-study.lock"):
+    with FileLock(shared / "finished-study.lock"), pytest.MonkeyPatch.context() as patch:
         if not (folder / "report.html").is_file():
             study = load_study(tiny_study(shared / "finished-study.yaml"))
+            patch.setattr("vitrim.attention.figures.Figure", Figure)
             package.study(study, data=tiny_data_once, out=folder, reporter=Reporter(Console(quiet=True)))
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,6 @@ from matplotlib.figure import Figure
 
 from tests.attention.planted import PlantedViT, noise, planted
 from vitrim.attention.figures import (
-    STYLE,
     draw_decision,
     draw_image,
     draw_measure,
@@ -28,15 +26,7 @@ from vitrim.attention.rule import decide_depth
 from vitrim.errors import InputError
 
 MEASURES = ["globality", "entropy", "distance_patches", "rollout_globality"]
-PAPER = dict(STYLE)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def as_users_get_them() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in PAPER.items():
-            patch.setitem(STYLE, name, value)
-        yield
+pytestmark = pytest.mark.usefixtures("rendered_figures")
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ def pictures(tmp_path):
     return folder
 
 
+@pytest.mark.usefixtures("rendered_figures")
 def test_a_checkpoint_is_profiled_on_a_data_set(checkpoint, tiny_data_once, tmp_path, capsys):
     out = tmp_path / "out"
     assert vitrim("attention", checkpoint, "--data", tiny_data_once, "--out", out, "--slices", 1, "--html") == 0

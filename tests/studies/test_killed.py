@@ -29,7 +29,7 @@ def place(tmp_path_factory):
     training = {"steps": 24, "batch_size": 4, "learning_rate": 1e-3, "schedule": "cosine"}
     training |= {"augment": "light", "checkpoint": "best"}
     data = {"image_size": 64, "validation": 3, "tuning": 2}
-    networks, attention = {"unetr2d": {"depths": [3]}}, {"slices": 1, "maps": [1]}
+    networks, attention = {"unetr2d": {"depths": [3]}}, {"slices": 1, "maps": [1], "forms": ["identity"]}
     tiny_study(folder / "tiny.yaml", data=data, networks=networks, training=training, attention=attention)
     assert finish(folder, "whole") == 0
     return folder

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -99,6 +100,20 @@ def test_the_same_study_again_returns_what_is_there(run, tiny_data_once, capsys)
     run_study(study, tiny_data_once, run, Reporter())
     assert (run / "results.csv").read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in (run / "trials").rglob("*")} == stamps
+
+
+def test_figures_are_drawn_of_the_first_seed_alone_unless_all_are_asked_for(finished_study, tmp_path):
+    copy = Path(shutil.copytree(finished_study, tmp_path / "copy"))
+    for kind, start in ((".png", b"\x89PNG"), (".pdf", b"%PDF")):
+        figures = [path for path in (copy / "networks/transunet/figures").iterdir() if path.suffix == kind]
+        assert len(figures) > 8
+        assert all(path.read_bytes().startswith(start) for path in figures)
+    other = copy / "networks/transunet-seed1-fold0"
+    shutil.copytree(copy / "networks/transunet", other, ignore=shutil.ignore_patterns("figures"))
+    assert vitrim_command("report", copy) == 0
+    assert not (other / "figures").exists()
+    assert vitrim_command("report", copy, "--all-figures") == 0
+    assert (other / "figures/globality.pdf").is_file()
 
 
 def test_the_same_study_elsewhere_gives_the_same_bytes(run, tiny_data_once, tmp_path):

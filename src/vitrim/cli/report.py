@@ -17,6 +17,9 @@ def report(
         Path | None,
         typer.Option("--out", "-o", help="Folder for the comparison of several studies; comparison by default."),
     ] = None,
+    all_figures: Annotated[
+        bool, typer.Option("--all-figures", help="Draw the figures of every seed and fold, not only of the first.")
+    ] = False,
 ) -> None:
     """Compute the statistics once more from the stored per-case tables, and write figures and report again.
 
@@ -24,5 +27,5 @@ def report(
     """
     from vitrim.commands.report import write_report
 
-    for path in write_report(*runs, out=out, reporter=make_reporter()):
+    for path in write_report(*runs, out=out, all_figures=all_figures, reporter=make_reporter()):
         typer.echo(f"wrote {path}")

@@ -15,7 +15,9 @@ OUT = "comparison"
 """Default folder of a comparison of several studies."""
 
 
-def write_report(*runs: str | Path, out: str | Path | None = None, reporter: Reporter | None = None) -> list[Path]:
+def write_report(
+    *runs: str | Path, out: str | Path | None = None, all_figures: bool = False, reporter: Reporter | None = None
+) -> list[Path]:
     """Compute the statistics of studies from their stored per-case tables, and write tables, figures and report.
 
     The same as the command `vitrim report`. Nothing is trained or measured. Of one study, the report is written into
@@ -24,6 +26,7 @@ def write_report(*runs: str | Path, out: str | Path | None = None, reporter: Rep
     Args:
         runs: folders of studies.
         out: folder for the comparison of several studies; "comparison" by default.
+        all_figures: draw the attention figures of every seed and fold, not only of each network's first.
         reporter: where progress goes.
 
     Returns:
@@ -50,5 +53,5 @@ def write_report(*runs: str | Path, out: str | Path | None = None, reporter: Rep
         with understood(folder):
             written += recompute(folder)
     if len(folders) == 1:
-        return [*written, *build_report(folders[0], reporter or Reporter(), redraw=True)]
+        return [*written, *build_report(folders[0], reporter or Reporter(), redraw=True, all_figures=all_figures)]
     return [*written, *build_comparison(folders, Path(out or OUT))]

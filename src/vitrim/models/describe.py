@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import nn
 
+from vitrim.config.network_schema import NetworkConfig
 from vitrim.errors import InputError
 from vitrim.models.adapt import Adapted
 from vitrim.models.dry_run import multiply_adds, taking_part
-from vitrim.models.network import Network
+from vitrim.models.network import Network, skeleton
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,16 @@ def count_parameters(model: Network | Adapted) -> int:
 
     Some libraries have parameters that are never used (the cross-attention in MONAI's UNETR). They do not count.
     """
+    if isinstance(model, Network):
+        return _own_parameters(type(model), model.config)
     return sum(model.get_parameter(name).numel() for name in taking_part(model, model.example))
+
+
+@lru_cache(maxsize=256)
+def _own_parameters(kind: type[Network], config: NetworkConfig) -> int:
+    """The same of a network of ours, once for all its seeds and folds."""
+    network = skeleton(kind, config)
+    return sum(network.get_parameter(name).numel() for name in taking_part(network, network.example))
 
 
 def count_macs(model: Network | Adapted, image_size: tuple[int, int] | None = None) -> int:
@@ -60,10 +71,20 @@ def count_macs(model: Network | Adapted, image_size: tuple[int, int] | None = No
 
     The model runs on a meta tensor, so nothing is computed. `image_size` is (H, W), by default that of the model.
     """
+    if isinstance(model, Network):
+        return _own_macs(type(model), model.config, image_size)
+    return multiply_adds(model, _one_image(model, image_size))[""]
+
+
+@lru_cache(maxsize=256)
+def _own_macs(kind: type[Network], config: NetworkConfig, image_size: tuple[int, int] | None) -> int:
+    network = skeleton(kind, config)
+    return multiply_adds(network, _one_image(network, image_size))[""]
+
+
+def _one_image(model: Network | Adapted, image_size: tuple[int, int] | None) -> torch.Tensor:
     example = model.example[:1]
-    if image_size:
-        example = torch.empty(*example.shape[:2], *image_size, device="meta")
-    return multiply_adds(model, example)[""]
+    return torch.empty(*example.shape[:2], *image_size, device="meta") if image_size else example
 
 
 def describe(model: nn.Module) -> Description:

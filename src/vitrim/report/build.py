@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 from vitrim.attention.figures import write_figures
+from vitrim.config.names import NetworkName
 from vitrim.files import understood, write_text
 from vitrim.progress import Reporter
 from vitrim.report.answers import answers
@@ -22,10 +24,11 @@ from vitrim.report.study_table import provisional_note, results_table
 from vitrim.report.tables import latex
 
 
-def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list[Path]:
+def build_report(run: Path, reporter: Reporter, *, redraw: bool = False, all_figures: bool = False) -> list[Path]:
     """Write report.md, report.tex (LaTeX tables) and report.html into the folder of the study; return their paths.
 
-    Also draw the attention figures of each network without a `figures` folder, or of all networks with `redraw`.
+    Also draw the attention figures of each network, of its first seed and fold, unless they are there; with `redraw`
+    again, and with `all_figures` those of all seeds and folds.
 
     Raises InputError if the folder holds no study, or if a file in it cannot be read.
     """
@@ -42,7 +45,8 @@ def build_report(run: Path, reporter: Reporter, *, redraw: bool = False) -> list
         write_text(stored.folder / name, text)
         paths.append(stored.folder / name)
     folders = [path.parent for path in sorted((stored.folder / "networks").glob("*/profile.json"))]
-    missing = [folder for folder in folders if redraw or not (folder / "figures").is_dir()]
+    wanted = [folder for folder in folders if all_figures or folder.name in get_args(NetworkName)]
+    missing = [folder for folder in wanted if redraw or not (folder / "figures").is_dir()]
     if missing:
         with reporter.stage("figures", len(missing)) as stage:
             for folder in missing:
