@@ -17,7 +17,7 @@ from vitrim.config.network_schema import Strict
 from vitrim.config.reading import explain
 from vitrim.errors import WeightsError
 from vitrim.files import write_json
-from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, Change, change
+from vitrim.metrics.statistics import FIRM_CASES, FIRM_SEEDS, Change, change, signed
 
 if TYPE_CHECKING:
     from vitrim.models.network import Network
@@ -66,10 +66,10 @@ class DepthResult(Strict):
 
     def in_words(self, bracketed: bool = False) -> str:
         """Return change and interval: "−6.7 % (−10.7 to −3.2)", or with `bracketed` "(−6.7 %, −10.7 to −3.2)"."""
-        change = f"{_signed(self.percent)} %"
+        change = f"{signed(self.percent)} %"
         if self.low is None or self.high is None:
             return f"({change})" if bracketed else change
-        interval = f"{_signed(self.low)} to {_signed(self.high)}"
+        interval = f"{signed(self.low)} to {signed(self.high)}"
         return f"({change}, {interval})" if bracketed else f"{change} ({interval})"
 
 
@@ -201,7 +201,7 @@ class DepthDecision(Strict):
         before = self.untrained.get("globality")
         parts = [] if before is None else [f"before any training the rule says {before} as well"]
         if self.exchange_percent is not None:
-            change = _signed(self.exchange_percent)
+            change = signed(self.exchange_percent)
             parts.append(f"without any exchange between patches Dice changes by {change} %")
         return f"Attention does not decide here{': ' if parts else ''}{', and '.join(parts)}."
 
@@ -341,9 +341,3 @@ def read_depth(path: Path) -> tuple[int, int]:
         return rule.depth, len(rule.blocks)
     decision = DepthDecision.load(Path(path))
     return decision.depth, decision.full
-
-
-def _signed(value: float) -> str:
-    """A signed number with one digit, and a true minus sign."""
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")

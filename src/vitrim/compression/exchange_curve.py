@@ -15,7 +15,7 @@ import pandas as pd
 
 from vitrim.config.names import ExchangeForm
 from vitrim.files import read_table, write_table
-from vitrim.metrics.statistics import VERDICT_CASES, Change, change, change_percent
+from vitrim.metrics.statistics import VERDICT_CASES, Change, change, change_percent, signed
 
 EXCHANGE, CONTENT = "exchange.csv", "content.csv"
 FORMS: tuple[ExchangeForm, ...] = ("identity", "constant", "uniform")
@@ -114,12 +114,12 @@ class ExchangeCurve:
         none = change(self.untouched, self.tables()[0])
         if self.without_any is None:
             return "The untouched network segments nothing (Dice 0), so a change in Dice has no meaning."
-        interval = "" if none.low is None or none.high is None else f" ({none.low:+.1f} to {none.high:+.1f})"
+        interval = "" if none.low is None or none.high is None else f" ({signed(none.low)} to {signed(none.high)})"
         what = "the agreement with the untouched network's labels" if self.agreement else "Dice"
         return (
-            f"Without any exchange between patches {what} changes by {none.percent:+.1f} %{interval} on {self.cases} "
-            f"cases. From block {self.cutoff(margin)} on, blocks can do without it (exchange cut-off, margin "
-            f"{100 * margin:g} %)."
+            f"Without any exchange between patches {what} changes by {signed(none.percent)} %{interval} on "
+            f"{self.cases} cases. From block {self.cutoff(margin)} on, blocks can do without it (exchange cut-off, "
+            f"margin {100 * margin:g} %)."
         )
 
     def save(self, folder: Path) -> None:

@@ -263,3 +263,9 @@ class _Pair:
 def _average(values: np.ndarray) -> float:
     """Mean over seeds of the average Dice of `values` (seeds, cases, classes); NaN without cases."""
     return float(_mean(average_dice(values), axis=-1)) if values.shape[1] else float("nan")
+
+
+def signed(value: float) -> str:
+    """Return a change in percent with its sign and one digit; a change that rounds to nothing has none."""
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text.replace("-", "−")
