@@ -18,6 +18,16 @@ def page(name: str) -> str:
     return (ROOT / "docs" / name).read_text(encoding="utf-8")
 
 
+def module(path: Path) -> ModuleType:
+    """Import a file that belongs to no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
 def test_the_page_of_the_api_has_every_public_name_once() -> None:
     assert sorted(re.findall(r"^::: vitrim\.(\w+)$", page("api.md"), re.M)) == sorted(package.__all__)
 
@@ -28,6 +38,17 @@ def test_the_readme_fits_on_a_screen_and_leads_to_pages_that_exist() -> None:
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert len(links) > 10
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_on_a_package_index_the_readme_has_absolute_addresses_alone() -> None:
+    absolute = module(ROOT / ".github/absolute_links.py").absolute
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    made = absolute(text, "https://example.org/owner/vitrim", "v1")
+    assert "![The report of the demo](https://example.org/owner/vitrim/raw/v1/docs/pictures/report.png)" in made
+    assert "(https://example.org/owner/vitrim/blob/v1/docs/depth.md)" in made
+    assert "(https://doi.org/10.1117/12.2652215)" in made
+    assert not re.findall(r"\]\((?!https?:)", made)
+    assert len(re.findall(r"\]\(", made)) == len(re.findall(r"\]\(", text))
 
 
 def test_every_message_of_the_troubleshooting_page_is_one_of_vitrims() -> None:
@@ -44,12 +65,7 @@ def test_every_message_of_the_troubleshooting_page_is_one_of_vitrims() -> None:
 @pytest.fixture(scope="module")
 def hooks() -> ModuleType:
     pytest.importorskip("mkdocs")
-    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs/site_hooks.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module(ROOT / "docs/site_hooks.py")
 
 
 @pytest.mark.parametrize(
