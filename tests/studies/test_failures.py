@@ -31,7 +31,7 @@ def run(tmp_path, data, capsys, **changes) -> tuple[int, str]:
         tmp_path / "tiny.yaml",
         networks={"unetr2d": {"depths": [3]}},
         training={"steps": 2, "batch_size": 4},
-        attention={"slices": 1, "maps": [1]},
+        attention={"slices": 1, "maps": [1], "forms": ["identity"]},
         **changes,
     )
     status = vitrim("study", file, "--data", data, "--out", tmp_path / "out")
