@@ -26,11 +26,6 @@ LONG = ("tests/studies/", "tests/test_face.py", "tests/commands/", "tests/traini
 """Where the tests take longest."""
 
 
-def pytest_xdist_auto_num_workers() -> int:
-    """One worker more than cores: tests that start processes wait for them, and for moments at which to kill them."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Long files first: each worker takes the next file when it is ready, so that all end at nearly the same time."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
