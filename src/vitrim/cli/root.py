@@ -164,9 +164,6 @@ def main() -> None:
     """Run the command line. Every error is one line: exit status 2 for bad input, 1 for what the machine lacks."""
     global _told
     arguments, _told = _general_first(sys.argv[1:]), False
-    # Threads that wait do not keep their core busy: two commands on the same cores would slow each other down. OpenMP
-    # reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a terminal that does not know a character must not end a command
             stream.reconfigure(errors="backslashreplace")
