@@ -5,9 +5,9 @@ FROM python:${PYTHON_VERSION}-slim
 # pip reads it from the environment: an index with PyTorch's builds for processors, which are several GB smaller.
 ARG PIP_EXTRA_INDEX_URL
 
-COPY pyproject.toml README.md LICENSE /tmp/vitrim/
-COPY src /tmp/vitrim/src
-RUN pip install --no-cache-dir "/tmp/vitrim[onnx,formats]" && rm -r /tmp/vitrim
+COPY pyproject.toml README.md LICENSE /src/vitrim/
+COPY src /src/vitrim/src
+RUN pip install --no-cache-dir "/src/vitrim[onnx,formats]" && rm -r /src
 
 # `docker run --user` may name any user: each needs a name, a home and a working directory to write to.
 ENV HOME=/home/vitrim USER=vitrim

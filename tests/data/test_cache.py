@@ -76,9 +76,9 @@ def test_workers_map_the_files_themselves(decathlon: Path, tmp_path: Path) -> No
 
 
 def test_what_is_there_is_not_prepared_again(decathlon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    build(decathlon, tmp_path / "cache")
+    before = build(decathlon, tmp_path / "cache")
     monkeypatch.setattr(slices, "load_volume", lambda *_: pytest.fail("read again"))
-    build(decathlon, tmp_path / "cache")
+    assert build(decathlon, tmp_path / "cache").fingerprint == before.fingerprint
 
 
 def test_the_fingerprint_follows_content_and_preparation_only(decathlon: Path, tmp_path: Path) -> None:

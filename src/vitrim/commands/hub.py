@@ -28,17 +28,16 @@ from vitrim.config.schema import DataConfig
 from vitrim.data.recipe import recipe_for, stored_recipe
 from vitrim.errors import ConfigurationError, InputError, printable
 from vitrim.files import read_json, short_reason, understood
-from vitrim.models.checkpoint import holds_adapted, load_model, read_adapted
+from vitrim.models.checkpoint import NETWORK_FILES, holds_adapted, load_model, read_adapted
 from vitrim.models.describe import count_parameters
 from vitrim.progress import Reporter
 from vitrim.report.model_card import NetworkFacts
 
-NETWORK = ("model.json", "model.safetensors")
 COMPRESSION = "compression.json"
 ABOUT = ("preparation.json", DECISION, COMPRESSION, "compression.md")
 CASES = (TRIAL, IMPORT, RECOVERY, "cases.csv", "tuning.csv")
 """Files that name cases: how they were split, and results of each."""
-TRAVELS = (*NETWORK, *ABOUT, *CASES)
+TRAVELS = (*NETWORK_FILES, *ABOUT, *CASES)
 """Every file that is pushed or pulled."""
 CARD = "README.md"
 ORIGIN = "origin.json"

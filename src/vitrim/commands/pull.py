@@ -11,10 +11,10 @@ from huggingface_hub import constants as hub
 from huggingface_hub.hf_api import ModelInfo
 
 from vitrim import __version__
-from vitrim.commands.hub import NETWORK, ORIGIN, TRAVELS, address, asking, checked_repository, read_facts
+from vitrim.commands.hub import ORIGIN, TRAVELS, address, asking, checked_repository, read_facts
 from vitrim.errors import ConfigurationError, InputError, WeightsError
 from vitrim.files import remove, replacing, write_json
-from vitrim.models.checkpoint import FILES
+from vitrim.models.checkpoint import FILES, NETWORK_FILES
 from vitrim.progress import Reporter
 
 LARGEST_RECORD = 64 * 2**20
@@ -114,7 +114,7 @@ def _check_place(out: Path, overwrite: bool) -> None:
         raise ConfigurationError(f"{out} exists already; choose another folder, or replace it with --overwrite")
     entries = sorted(entry.name for entry in out.iterdir()) if out.is_dir() and not out.is_symlink() else [out.name]
     others = [name for name in entries if name not in FILES.union(TRAVELS)]
-    if others or (entries and NETWORK[0] not in entries):
+    if others or (entries and NETWORK_FILES[0] not in entries):
         raise ConfigurationError(
             f"{out} is not the folder of a network alone ({(others or entries)[0]} lies there), so it is never "
             f"replaced; choose another folder"
@@ -124,7 +124,7 @@ def _check_place(out: Path, overwrite: bool) -> None:
 def _to_pull(info: ModelInfo, repository: str) -> tuple[list[str], int]:
     """The files to download, and their size in bytes. Raises WeightsError if they are no network of vitrim."""
     sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or []}
-    missing = [name for name in NETWORK if name not in sizes]
+    missing = [name for name in NETWORK_FILES if name not in sizes]
     if missing:
         raise WeightsError(f"{address(repository)} holds no network of vitrim: {missing[0]} is missing")
     names = [name for name in TRAVELS if name in sizes]

@@ -17,7 +17,6 @@ from vitrim.commands.hub import (
     CASES,
     COMPRESSION,
     LOGIN,
-    NETWORK,
     TRAVELS,
     address,
     asking,
@@ -26,6 +25,7 @@ from vitrim.commands.hub import (
 )
 from vitrim.errors import ConfigurationError, InputError
 from vitrim.files import read_json
+from vitrim.models.checkpoint import NETWORK_FILES
 from vitrim.progress import Reporter
 from vitrim.report.model_card import is_untouched, license_of, model_card
 
@@ -108,7 +108,7 @@ def push(
         if private and not info.private:
             raise InputError(f"{address(repository)} exists and is public: make it private on its page, then push")
         there = {sibling.rfilename for sibling in info.siblings or []}
-        if there - FURNITURE and not there.issuperset(NETWORK) and not overwrite:
+        if there - FURNITURE and not there.issuperset(NETWORK_FILES) and not overwrite:
             raise InputError(
                 f"{address(repository)} holds files and no network of vitrim: choose another name, or --overwrite to "
                 f"write into it"
@@ -139,7 +139,7 @@ def push(
 
 
 def _to_push(checkpoint: Path, with_cases: bool) -> list[str]:
-    names = (*NETWORK, *ABOUT, *(CASES if with_cases else ()))
+    names = (*NETWORK_FILES, *ABOUT, *(CASES if with_cases else ()))
     return [name for name in names if (checkpoint / name).is_file()]
 
 

@@ -14,6 +14,7 @@ from vitrim import __version__
 from vitrim.data.recipe import RECIPE, Recipe
 from vitrim.errors import InputError
 from vitrim.files import parse_json, write_json, write_text
+from vitrim.models.checkpoint import NETWORK_FILES
 from vitrim.models.network import Network
 
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
@@ -26,8 +27,6 @@ MODEL = Path("models")
 
 TRANSFORMS = "vitrim.inference.monai_transforms"
 
-WEIGHTS = ("model.json", "model.safetensors")
-
 RUNNER = {"pytorch-ignite": "0.5.1", "fire": "0.7.0"}
 """What MONAI's runner needs beside MONAI."""
 
@@ -38,7 +37,7 @@ BATCH = 8
 def write_bundle(folder: Path, checkpoint: Path, network: Network, recipe: Recipe) -> None:
     """Write the bundle of the network in `checkpoint` into `folder`. Raises OSError if that fails."""
     (folder / MODEL).mkdir(parents=True)
-    for name in WEIGHTS:  # not what names the cases of a study
+    for name in NETWORK_FILES:  # not what names the cases of a study
         shutil.copyfile(checkpoint / name, folder / MODEL / name)
     write_json(folder / MODEL / RECIPE, recipe.dump())
     write_json(folder / METADATA, metadata(network, recipe))

@@ -24,7 +24,10 @@ from vitrim.models.network import Network, check_tensors, filled, skeleton
 DESCRIPTION = "vitrim"
 """Key in the metadata of model.safetensors of what model.json says about the network."""
 
-FILES = {"model.json", "model.safetensors", "preparation.json", "trial.json", "import.json", "recovery.json",
+NETWORK_FILES = ("model.json", "model.safetensors")
+"""A network alone: its description and its tensors."""
+
+FILES = {*NETWORK_FILES, "preparation.json", "trial.json", "import.json", "recovery.json",
          "recovery.csv", "cases.csv", "tuning.csv", "history.csv", "cost.json", "origin.json"}  # fmt: skip
 """Files that vitrim writes into the folder of a network; `save_model` replaces a folder that holds only these."""
 
