@@ -52,7 +52,7 @@ class Whole:
     def make(cls, folder: Path) -> Whole:
         """Write all of it into `folder`."""
         network = write_checkpoint(folder / "network")
-        assert vitrim("export", network, folder / "network.onnx") == 0
+        assert vitrim("export", network, "-o", folder / "network.onnx") == 0
         data = write_tiny_data(folder / "data", cases=3, size=48, slices=2)
         study = folder / "study.yaml"
         content = {
@@ -164,13 +164,13 @@ def json_changed(path: Path, rng: np.random.Generator) -> None:
 def header(whole: Whole, place: Path, rng: np.random.Generator) -> Command:
     """A NIfTI file whose header is damaged."""
     (place / "in.nii").write_bytes(bytes_changed(whole.image.read_bytes(), rng, upto=348))
-    return ("predict", whole.network, place / "in.nii", place / "out.nii")
+    return ("predict", whole.network, place / "in.nii", "-o", place / "out.nii")
 
 
 def zipped(whole: Whole, place: Path, rng: np.random.Generator) -> Command:
     """A compressed NIfTI file that is damaged anywhere."""
     (place / "in.nii.gz").write_bytes(bytes_changed(gzip.compress(whole.image.read_bytes(), 1), rng))
-    return ("predict", whole.network, place / "in.nii.gz", place / "out.nii.gz")
+    return ("predict", whole.network, place / "in.nii.gz", "-o", place / "out.nii.gz")
 
 
 def description(whole: Whole, place: Path, rng: np.random.Generator) -> Command:
@@ -221,14 +221,14 @@ def checkpoint(whole: Whole, place: Path, rng: np.random.Generator) -> Command:
         path = place / "network" / name
         path.write_bytes(bytes_changed(path.read_bytes(), rng, upto=None if rng.random() < 0.5 else 2000))
     if rng.random() < 0.5:
-        return ("predict", place / "network", whole.image, place / "out.nii")
+        return ("predict", place / "network", whole.image, "-o", place / "out.nii")
     return ("evaluate", place / "network", "--data", whole.data, "--out", place / "out", "--cases", "all")
 
 
 def exported(whole: Whole, place: Path, rng: np.random.Generator) -> Command:
     """An ONNX file that is damaged."""
     (place / "network.onnx").write_bytes(bytes_changed(whole.exported.read_bytes(), rng))
-    return ("predict", place / "network.onnx", whole.image, place / "out.nii")
+    return ("predict", place / "network.onnx", whole.image, "-o", place / "out.nii")
 
 
 def slices(whole: Whole, place: Path, rng: np.random.Generator) -> Command:
@@ -297,7 +297,7 @@ def released(whole: Whole, place: Path, rng: np.random.Generator) -> Command:
             torch.save({name: torch.zeros(rng.integers(0, 4, int(rng.integers(0, 5))).tolist())}, path)
         case _:
             path.write_bytes(bytes_changed(whole.release.read_bytes(), rng))
-    return ("import", "transunet", path, place / "imported")
+    return ("import", "transunet", path, "-o", place / "imported")
 
 
 def decision(whole: Whole, place: Path, rng: np.random.Generator) -> Command:

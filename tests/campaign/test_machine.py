@@ -36,13 +36,22 @@ def commands(whole: Whole, place: Path) -> dict[str, tuple[object, ...]]:
     """Every command that writes, with what it needs; it writes into `place`."""
     network, data = whole.network, ("--data", whole.data)
     return {
-        "predict": ("predict", network, whole.image, place / "out.nii.gz", "--labels", "--preview", "--probabilities"),
+        "predict": (
+            "predict",
+            network,
+            whole.image,
+            "-o",
+            place / "out.nii.gz",
+            "--labels",
+            "--preview",
+            "--probabilities",
+        ),
         "evaluate": ("evaluate", network, *data, "--out", place / "out", "--cases", "all"),
         "compress": ("compress", network, *data, "--depth", 1, "--out", place / "out"),
         "attention": ("attention", network, *data, "--out", place / "out"),
-        "export": ("export", network, place / "out.onnx"),
+        "export": ("export", network, "-o", place / "out.onnx"),
         "data check": ("data", "check", "decathlon", whole.data, "--out", place / "check.json"),
-        "data phantom": ("data", "phantom", "cardiac", place / "phantom", "--cases", 2),
+        "data phantom": ("data", "phantom", "cardiac", "-o", place / "phantom", "--cases", 2),
         "train": ("train", whole.study, *data, "--out", place / "out"),
         "report": ("report", place / "run"),
         "study": ("study", whole.study, *data, "--out", place / "out", "--tries", 0),

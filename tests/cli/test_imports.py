@@ -45,12 +45,12 @@ def imported(tiny_data_once: Path, checkpoint: Path, tmp_path_factory: pytest.Te
     commands = {
         "help": ["study", "--help"],
         "status": ["study", "demo", "--out", folder, "--status"],
-        "phantom": ["data", "phantom", "chain", folder / "phantom", "--cases", 2],
+        "phantom": ["data", "phantom", "chain", "-o", folder / "phantom", "--cases", 2],
         "check": ["data", "check", "decathlon", tiny_data_once, "--out", folder / "check.json"],
-        "predict": ["predict", checkpoint, image, folder / "labels.nii.gz", "--precision", "float32"],
+        "predict": ["predict", checkpoint, image, "-o", folder / "labels.nii.gz", "--precision", "float32"],
         "evaluate": ["evaluate", checkpoint, "--data", tiny_data_once, "--out", folder / "evaluation"],
         "push": ["push", checkpoint, "octo/net"],
-        "pull": ["pull", "octo/net", folder / "pulled"],
+        "pull": ["pull", "octo/net", "-o", folder / "pulled"],
         "report": ["report", report],
     }
     given = json.dumps([(name, [str(each) for each in arguments]) for name, arguments in commands.items()])

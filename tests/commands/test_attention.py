@@ -98,9 +98,9 @@ def test_what_cannot_be_looked_at_is_refused_in_one_line(checkpoint, pictures, t
 
 def test_only_what_can_be_imported_is(tmp_path, capsys):
     (tmp_path / "file.pth").write_bytes(b"not a checkpoint")
-    assert vitrim("import", "swin", tmp_path / "file.pth", tmp_path / "out") == 2
+    assert vitrim("import", "swin", tmp_path / "file.pth", "-o", tmp_path / "out") == 2
     assert "swin" in capsys.readouterr().err
-    assert vitrim("import", "transunet", tmp_path / "file.pth", tmp_path / "out") == 2
+    assert vitrim("import", "transunet", tmp_path / "file.pth", "-o", tmp_path / "out") == 2
     assert "file.pth" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
@@ -118,7 +118,7 @@ class Bomb:
 def test_a_pickle_that_would_run_code_is_not_imported(tmp_path, capsys):
     for name, save in (("new.pth", torch.save), ("old.pth", lambda o, p: p.write_bytes(pickle.dumps(o)))):
         save({"model": Bomb(tmp_path / "exploded")}, tmp_path / name)
-        assert vitrim("import", "transunet", tmp_path / name, tmp_path / "out") == 2
+        assert vitrim("import", "transunet", tmp_path / name, "-o", tmp_path / "out") == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
         assert not (tmp_path / "exploded").exists()
         assert not (tmp_path / "out").exists()

@@ -32,7 +32,7 @@ def network(tmp_path_factory) -> Path:
 def predicted(network: Path, folder: Path, *options: str, **tags: object) -> tuple[np.ndarray, np.ndarray, Path]:
     """Predict a series; return the label map (X, Y, Z), its affine, and the path of the SEG."""
     series = write_series(folder / "in/scan", voxels(), FrameOfReferenceUID=FRAME, **tags)
-    assert vitrim("predict", network, series, folder / "out", "--dicom-seg", *options) == 0
+    assert vitrim("predict", network, series, "-o", folder / "out", "--dicom-seg", *options) == 0
     image = nib.load(folder / "out/scan.nii.gz")
     return np.asarray(image.dataobj), image.affine, folder / "out/scan_seg.dcm"
 
@@ -86,12 +86,12 @@ def test_a_series_with_its_segmentation_beside_it_is_still_one_series(network, t
     _, _, path = predicted(network, tmp_path)
     before = path.read_bytes()
     path.rename(tmp_path / "in/scan/seg.dcm")
-    assert vitrim("predict", network, tmp_path / "in", tmp_path / "again", "--dicom-seg") == 0
+    assert vitrim("predict", network, tmp_path / "in", "-o", tmp_path / "again", "--dicom-seg") == 0
     assert "DICOM without an image to segment): scan/seg.dcm" in capsys.readouterr().out
     capsys.readouterr()
     (tmp_path / "in/scan/seg.dcm").unlink()
     kept = (tmp_path / "again/scan_seg.dcm").read_bytes()
-    assert vitrim("predict", network, tmp_path / "in", tmp_path / "again", "--dicom-seg") == 0
+    assert vitrim("predict", network, tmp_path / "in", "-o", tmp_path / "again", "--dicom-seg") == 0
     assert "1 of them kept from before" in capsys.readouterr().out
     assert (tmp_path / "again/scan_seg.dcm").read_bytes() == kept != before
 
@@ -100,9 +100,9 @@ def test_a_segmentation_of_another_network_is_not_kept_as_ones_own(network, tmp_
     _, _, path = predicted(network, tmp_path)
     other = write_checkpoint(tmp_path / "other", seed=1)
     series = tmp_path / "in/scan"
-    assert vitrim("predict", other, series, tmp_path / "out", "--dicom-seg") == 2
+    assert vitrim("predict", other, series, "-o", tmp_path / "out", "--dicom-seg") == 2
     assert "--overwrite" in capsys.readouterr().err
-    assert vitrim("predict", other, series, tmp_path / "out", "--overwrite") == 0
+    assert vitrim("predict", other, series, "-o", tmp_path / "out", "--overwrite") == 0
     assert not path.exists()  # it would stand beside the label map of another network
 
 
@@ -125,14 +125,14 @@ def test_where_nothing_is_found_the_segmentation_is_empty_but_there(network, tmp
 
 def test_what_no_segmentation_can_refer_to_is_refused(network, tmp_path, capsys, monkeypatch):
     volume = write_image(tmp_path / "volume.nii.gz")
-    assert vitrim("predict", network, volume, tmp_path / "out", "--dicom-seg") == 2
+    assert vitrim("predict", network, volume, "-o", tmp_path / "out", "--dicom-seg") == 2
     assert "is no DICOM series" in capsys.readouterr().err
     series = write_series(tmp_path / "scan", voxels())
-    assert vitrim("predict", network, series, tmp_path / "out", "--dicom-seg") == 2
+    assert vitrim("predict", network, series, "-o", tmp_path / "out", "--dicom-seg") == 2
     assert "has no FrameOfReferenceUID" in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*"))
     monkeypatch.setitem(__import__("sys").modules, "highdicom", None)
-    assert vitrim("predict", network, series, tmp_path / "out", "--dicom-seg") == 2
+    assert vitrim("predict", network, series, "-o", tmp_path / "out", "--dicom-seg") == 2
     assert "needs highdicom: pip install 'vitrim[formats]'" in capsys.readouterr().err
 
 
@@ -143,7 +143,7 @@ def test_a_series_with_a_header_that_no_segmentation_can_copy_fails_alone(networ
         content = pydicom.dcmread(file)
         content.add_new("PatientBirthDate", "LO", "unknown")
         content.save_as(file)
-    assert vitrim("predict", network, tmp_path / "in", tmp_path / "out", "--dicom-seg", "--series", "all") == 2
+    assert vitrim("predict", network, tmp_path / "in", "-o", tmp_path / "out", "--dicom-seg", "--series", "all") == 2
     assert "1 of 2 cases failed: a: cannot write" in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"b.nii.gz", "b_seg.dcm"}
 

@@ -24,21 +24,21 @@ from vitrim.inference.onnx_engine import KEY
 def exported(checkpoint, tmp_path_factory):
     path = tmp_path_factory.mktemp("onnx") / "network.onnx"
     image = write_image(path.with_name("real.nii.gz"))
-    assert vitrim("export", checkpoint, path, "--data", image) == 0
+    assert vitrim("export", checkpoint, "-o", path, "--data", image) == 0
     return path
 
 
 def test_the_file_predicts_what_the_checkpoint_does_without_a_network_in_torch(checkpoint, exported, tmp_path):
     source = write_image(tmp_path / "in/a.nii.gz", seed=3).parent
     options = ("--probabilities", "--labels")
-    assert vitrim("predict", checkpoint, source, tmp_path / "torch", *options, "--precision", "float32") == 0
+    assert vitrim("predict", checkpoint, source, "-o", tmp_path / "torch", *options, "--precision", "float32") == 0
     code = (
         "import sys; from vitrim.cli import main\n"
         "try: main()\n"
         "except SystemExit as stop: assert not stop.code\n"
         "assert 'vitrim.models.network' not in sys.modules"
     )
-    arguments = ["predict", exported, source, tmp_path / "onnx", *options]
+    arguments = ["predict", exported, source, "-o", tmp_path / "onnx", *options]
     home = tmp_path / "home"
     home.mkdir()
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
@@ -85,14 +85,14 @@ def wrong_logits(engine, images):
 @pytest.mark.parametrize("depth", [12, 3])
 def test_the_other_networks_are_exported_too(name, depth, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "network", name, depth=depth)
-    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 0
+    assert vitrim("export", checkpoint, "-o", tmp_path / "out.onnx") == 0
 
 
 def test_a_file_that_does_not_compare_is_not_written(checkpoint, tmp_path, capsys, monkeypatch):
     from vitrim.inference.onnx_engine import OnnxEngine
 
     monkeypatch.setattr(OnnxEngine, "__call__", lambda *a: torch.from_numpy(wrong_logits(*a)))
-    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 2
+    assert vitrim("export", checkpoint, "-o", tmp_path / "out.onnx") == 2
     error = capsys.readouterr().err.strip()
     assert "random slices" in error
     assert len(error.splitlines()) == 1
@@ -101,12 +101,12 @@ def test_a_file_that_does_not_compare_is_not_written(checkpoint, tmp_path, capsy
 
 def test_with_int8_the_file_is_smaller_and_its_labels_are_checked(checkpoint, exported, tmp_path, capsys, monkeypatch):
     image = write_image(tmp_path / "a.nii.gz")
-    arguments = ("export", checkpoint, tmp_path / "out.onnx", "--int8", "--data", image)
+    arguments = ("export", checkpoint, "-o", tmp_path / "out.onnx", "--int8", "--data", image)
     monkeypatch.setattr(export, "AGREEMENT", 0.8)  # untrained, many labels hang by a thread
     assert vitrim(*arguments) == 0
     assert "real slices" in capsys.readouterr().out
     assert (tmp_path / "out.onnx").stat().st_size < exported.stat().st_size - 400_000
-    assert vitrim("predict", tmp_path / "out.onnx", image, tmp_path / "out") == 0
+    assert vitrim("predict", tmp_path / "out.onnx", image, "-o", tmp_path / "out") == 0
     weights = [array for each in onnx.load(tmp_path / "out.onnx").graph.initializer
                if (array := onnx.numpy_helper.to_array(each)).dtype == np.int8]  # fmt: skip
     assert weights
@@ -128,15 +128,15 @@ def test_a_file_that_this_machine_computes_wrongly_is_refused(checkpoint, export
         model.metadata_props.extend(kept)
         model.metadata_props.add(key="vitrim_answer", value=json.dumps(values))
         onnx.save(model, tmp_path / "wrong.onnx")
-        assert vitrim("predict", tmp_path / "wrong.onnx", image, tmp_path / "out.nii.gz") == 2
+        assert vitrim("predict", tmp_path / "wrong.onnx", image, "-o", tmp_path / "out.nii.gz") == 2
         assert "export" in capsys.readouterr().err
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
     onnx.save(model, tmp_path / "older.onnx")  # as version 0.1.0 wrote it, in float32
-    assert vitrim("predict", tmp_path / "older.onnx", image, tmp_path / "out.nii.gz") == 0
+    assert vitrim("predict", tmp_path / "older.onnx", image, "-o", tmp_path / "out.nii.gz") == 0
     model.graph.node[0].doc_string = "MatMulInteger"
     onnx.save(model, tmp_path / "older.onnx")
-    assert vitrim("predict", tmp_path / "older.onnx", image, tmp_path / "again.nii.gz") == 2
+    assert vitrim("predict", tmp_path / "older.onnx", image, "-o", tmp_path / "again.nii.gz") == 2
     assert "cannot be checked" in capsys.readouterr().err
 
 
@@ -151,7 +151,7 @@ def test_what_cannot_be_exported_is_refused_before_the_work(checkpoint, exported
         ((checkpoint, tmp_path / "out.onnx", "--data", tmp_path / "nothing"), "nothing"),
         ((checkpoint, tmp_path / "out.onnx", "--data", image, "--study", "synapse"), "224"),
     ):
-        assert vitrim("export", *arguments) == 2
+        assert vitrim("export", arguments[0], "-o", *arguments[1:]) == 2
         error = capsys.readouterr().err.strip()
         assert word in error
         assert len(error.splitlines()) == 1
@@ -162,7 +162,7 @@ def test_what_cannot_be_exported_is_refused_before_the_work(checkpoint, exported
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
 def test_without_the_extra_it_is_said_what_to_install(missing, checkpoint, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, missing, None)
-    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 2
+    assert vitrim("export", checkpoint, "-o", tmp_path / "out.onnx") == 2
     assert "pip install 'vitrim[onnx]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -171,7 +171,7 @@ def test_only_files_of_vitrim_export_are_predicted_with(exported, tmp_path, caps
     image = write_image(tmp_path / "a.nii.gz")
 
     def refused(path: Path) -> str:
-        assert vitrim("predict", path, image, tmp_path / "out") == 2
+        assert vitrim("predict", path, image, "-o", tmp_path / "out") == 2
         error = capsys.readouterr().err.strip()
         assert len(error.splitlines()) == 1
         assert not (tmp_path / "out").exists()
@@ -194,15 +194,15 @@ def test_only_files_of_vitrim_export_are_predicted_with(exported, tmp_path, caps
 def test_without_a_preparation_no_file_is_written_and_a_study_gives_it(tmp_path, capsys):
     checkpoint = write_checkpoint(tmp_path / "network")
     (checkpoint / "preparation.json").unlink()
-    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 2
+    assert vitrim("export", checkpoint, "-o", tmp_path / "out.onnx") == 2
     assert "--study" in capsys.readouterr().err
     assert not (tmp_path / "out.onnx").exists()
     (tmp_path / "study.yaml").write_text(
         "name: s\ndata: {image_size: 32, classes: [a, b]}\nnetworks: {unetr2d: {}}\ntraining: {steps: 1}"
     )
-    assert vitrim("export", checkpoint, tmp_path / "out.onnx", "--study", tmp_path / "study.yaml") == 0
+    assert vitrim("export", checkpoint, "-o", tmp_path / "out.onnx", "--study", tmp_path / "study.yaml") == 0
     image = write_image(tmp_path / "a.nii.gz")
-    assert vitrim("predict", tmp_path / "out.onnx", image, tmp_path / "out", "--labels") == 0
+    assert vitrim("predict", tmp_path / "out.onnx", image, "-o", tmp_path / "out", "--labels") == 0
     assert set(pd.read_csv(tmp_path / "out" / "volumes.csv")["structure"]) == {"a", "b"}
 
 
@@ -213,14 +213,14 @@ def test_a_file_with_a_flipped_bit_is_refused(exported, tmp_path, capsys):
         damaged[int(rng.integers(len(whole)))] ^= 1 << int(rng.integers(8))
         (tmp_path / f"{number}.onnx").write_bytes(damaged)
         image = write_image(tmp_path / "a.nii.gz")
-        assert vitrim("predict", tmp_path / f"{number}.onnx", image, tmp_path / "labels.nii.gz") == 2
+        assert vitrim("predict", tmp_path / f"{number}.onnx", image, "-o", tmp_path / "labels.nii.gz") == 2
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize("lie", [{"num_classes": 4}, {"num_classes": 2}, {"image_size": [48, 48]}, {"in_chans": 2}])
 def test_a_file_that_is_not_what_its_metadata_say_is_refused(tmp_path, capsys, lie):
     checkpoint = write_checkpoint(tmp_path / "network")
-    assert vitrim("export", checkpoint, tmp_path / "out.onnx") == 0
+    assert vitrim("export", checkpoint, "-o", tmp_path / "out.onnx") == 0
     model = onnx.load(tmp_path / "out.onnx")
     entry = next(entry for entry in model.metadata_props if entry.key == KEY)
     del model.metadata_props[1]  # the checksum; without it the file looks like an older one
@@ -233,7 +233,7 @@ def test_a_file_that_is_not_what_its_metadata_say_is_refused(tmp_path, capsys, l
     entry.value = json.dumps(about)
     onnx.save(model, tmp_path / "lie.onnx")
     image = write_image(tmp_path / "a.nii.gz")
-    assert vitrim("predict", tmp_path / "lie.onnx", image, tmp_path / "labels.nii.gz") == 2
+    assert vitrim("predict", tmp_path / "lie.onnx", image, "-o", tmp_path / "labels.nii.gz") == 2
     error = capsys.readouterr().err.strip()
     assert "metadata" in error
     assert len(error.splitlines()) == 1

@@ -52,8 +52,8 @@ def test_a_bundle_gives_the_label_maps_of_predict(data, tmp_path):
     network = write_checkpoint(tmp_path / "network", data=data)
     write_image(tmp_path / "in/a.nii.gz")
     write_image(tmp_path / "in/b.nii.gz", shape=(26, 30, 7), seed=1, affine=np.diag([-1, 1, 3, 1]))
-    assert vitrim("export", network, tmp_path / "bundle", "--bundle") == 0
-    assert vitrim("predict", network, tmp_path / "in", tmp_path / "vitrim", "--precision", "float32") == 0
+    assert vitrim("export", network, "-o", tmp_path / "bundle", "--bundle") == 0
+    assert vitrim("predict", network, tmp_path / "in", "-o", tmp_path / "vitrim", "--precision", "float32") == 0
     segmented(tmp_path / "bundle", tmp_path / "in", tmp_path / "monai")
     same_labels(tmp_path / "vitrim", tmp_path / "monai")
 
@@ -62,8 +62,8 @@ def test_a_bundle_takes_the_channels_that_its_network_takes(tmp_path):
     network = write_checkpoint(tmp_path / "network", in_chans=2)
     for channel in (0, 1):
         write_image(tmp_path / f"in/a_000{channel}.nii.gz", seed=channel)
-    assert vitrim("export", network, tmp_path / "bundle", "--bundle") == 0
-    assert vitrim("predict", network, tmp_path / "in", tmp_path / "vitrim", "--precision", "float32") == 0
+    assert vitrim("export", network, "-o", tmp_path / "bundle", "--bundle") == 0
+    assert vitrim("predict", network, tmp_path / "in", "-o", tmp_path / "vitrim", "--precision", "float32") == 0
     segmented(tmp_path / "bundle", tmp_path / "in", tmp_path / "monai")
     (found,) = (tmp_path / "monai").iterdir()
     assert np.array_equal(nib.load(found).dataobj, nib.load(tmp_path / "vitrim/a.nii.gz").dataobj)
@@ -73,12 +73,12 @@ def test_monais_own_runner_runs_it(checkpoint, tmp_path):
     pytest.importorskip("ignite")
     write_image(tmp_path / "in/a.nii.gz")
     bundle = tmp_path / "bundle"
-    assert vitrim("export", checkpoint, bundle, "--bundle") == 0
+    assert vitrim("export", checkpoint, "-o", bundle, "--bundle") == 0
     config = bundle / "configs/inference.json"
     places = ["--bundle_root", bundle, "--dataset_dir", tmp_path / "in", "--output_dir", tmp_path / "monai"]
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", config, *places]
     subprocess.run(list(map(str, command)), check=True, timeout=300, capture_output=True)
-    assert vitrim("predict", checkpoint, tmp_path / "in", tmp_path / "vitrim", "--precision", "float32") == 0
+    assert vitrim("predict", checkpoint, tmp_path / "in", "-o", tmp_path / "vitrim", "--precision", "float32") == 0
     same_labels(tmp_path / "vitrim", tmp_path / "monai")
     verify_net_in_out(  # MONAI's check that the network takes and returns what the metadata say
         net_id="network_def",
@@ -91,7 +91,7 @@ def test_monais_own_runner_runs_it(checkpoint, tmp_path):
 
 def test_it_says_what_it_holds_and_names_no_case_of_the_study(finished_study, tmp_path):
     network = next((finished_study / "trials").iterdir())
-    assert vitrim("export", network, tmp_path / "bundle", "--bundle") == 0
+    assert vitrim("export", network, "-o", tmp_path / "bundle", "--bundle") == 0
     about = json.loads((tmp_path / "bundle/configs/metadata.json").read_text())
     assert about["network_data_format"]["outputs"]["pred"]["channel_def"] == {
         "0": "background",
@@ -106,17 +106,17 @@ def test_it_says_what_it_holds_and_names_no_case_of_the_study(finished_study, tm
 def test_what_is_there_already_is_not_lost(checkpoint, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years")
-    assert vitrim("export", checkpoint, tmp_path / "mine", "--bundle", "--overwrite") == 2
+    assert vitrim("export", checkpoint, "-o", tmp_path / "mine", "--bundle", "--overwrite") == 2
     assert "no bundle of vitrim's" in capsys.readouterr().err
     assert (tmp_path / "mine/thesis.txt").read_text() == "years"
-    assert vitrim("export", checkpoint, tmp_path / "bundle", "--bundle") == 0
-    assert vitrim("export", checkpoint, tmp_path / "bundle", "--bundle") == 2
-    assert vitrim("export", checkpoint, tmp_path / "bundle", "--bundle", "--overwrite") == 0
+    assert vitrim("export", checkpoint, "-o", tmp_path / "bundle", "--bundle") == 0
+    assert vitrim("export", checkpoint, "-o", tmp_path / "bundle", "--bundle") == 2
+    assert vitrim("export", checkpoint, "-o", tmp_path / "bundle", "--bundle", "--overwrite") == 0
 
 
 @pytest.mark.parametrize("option", [("--int8",), ("--data", "x"), ("--model", "a:b")])
 def test_options_of_the_other_export_are_refused(checkpoint, option, tmp_path, capsys):
-    assert vitrim("export", checkpoint, tmp_path / "bundle", "--bundle", *option) == 2
+    assert vitrim("export", checkpoint, "-o", tmp_path / "bundle", "--bundle", *option) == 2
     assert "leave out --model, --data and --int8" in capsys.readouterr().err
     assert not (tmp_path / "bundle").exists()
 

@@ -65,7 +65,7 @@ def test_what_is_pulled_is_what_was_pushed(hub: Hub, checkpoint, tmp_path, capsy
     commit = hub.repositories[NAME].commits[-1][0]
     assert f"{hub.address}/{NAME}, commit {commit}" in capsys.readouterr().out
     out = tmp_path / "deep/pulled"
-    assert vitrim("pull", NAME, out) == 0
+    assert vitrim("pull", NAME, "-o", out) == 0
     said = capsys.readouterr().out
     assert "2D UNETR, 1 of 12 blocks" in said
     assert f"commit {commit}" in said
@@ -79,7 +79,7 @@ def test_what_is_pulled_is_what_was_pushed(hub: Hub, checkpoint, tmp_path, capsy
     assert (origin["repository"], origin["commit"], origin["hub"]) == (NAME, commit, hub.address)
     image = write_image(tmp_path / "image.nii.gz")
     for folder in (checkpoint, out):
-        assert vitrim("predict", folder, image, tmp_path / f"{folder.name}.nii", "--precision", "float32") == 0
+        assert vitrim("predict", folder, image, "-o", tmp_path / f"{folder.name}.nii", "--precision", "float32") == 0
     assert (tmp_path / "network.nii").read_bytes() == (tmp_path / "pulled.nii").read_bytes()
 
 
@@ -200,7 +200,7 @@ def test_a_private_repository_is_private(hub: Hub, checkpoint, tmp_path, monkeyp
     assert hub.repositories[NAME].private
     for token in ("", READER):
         monkeypatch.setenv("HF_TOKEN", token)
-        said = refused(capsys, "pull", NAME, tmp_path / "pulled")
+        said = refused(capsys, "pull", NAME, "-o", tmp_path / "pulled")
         assert "no such repository" in said
         assert "HF_TOKEN" in said
         assert "hf auth login" in said
@@ -245,18 +245,18 @@ def test_a_push_without_the_right_token_says_what_to_do(hub: Hub, checkpoint, to
     "name", ["net", "octo/net/more", "https://huggingface.co/octo/net", "octo/", "oc to/net", "../x"]
 )
 def test_a_wrong_name_is_refused_before_anything_is_asked(hub: Hub, checkpoint, name, tmp_path, capsys):
-    for command in (("push", checkpoint, name), ("pull", name, tmp_path / "pulled")):
+    for command in (("push", checkpoint, name), ("pull", name, "-o", tmp_path / "pulled")):
         assert "write OWNER/NAME" in refused(capsys, *command)
     assert hub.requests == []
 
 
 def test_what_is_not_there_is_named(hub: Hub, checkpoint, tmp_path, capsys):
     out = tmp_path / "pulled"
-    assert f"no such repository: {hub.address}/octo/none" in refused(capsys, "pull", "octo/none", out)
+    assert f"no such repository: {hub.address}/octo/none" in refused(capsys, "pull", "octo/none", "-o", out)
     package.push(checkpoint, NAME)
-    assert "has no revision 'v9'" in refused(capsys, "pull", NAME, out, "--revision", "v9")
+    assert "has no revision 'v9'" in refused(capsys, "pull", NAME, "-o", out, "--revision", "v9")
     hub.holds("octo/words", {"model.safetensors": b"", "config.json": b"{}"})
-    assert "holds no network of vitrim: model.json is missing" in refused(capsys, "pull", "octo/words", out)
+    assert "holds no network of vitrim: model.json is missing" in refused(capsys, "pull", "octo/words", "-o", out)
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
@@ -279,7 +279,7 @@ def hostile(name: str, content: bytes) -> bytes:
 def test_nothing_is_left_of_a_damaged_download(hub: Hub, checkpoint, damage, status, tmp_path, capsys):
     package.push(checkpoint, NAME)
     hub.sent = damage
-    said = refused(capsys, "pull", NAME, tmp_path / "pulled", status=status)
+    said = refused(capsys, "pull", NAME, "-o", tmp_path / "pulled", status=status)
     assert hub.address in said
     assert ".part" not in said
     assert [path.name for path in tmp_path.iterdir()] == []
@@ -289,14 +289,14 @@ def test_a_record_of_unusual_size_is_not_downloaded(hub: Hub, checkpoint, tmp_pa
     package.push(checkpoint, NAME)
     monkeypatch.setattr("vitrim.commands.pull.LARGEST_RECORD", 100)
     hub.requests.clear()
-    assert "model.json has 0 MB" in refused(capsys, "pull", NAME, tmp_path / "pulled")
+    assert "model.json has 0 MB" in refused(capsys, "pull", NAME, "-o", tmp_path / "pulled")
     assert not [request for request in hub.requests if "resolve" in request]
 
 
 def test_a_network_that_does_not_fit_on_the_disk_is_not_downloaded(hub: Hub, checkpoint, tmp_path, monkeypatch, capsys):
     package.push(checkpoint, NAME)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
-    assert "there is room for 0.0" in refused(capsys, "pull", NAME, tmp_path / "pulled", status=1)
+    assert "there is room for 0.0" in refused(capsys, "pull", NAME, "-o", tmp_path / "pulled", status=1)
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
@@ -307,13 +307,13 @@ def test_a_full_disk_is_not_called_a_fault_of_the_hub(hub: Hub, checkpoint, tmp_
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("huggingface_hub.HfApi.hf_hub_download", full)
-    said = refused(capsys, "pull", NAME, tmp_path / "pulled", status=1)
+    said = refused(capsys, "pull", NAME, "-o", tmp_path / "pulled", status=1)
     assert said.startswith(f"vitrim: No space left on device: {tmp_path / 'pulled'}")
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
 def test_a_hub_that_is_away_or_fails_is_the_machines_fault(hub: Hub, checkpoint, tmp_path, monkeypatch, capsys):
-    commands = (("push", checkpoint, NAME), ("pull", NAME, tmp_path / "pulled"))
+    commands = (("push", checkpoint, NAME), ("pull", NAME, "-o", tmp_path / "pulled"))
     hub.fails_with = 503
     for command in commands:
         assert "the hub fails now (status 503" in refused(capsys, *command, status=1)
@@ -347,17 +347,17 @@ def test_an_upload_that_the_hub_refuses_changes_nothing(hub: Hub, checkpoint, tm
 
 def test_a_folder_is_replaced_only_if_it_is_a_network_and_only_when_asked(hub: Hub, checkpoint, network, capsys):
     package.push(checkpoint, NAME)
-    assert "exists already" in refused(capsys, "pull", NAME, network)
+    assert "exists already" in refused(capsys, "pull", NAME, "-o", network)
     (network / "thesis.txt").write_text("two years of work")
-    assert "thesis.txt lies there" in refused(capsys, "pull", NAME, network, "--overwrite")
+    assert "thesis.txt lies there" in refused(capsys, "pull", NAME, "-o", network, "--overwrite")
     assert (network / "thesis.txt").is_file()
     (network / "thesis.txt").unlink()
-    assert vitrim("pull", NAME, network, "--overwrite") == 0
-    assert vitrim("pull", NAME, network, "--overwrite") == 0, "a folder that was pulled can be pulled again"
+    assert vitrim("pull", NAME, "-o", network, "--overwrite") == 0
+    assert vitrim("pull", NAME, "-o", network, "--overwrite") == 0, "a folder that was pulled can be pulled again"
     (network / "model.json").unlink()
-    assert "never replaced" in refused(capsys, "pull", NAME, network, "--overwrite")
+    assert "never replaced" in refused(capsys, "pull", NAME, "-o", network, "--overwrite")
     file = network / "preparation.json"
-    assert "never replaced" in refused(capsys, "pull", NAME, file, "--overwrite")
+    assert "never replaced" in refused(capsys, "pull", NAME, "-o", file, "--overwrite")
 
 
 def test_of_another_librarys_model_the_weights_travel(hub: Hub, tmp_path, capsys):
@@ -376,7 +376,7 @@ def test_of_another_librarys_model_the_weights_travel(hub: Hub, tmp_path, capsys
     kept = package.truncate(adapted, 2).state_dict()
     assert all(torch.equal(tensor, back.state_dict()[name]) for name, tensor in kept.items())
     hub.sent = changed
-    assert "damaged" in refused(capsys, "pull", NAME, tmp_path / "again")
+    assert "damaged" in refused(capsys, "pull", NAME, "-o", tmp_path / "again")
 
 
 class Tokens(torch.nn.Module):

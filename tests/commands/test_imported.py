@@ -88,7 +88,7 @@ def test_slices_that_are_scaled_already_are_not_scaled_again(imported, synapse):
 def test_the_study_of_the_import_keeps_its_held_out_cases_apart(tiny_data_once, tmp_path, capsys):
     study = tiny_study(tmp_path / "tiny.yaml", data={"image_size": 32, "validation": 3}, seed=5)
     path, imported, data = release_file(tmp_path / "release.pth", 3), tmp_path / "imported", ("--data", tiny_data_once)
-    assert vitrim("import", "transunet", path, imported, "--study", study) == 0
+    assert vitrim("import", "transunet", path, "-o", imported, "--study", study) == 0
     assert "taken is the public code's way" not in capsys.readouterr().out
     config = load_study(study)
     expected = split_cases(read_cases(config.data, tiny_data_once), config.data, 5)
@@ -130,8 +130,8 @@ def test_without_a_preparation_no_command_guesses(imported, tiny_data_once, tmp_
         ("evaluate", imported, *data, *out),
         ("attention", imported, *data, *out),
         ("compress", imported, *data, "--depth", "auto", "--steps", 1, *out),
-        ("predict", imported, tiny_data_once / "imagesTr", tmp_path / "out"),
-        ("export", imported, tmp_path / "out.onnx"),
+        ("predict", imported, tiny_data_once / "imagesTr", "-o", tmp_path / "out"),
+        ("export", imported, "-o", tmp_path / "out.onnx"),
     ):
         assert vitrim(*arguments) == 2
         assert "does not say how its images are prepared" in capsys.readouterr().err

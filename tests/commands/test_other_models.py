@@ -58,13 +58,13 @@ def test_from_its_weights_to_a_smaller_evaluated_exported_network(weights, study
 
     image = tiny_data_once / "imagesTr/case_000.nii.gz"
     onnx, exact = tmp_path / "small.onnx", ("--precision", "float32")
-    assert vitrim("predict", small, image, tmp_path / "torch.nii.gz", *MODEL, *exact) == 0
-    assert vitrim("export", small, onnx, *MODEL, "--data", image) == 0
-    assert vitrim("predict", onnx, image, tmp_path / "onnx.nii.gz") == 0
+    assert vitrim("predict", small, image, "-o", tmp_path / "torch.nii.gz", *MODEL, *exact) == 0
+    assert vitrim("export", small, "-o", onnx, *MODEL, "--data", image) == 0
+    assert vitrim("predict", onnx, image, "-o", tmp_path / "onnx.nii.gz") == 0
     maps = [np.asanyarray(nibabel.load(tmp_path / f"{name}.nii.gz").dataobj) for name in ("torch", "onnx")]
     assert len(np.unique(maps[0])) > 1
     assert (maps[0] == maps[1]).mean() > 0.999
-    assert vitrim("predict", onnx, image, tmp_path / "no.nii.gz", *MODEL) == 2
+    assert vitrim("predict", onnx, image, "-o", tmp_path / "no.nii.gz", *MODEL) == 2
     assert "holds its network: leave --model out" in capsys.readouterr().err
 
 
@@ -123,12 +123,12 @@ def test_what_does_not_go_together_is_said_in_one_line(weights, study, tiny_data
         (("evaluate", weights, *MODEL, *data, "--study", other, *out), "does not run on example images of shape"),
         (("evaluate", tmp_path / "3.pth", *volumes, *data, *prepared, *out), "takes volumes"),
         (("attention", "timm:test_vit", *MODEL, *data, *out), "leave --model out"),
-        (("predict", weights, tiny_data_once / "imagesTr", tmp_path / "out", *MODEL), "preparation.json"),
+        (("predict", weights, tiny_data_once / "imagesTr", "-o", tmp_path / "out", *MODEL), "preparation.json"),
         (
-            ("predict", weights, data[1], tmp_path / "out", *MODEL, *prepared, "--precision", "int8"),
+            ("predict", weights, data[1], "-o", tmp_path / "out", *MODEL, *prepared, "--precision", "int8"),
             "own networks, not",
         ),
-        (("export", weights, tmp_path / "out.onnx", "--model", "nowhere.py:f"), "no such file: nowhere.py"),
+        (("export", weights, "-o", tmp_path / "out.onnx", "--model", "nowhere.py:f"), "no such file: nowhere.py"),
     ):
         assert vitrim(*arguments) == 2, arguments
         error = capsys.readouterr().err.strip()

@@ -55,7 +55,7 @@ def test_every_network_writes_masks_on_the_pixels_of_its_pictures(name, pictures
     options = {"backbone": "resnet10t"} if name == "cats2d" else {}
     checkpoint = write_checkpoint(tmp_path / "network", name, in_chans=3, data={"layout": "pictures"}, **options)
     out = tmp_path / "out"
-    assert vitrim("predict", checkpoint, pictures / "images", out, "--labels", "--precision", "float32") == 0
+    assert vitrim("predict", checkpoint, pictures / "images", "-o", out, "--labels", "--precision", "float32") == 0
     config = DataConfig(layout="pictures", image_size=32)
     case_set, preprocessing = read_cases(config, pictures), Preprocessing.from_config(config)
     for number, size in enumerate(SIZES):
@@ -80,16 +80,16 @@ def test_pictures_are_evaluated_in_pixels(network, pictures, tmp_path, capsys):
 def test_a_predicted_mask_is_kept_only_for_its_network_and_picture(network, pictures, tmp_path, capsys):
     image = tmp_path / "eye.png"
     image.write_bytes((pictures / "images/eye_0.png").read_bytes())
-    assert vitrim("predict", network, image, tmp_path / "mask.png", "--preview") == 0
+    assert vitrim("predict", network, image, "-o", tmp_path / "mask.png", "--preview") == 0
     before = (tmp_path / "mask.png").read_bytes()
-    assert vitrim("predict", network, image, tmp_path / "mask.png") == 0
+    assert vitrim("predict", network, image, "-o", tmp_path / "mask.png") == 0
     other = write_checkpoint(tmp_path / "other", in_chans=3, seed=1, data={"layout": "pictures"})
-    assert vitrim("predict", other, image, tmp_path / "mask.png") == 2
+    assert vitrim("predict", other, image, "-o", tmp_path / "mask.png") == 2
     assert "--overwrite" in capsys.readouterr().err
     assert (tmp_path / "mask.png").read_bytes() == before
     assert (tmp_path / "mask_preview.png").is_file()
     image.write_bytes((pictures / "images/eye_1.png").read_bytes())
-    assert vitrim("predict", network, image, tmp_path / "mask.png", "--overwrite") == 0
+    assert vitrim("predict", network, image, "-o", tmp_path / "mask.png", "--overwrite") == 0
     assert (tmp_path / "mask.png").read_bytes() != before
     assert not (tmp_path / "mask_preview.png").exists()  # it showed the other picture
 
@@ -104,13 +104,13 @@ def test_what_is_no_picture_or_no_place_for_one_is_refused(network, pictures, tm
         (pictures, tmp_path / "out", "there is a folder"),
         (image, image, "would be replaced"),
     ):
-        assert vitrim("predict", network, source, out) == 2
+        assert vitrim("predict", network, source, "-o", out) == 2
         assert message in capsys.readouterr().err
     grey = write_checkpoint(tmp_path / "volumes")
-    assert vitrim("predict", grey, image, tmp_path / "out") == 2
+    assert vitrim("predict", grey, image, "-o", tmp_path / "out") == 2
     assert "was trained on volumes" in capsys.readouterr().err
     grey = write_checkpoint(tmp_path / "grey", data={"layout": "pictures"})
-    assert vitrim("predict", grey, image, tmp_path / "out") == 2
+    assert vitrim("predict", grey, image, "-o", tmp_path / "out") == 2
     assert "is in colour, but grey pictures are expected" in capsys.readouterr().err
 
 
@@ -118,10 +118,10 @@ def test_two_pictures_never_share_a_file_of_results(network, pictures, tmp_path,
     (tmp_path / "in").mkdir()
     for name in ("a.png", "a_preview.png"):
         (tmp_path / "in" / name).write_bytes((pictures / "images/eye_0.png").read_bytes())
-    assert vitrim("predict", network, tmp_path / "in", tmp_path / "out", "--preview") == 2
+    assert vitrim("predict", network, tmp_path / "in", "-o", tmp_path / "out", "--preview") == 2
     assert "two files would have the name" in capsys.readouterr().err
     (tmp_path / "in/a_preview.png").rename(tmp_path / "in/a.bmp")
-    assert vitrim("predict", network, tmp_path / "in", tmp_path / "out") == 2
+    assert vitrim("predict", network, tmp_path / "in", "-o", tmp_path / "out") == 2
     assert "would both be case a" in capsys.readouterr().err
 
 

@@ -64,7 +64,7 @@ def test_one_bad_image_among_several_is_named_and_the_others_are_predicted(name,
     if name == "another number of channels":
         write_image(source / "bad_0000.nii.gz")
     write(source / "bad.nii.gz")
-    error = refused(capsys, "predict", checkpoint, source, out, "--labels", "--probabilities", "--preview")
+    error = refused(capsys, "predict", checkpoint, source, "-o", out, "--labels", "--probabilities", "--preview")
     assert "1 of 3 cases failed: bad: " in error
     assert word in error
     assert {path.name.split("_")[0].split(".")[0] for path in out.iterdir()} == {"aaa", "zzz", "volumes"}
@@ -73,7 +73,7 @@ def test_one_bad_image_among_several_is_named_and_the_others_are_predicted(name,
 
 def test_where_all_fail_no_folder_is_left(checkpoint, tmp_path, capsys):
     (tmp_path / "a.nii.gz").write_text("not an image")
-    assert "1 of 1 case failed" in refused(capsys, "predict", checkpoint, tmp_path / "a.nii.gz", tmp_path / "out")
+    assert "1 of 1 case failed" in refused(capsys, "predict", checkpoint, tmp_path / "a.nii.gz", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -95,7 +95,8 @@ def test_wrong_paths_are_refused(checkpoint, tmp_path, capsys):
         ((tmp_path / "nowhere.onnx", source, tmp_path / "out"), "nowhere.onnx"),
         ((checkpoint, source, tmp_path / "out", "--study", "nothing"), "nothing"),
     ):
-        assert word in refused(capsys, "predict", *arguments)
+        network, source_, out, *options = arguments
+        assert word in refused(capsys, "predict", network, source_, "-o", out, *options)
         assert not (tmp_path / "out").exists()
     assert (tmp_path / "file").read_text() == "mine"
     assert [path.name for path in source.iterdir()] == ["a.nii.gz"]
@@ -104,7 +105,7 @@ def test_wrong_paths_are_refused(checkpoint, tmp_path, capsys):
 def test_two_images_of_one_name_are_refused(checkpoint, tmp_path, capsys):
     write_image(tmp_path / "in/a.nii.gz")
     write_image(tmp_path / "in/a.nii")
-    assert "both be case a" in refused(capsys, "predict", checkpoint, tmp_path / "in", tmp_path / "out")
+    assert "both be case a" in refused(capsys, "predict", checkpoint, tmp_path / "in", "-o", tmp_path / "out")
 
 
 def test_a_full_disk_stops_with_what_is_finished_and_no_half_file(checkpoint, tmp_path, capsys, monkeypatch):
@@ -120,7 +121,7 @@ def test_a_full_disk_stops_with_what_is_finished_and_no_half_file(checkpoint, tm
     for name in "abc":
         write_image(tmp_path / f"in/{name}.nii.gz")
     monkeypatch.setattr("vitrim.inference.outputs.gzip.GzipFile", Full)
-    error = refused(capsys, "predict", checkpoint, tmp_path / "in", tmp_path / "out")
+    error = refused(capsys, "predict", checkpoint, tmp_path / "in", "-o", tmp_path / "out")
     assert "No space left on device" in error
     assert "b.nii.gz" in error
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.nii.gz"]
@@ -164,6 +165,6 @@ def test_a_damaged_checkpoint_is_refused(spoil, word, tmp_path, capsys):
     folder = write_checkpoint(tmp_path / "network")
     spoil(folder)
     image = write_image(tmp_path / "a.nii.gz")
-    assert word in refused(capsys, "predict", folder, image, tmp_path / "out")
+    assert word in refused(capsys, "predict", folder, image, "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert not (folder / "exploded").exists()

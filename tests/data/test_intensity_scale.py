@@ -61,7 +61,7 @@ def test_predict_says_which_headers_scale(tmp_path: Path, capsys: pytest.Capture
     for number, slope in enumerate((1.0, 1.0, 1.0078125)):
         scaled_file(tmp_path / "images" / f"case_{number}.nii", slope, 0)
     network = write_checkpoint(tmp_path / "network")
-    assert vitrim("predict", network, tmp_path / "images", tmp_path / "out") == 0
+    assert vitrim("predict", network, tmp_path / "images", "-o", tmp_path / "out") == 0
     said = "note: headers scale intensities: as stored in 2 images; × 1.00781 in case_2"
     assert said in capsys.readouterr().out
 

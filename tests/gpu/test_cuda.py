@@ -198,7 +198,7 @@ def test_weights_of_half_precision_are_as_exact_as_in_float32(dtype):
 
 def test_a_network_is_exported_on_a_machine_with_a_gpu(tmp_path, capsys):
     checkpoint = make_checkpoint(tmp_path / "network")
-    assert vitrim("export", checkpoint, tmp_path / "network.onnx") == 0
+    assert vitrim("export", checkpoint, "-o", tmp_path / "network.onnx") == 0
     assert (tmp_path / "network.onnx").is_file()
 
 

@@ -111,7 +111,7 @@ def test_images_are_prepared_as_the_public_code_did_unless_a_study_says_otherwis
     small: Network, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = save(release_state(small), tmp_path / "release.pth")
-    assert vitrim("import", "transunet", path, tmp_path / "ours") == 0
+    assert vitrim("import", "transunet", path, "-o", tmp_path / "ours") == 0
     said = capsys.readouterr().out
     assert "note: the file does not say how its images are prepared" in said
     assert "classes: 0 background, 1 class 1, 2 class 2" in said

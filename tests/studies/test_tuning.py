@@ -73,6 +73,6 @@ def test_checking_data_for_a_study_counts_its_sides(data, words, status, tiny_da
 
 
 def test_a_preset_may_stand_for_its_layout_alone(tmp_path, capsys):
-    assert vitrim("data", "phantom", "cardiac", tmp_path / "data", "--layout", "emidec", "--cases", 2) == 0
+    assert vitrim("data", "phantom", "cardiac", "-o", tmp_path / "data", "--layout", "emidec", "--cases", 2) == 0
     assert vitrim("data", "check", "emidec", tmp_path / "data", "--out", tmp_path / "found.json") == 0
     assert "warning: the study emidec cannot divide these cases" in capsys.readouterr().out

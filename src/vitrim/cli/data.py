@@ -48,10 +48,10 @@ def data_check(
     reporter.say("no problem that would stop a study" if findings.divided else "no problem in the cases themselves")
 
 
-@data_app.command("phantom", epilog=examples("vitrim data phantom abdomen phantom --cases 30"))
+@data_app.command("phantom", epilog=examples("vitrim data phantom abdomen -o phantom --cases 30"))
 def data_phantom(
     kind: Annotated[PhantomName, typer.Argument(metavar="KIND", help=f"What to imitate: {one_of(PhantomName)}.")],
-    folder: Annotated[Path, typer.Argument(help="New folder for the data set.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the data set.")],
     layout: Annotated[
         PhantomLayout, typer.Option(metavar="LAYOUT", help=f"How it is written: {one_of(PhantomLayout)}.")
     ] = "decathlon",
@@ -75,7 +75,7 @@ def data_phantom(
 
     make_phantom(
         kind,
-        folder,
+        out,
         layout=layout,
         cases=cases,
         seed=seed,
@@ -88,4 +88,4 @@ def data_phantom(
         orientation=orientation,
         reporter=make_reporter(),
     )
-    typer.echo(f"wrote {folder}")
+    typer.echo(f"wrote {out}")

@@ -11,10 +11,10 @@ from vitrim.cli.root import Model, app, examples
 from vitrim.errors import InputError
 
 
-@app.command(epilog=examples("vitrim export small small.onnx", "vitrim export small bundle --bundle"))
+@app.command(epilog=examples("vitrim export small -o small.onnx", "vitrim export small -o bundle --bundle"))
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="Folder of a network; with --model also a file of weights.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file to write, NAME.onnx; the folder of a bundle.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New file, NAME.onnx; with --bundle a new folder.")],
     model: Model = None,
     data: Annotated[Path | None, typer.Option(help="Volume, or folder of them, to check the file on.")] = None,
     study: Annotated[

@@ -10,11 +10,11 @@ import typer
 from vitrim.cli.root import app, examples
 
 
-@app.command("import", epilog=examples("vitrim import transunet epoch_149.pth imported"))
+@app.command("import", epilog=examples("vitrim import transunet epoch_149.pth -o imported"))
 def import_transunet(
     kind: Annotated[Literal["transunet"], typer.Argument(help="Whose checkpoint it is.")],
     checkpoint: Annotated[Path, typer.Argument(help="File saved by the public TransUNet code.")],
-    out: Annotated[Path, typer.Argument(help="New folder for the network.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the network.")],
     channels: Annotated[int, typer.Option(min=1, help="Channels of the images; one is repeated to three.")] = 1,
     study: Annotated[
         str | None,
@@ -24,7 +24,7 @@ def import_transunet(
         ),
     ] = None,
 ) -> None:
-    """Read a checkpoint of the public TransUNet code; `vitrim.load_model(OUT)` gives it back."""
+    """Read a checkpoint of the public TransUNet code; `vitrim.load_model` gives it back from the new folder."""
     from vitrim.commands.import_transunet import RELEASE, import_transunet
     from vitrim.data.recipe import stored_recipe
 

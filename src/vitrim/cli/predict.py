@@ -11,7 +11,7 @@ from vitrim.cli.root import Model, OnDevice, app, examples, make_reporter, one_o
 from vitrim.config.names import Precision
 
 
-@app.command(epilog=examples("vitrim predict small runs/demo/data/imagesTr predictions --preview"))
+@app.command(epilog=examples("vitrim predict small runs/demo/data/imagesTr -o predictions --preview"))
 def predict(
     checkpoint: Annotated[
         Path,
@@ -20,7 +20,7 @@ def predict(
     source: Annotated[
         Path, typer.Argument(metavar="IN", help="Volume or picture, folder of them, or of DICOM series.")
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="File (its ending says the format), or folder.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File (its ending says the format), or folder.")],
     model: Model = None,
     device: OnDevice = "auto",
     series: Annotated[

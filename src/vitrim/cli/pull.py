@@ -10,10 +10,10 @@ import typer
 from vitrim.cli.root import app, examples, make_reporter
 
 
-@app.command(epilog=examples("vitrim pull OWNER/NAME network"))
+@app.command(epilog=examples("vitrim pull OWNER/NAME -o network"))
 def pull(
     repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Repository that holds a network.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the network.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="New folder for the network.")],
     revision: Annotated[
         str | None, typer.Option(metavar="REV", help="Commit, branch or tag; by default the newest commit.")
     ] = None,

@@ -103,7 +103,9 @@ def predict(
     single = out.name.lower().endswith(MASK) if planar else is_volume(out)
     if not single and (is_volume(out) or out.name.lower().endswith(FOREIGN)) and not out.is_dir():
         named = f"{MASK} for a picture" if planar else EXPECTED
-        raise InputError(f"no label map is written as {out.suffix}: OUT is a folder, or a name that ends in {named}")
+        raise InputError(
+            f"no label map is written as {out.suffix}: give a folder with --out, or a name that ends in {named}"
+        )
     if planar and series:
         raise InputError("--series chooses DICOM series; the network was trained on pictures")
     found = find_pictures(source) if planar else find_inputs(source, engine.channels, series)
@@ -111,7 +113,7 @@ def predict(
     if single and source.is_dir() and (planar or len(inputs) > 1 or format_of(inputs[0].files[0]) is not None):
         raise InputError(f"{out} is the name of a file, but {source} is a folder: give a folder for the predictions")
     if out.is_dir() if single else out.is_file():
-        raise InputError(f"{out} is a {'folder' if single else 'file'}; choose another OUT")
+        raise InputError(f"{out} is a {'folder' if single else 'file'}; choose another place with --out")
     if dicom_seg:
         _check_series(inputs, out)
     targets = [_target(case, out if single else out / _name(case), probabilities, draw, dicom_seg) for case in inputs]
@@ -205,7 +207,9 @@ def _spare_inputs(targets: list[Target]) -> None:
     for target in targets:
         for path in filter(None, (*target.wanted, target.voxels)):
             if path.resolve() in images:
-                raise InputError(f"{path} is an image, and would be replaced by a prediction; choose another OUT")
+                raise InputError(
+                    f"{path} is an image, and would be replaced by a prediction; choose another place with --out"
+                )
 
 
 def _s(items: list[Target]) -> str:

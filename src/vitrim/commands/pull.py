@@ -103,7 +103,7 @@ def pull(
         lines.append(f"note: these are weights alone; --model must say what builds the {facts.title}")
     lines += [f"from {address(repository)}, commit {commit}", f"wrote {out}"]
     more = (" --model PLACE" if facts.adapted else "") + (" --study STUDY" if facts.data is None else "")
-    return PulledNetwork(out, repository, commit, [*lines, f"next: vitrim predict {out} IMAGES PREDICTIONS{more}"])
+    return PulledNetwork(out, repository, commit, [*lines, f"next: vitrim predict {out} IMAGES -o PREDICTIONS{more}"])
 
 
 def _check_place(out: Path, overwrite: bool) -> None:

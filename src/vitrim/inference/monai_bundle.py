@@ -172,7 +172,7 @@ and prepares their slices as in the training of the network:
     python -m monai.bundle run --config_file configs/inference.json --bundle_root . --dataset_dir DATA --output_dir OUT
 
 `DATA` is a folder of volumes (NIfTI, NRRD, MetaImage, DICOM series). `OUT` gets a label map for each, on its own grid.
-`models` is the network as vitrim writes it: `vitrim predict models DATA OUT` gives the same label maps.
+`models` is the network as vitrim writes it: `vitrim predict models DATA -o OUT` gives the same label maps.
 
 | label | structure |
 |---:|---|

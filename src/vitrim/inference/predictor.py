@@ -215,7 +215,8 @@ class Prediction:
         there = [path for path in target.wanted if path.exists()]
         if target.voxels is not None and target.voxels.exists() and not target.labels.exists():
             raise InputError(
-                f"{target.voxels} is there without {target.labels.name}; use --overwrite, or choose another OUT"
+                f"{target.voxels} is there without {target.labels.name}; use --overwrite, "
+                "or choose another place with --out"
             )
         probabilities, _, dicom_seg = companions(target.labels)
         left = [probabilities] if probabilities not in there and are_probabilities(probabilities) else []
@@ -235,7 +236,7 @@ class Prediction:
                 if found and not found.keys() >= expected.keys():
                     how = f"by vitrim {found.get('version', 'of unknown version')}, with an incomplete provenance"
                 raise InputError(
-                    f"{path} exists and was made {how}; replace it with --overwrite, or choose another OUT"
+                    f"{path} exists and was made {how}; replace it with --overwrite, or choose another place with --out"
                 )
         return there == target.wanted
 

@@ -112,7 +112,7 @@ def _preparation(data: DataConfig | None) -> str:
 def _use(facts: NetworkFacts, repository: str) -> list[str]:
     model = " --model PLACE" if facts.adapted else ""
     study = " --study STUDY" if facts.data is None else ""
-    commands = [f"vitrim pull {repository} network", f"vitrim predict network IMAGES PREDICTIONS{model}{study}"]
+    commands = [f"vitrim pull {repository} -o network", f"vitrim predict network IMAGES -o PREDICTIONS{model}{study}"]
     said = ["\n".join(f"    {command}" for command in commands)]
     if facts.adapted:
         said.append(
