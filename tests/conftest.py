@@ -66,10 +66,14 @@ class Unrendered(Figure):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def unrendered_figures() -> Iterator[None]:
-    """Figures of attention are not rendered, which takes half of a tiny study's time, unless a test asks for it."""
+def short_work() -> Iterator[None]:
+    """Figures of attention are not rendered, unless a test asks for it, and networks are timed once, not five times.
+
+    Both took more than half of a tiny study's time.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vitrim.attention.figures.Figure", Unrendered)
+        patch.setattr("vitrim.evaluation.cost.ROUNDS", 1)
         yield
 
 

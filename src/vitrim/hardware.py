@@ -1,13 +1,17 @@
-"""The device and the precision that a network runs with: chosen here and nowhere else."""
+"""The device, the precision and the cores that a network runs with: chosen here and nowhere else."""
 
 from __future__ import annotations
 
 import gc
 import logging
 import os
+import sys
+import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -27,6 +31,12 @@ FOR_A_GPU = ("tf32", "fp16", "16-mixed")
 
 LOADERS = 4
 """Processes that read training slices for a GPU, unless the configuration says another number."""
+
+PERIOD, WINDOW = 0.2, 10
+"""Seconds between two looks at the machine, and how many looks make a mean."""
+
+SET_BY_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+"""Environment variables that say how OpenMP waits; if one is set, it holds."""
 
 
 @dataclass(frozen=True)
@@ -189,3 +199,89 @@ def allow_random_order(error: RuntimeError) -> bool:
     if about:
         torch.use_deterministic_algorithms(True, warn_only=True)
     return about
+
+
+@contextmanager
+def sharing_cores() -> Iterator[None]:
+    """A context, or a decorator: inside, torch's threads sleep while they wait, if other processes want the cores too.
+
+    On Linux, torch's threads are those of GNU OpenMP. One that waits for the others keeps its core busy for about 3 ms,
+    then it sleeps. That is quickest if no other process wants the core. If one does, both lose most of their time. GNU
+    OpenMP waits 3000 times shorter while it has more threads than cores. Its environment variables are read once,
+    before torch is imported, but the number of threads can change at any time. So, while others want the cores, more
+    threads are started, which do nothing. The number of threads that compute does not change, nor do results.
+
+    Does nothing on other systems than Linux, with one thread, or if the environment says how OpenMP waits.
+    """
+    team = torch.get_num_threads()
+    if sys.platform != "linux" or team == 1 or any(name in os.environ for name in SET_BY_USER):
+        yield
+        return
+    done = threading.Event()
+    watcher = threading.Thread(target=watch, args=(done, team), name="vitrim-shared-cores", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()
+
+
+def watch(done: threading.Event, team: int, wanting: Callable[[], int] | None = None, cores: int | None = None) -> None:
+    """Start idle threads when more threads of the machine want to run than it has cores; end them when fewer do.
+
+    Returns when `done` is set. `team` is the number of threads that compute, at least 2. `wanting` counts the threads
+    that want to run, by default those of the machine without this one; `cores` is by default the number of the
+    machine's cores.
+    """
+    wanting, cores = wanting or _wanting, cores or os.cpu_count() or 1
+    looks: deque[int] = deque(maxlen=WINDOW)
+    idle: IdleThreads | None = None
+    while not done.wait(PERIOD):
+        looks.append(wanting())
+        mean = sum(looks) / len(looks)
+        if len(looks) < WINDOW:
+            continue
+        if idle is None and mean > cores + 0.5:
+            idle = IdleThreads(team)
+            _log.info("other processes want the cores: %.1f threads for %d; waiting threads sleep", mean, cores)
+            looks.clear()
+        elif idle is not None and mean < cores:
+            idle.end()
+            idle = None
+            _log.info("the cores are free again")
+            looks.clear()
+    if idle is not None:
+        idle.end()
+
+
+def _wanting() -> int:
+    """Number of threads on this machine that run or could, without this one."""
+    return int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].split("/")[0]) - 1
+
+
+class IdleThreads:
+    """Threads of OpenMP that do nothing, so many that with the `team` that computes OpenMP has more than cores."""
+
+    def __init__(self, team: int) -> None:
+        cores = len(os.sched_getaffinity(0))
+        self._end = threading.Event()
+        ready = threading.Barrier(1 + max(1, -(-(cores + 1 - team) // (team - 1))))
+        self._masters = [
+            threading.Thread(target=self._hold, args=(team, ready), daemon=True) for _ in range(ready.parties - 1)
+        ]
+        for master in self._masters:
+            master.start()
+        ready.wait()
+
+    def _hold(self, team: int, ready: threading.Barrier) -> None:
+        """Have OpenMP start a team for this thread; the team lives as long as the thread."""
+        torch.zeros(team << 15).add_(1)  # torch gives each thread at least 2^15 elements
+        ready.wait()
+        self._end.wait()
+
+    def end(self) -> None:
+        """End the threads."""
+        self._end.set()
+        for master in self._masters:
+            master.join()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import pickle
 import shutil
@@ -15,6 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
 
+from tests.processes import process_of
 from vitrim.config.schema import DataConfig
 from vitrim.data import cache as slices
 from vitrim.data import check
@@ -110,7 +110,6 @@ def test_a_case_without_label_cannot_be_trained_on(decathlon: Path, tmp_path: Pa
 
 
 def _build_again_and_again(data: Path, folder: Path, seconds: float) -> None:
-    torch.set_num_threads(1)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         build(data, folder)
@@ -121,8 +120,7 @@ def _build_again_and_again(data: Path, folder: Path, seconds: float) -> None:
 def test_two_processes_may_build_at_once_even_if_one_deletes(decathlon: Path, tmp_path: Path) -> None:
     """The other process deletes entries while this one builds; at the end every entry is complete."""
     folder = tmp_path / "cache"
-    process = multiprocessing.get_context("spawn").Process(target=_build_again_and_again, args=(decathlon, folder, 2.0))
-    process.start()
+    process = process_of(_build_again_and_again, decathlon, folder, 2.0)
     while process.is_alive():
         build(decathlon, folder)
     assert process.exitcode == 0
@@ -145,8 +143,7 @@ def _hang_while_building(data: Path, folder: Path) -> None:
 
 def test_a_process_that_is_killed_while_building_leaves_no_entry(decathlon: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
-    process = multiprocessing.get_context("spawn").Process(target=_hang_while_building, args=(decathlon, folder))
-    process.start()
+    process = process_of(_hang_while_building, decathlon, folder)
     begin = time.monotonic()
     while not list(folder.glob(".*/images.npy")):
         assert time.monotonic() - begin < 60

@@ -6,14 +6,12 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.studies.processes import vitrim_process, wait_for
+from tests.processes import vitrim_process, wait_for
 from tests.support import tiny_study, vitrim, write_tiny_data
 from vitrim.data.split import Split
 from vitrim.files import read_arrays, read_table
@@ -138,15 +136,13 @@ def test_two_processes_never_run_one_study_and_anyone_may_ask_where_it_is(place,
 
 
 def test_an_interrupt_ends_in_one_line_that_says_how_to_go_on(place):
-    process = subprocess.Popen(
-        [sys.executable, "-c", "from vitrim.cli import main; main()", "study", place / "tiny.yaml",
-         "--data", place / "data", "--out", place / "stopped"],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # also if the tests run in the background
-    )  # fmt: skip
+    process = vitrim_process(
+        "study", place / "tiny.yaml", "--data", place / "data", "--out", place / "stopped", stderr=place / "said"
+    )
     wait_for(lambda: list(place.glob("stopped/unfinished/*/state.ckpt")))
-    process.send_signal(signal.SIGINT)
-    error = process.communicate()[1]
-    assert process.returncode == 130
+    os.kill(process.pid, signal.SIGINT)
+    process.join()
+    error = (place / "said").read_text()
+    assert process.exitcode == 130
     assert "the same command continues" in error
     assert "Traceback" not in error

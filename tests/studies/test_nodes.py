@@ -17,7 +17,7 @@ import pytest
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from rich.console import Console
 
-from tests.studies.processes import wait_for
+from tests.processes import wait_for
 from tests.support import tiny_study, vitrim
 from vitrim.config.network_schema import NetworkConfig
 from vitrim.config.schema import TrainConfig

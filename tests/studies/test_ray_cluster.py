@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.studies.processes import wait_for
+from tests.processes import wait_for
 from tests.support import tiny_study, vitrim
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'vitrim[ray]')")

@@ -33,7 +33,7 @@ from vitrim.data.sampling import evenly_spaced
 from vitrim.data.split import Split
 from vitrim.data.volumes import load_volume
 from vitrim.errors import ConfigurationError, DataError, WeightsError
-from vitrim.hardware import Hardware
+from vitrim.hardware import Hardware, sharing_cores
 from vitrim.models.adapt import Adapted
 from vitrim.models.network import Network
 from vitrim.models.opening import open_network, untrained_like
@@ -91,6 +91,7 @@ class Gallery:
     """How the cases are prepared, and the data set; None for pictures."""
 
 
+@sharing_cores()
 def analyse_attention(
     source: str | Path,
     data: str | Path,

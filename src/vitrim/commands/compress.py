@@ -44,6 +44,7 @@ from vitrim.data.sampling import case_images, evenly_spaced, example_slice
 from vitrim.data.split import Split, divide
 from vitrim.errors import ConfigurationError, InputError, WeightsError
 from vitrim.files import replacing, write_json, write_table, write_text
+from vitrim.hardware import sharing_cores
 from vitrim.metrics.statistics import VERDICT_CASES, change
 from vitrim.models.adapt import Adapted
 from vitrim.models.checkpoint import write_model
@@ -72,6 +73,7 @@ class CompressionResult:
     """The same in words."""
 
 
+@sharing_cores()
 def compress(
     checkpoint: str | Path,
     out: str | Path,
@@ -331,9 +333,8 @@ def _by_procedure(run: CompressionRun, rule: Decision, folder: Path) -> DepthDec
         return confirm(decision.model_copy(update={"judged_on": "tuning"}), tables, chosen, MARGINS, network.shallowest)
     wanted = {full, chosen, max((depth for depth in results if depth < chosen), default=chosen)}
     networks = {depth: network if depth == full else run.smaller(depth)[0] for depth in wanted}
-    held_out = {
-        depth: run.cases(each, f"{depth} blocks on held-out cases", run.held_out) for depth, each in networks.items()
-    }
+    what = "{} blocks on held-out cases"
+    held_out = {depth: run.cases(each, what.format(depth), run.held_out) for depth, each in networks.items()}
     return confirm(decision, held_out, chosen, MARGINS, network.shallowest)
 
 

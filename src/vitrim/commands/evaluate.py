@@ -25,7 +25,7 @@ from vitrim.data.cases import CaseSet
 from vitrim.errors import DataError, InputError
 from vitrim.evaluation.accuracy import evaluate_cases
 from vitrim.files import replacing, write_json, write_table
-from vitrim.hardware import Hardware
+from vitrim.hardware import Hardware, sharing_cores
 from vitrim.metrics.segmentation import SURFACE_TOLERANCE
 from vitrim.metrics.statistics import (
     VERDICT_CASES,
@@ -84,6 +84,7 @@ class EvaluationResult:
         return [line.rstrip() for line in lines] + ([self.sentence] if self.sentence else [])
 
 
+@sharing_cores()
 def evaluate(
     checkpoint: str | Path,
     data: str | Path,

@@ -21,6 +21,7 @@ from vitrim.data.recipe import recipe_for
 from vitrim.errors import InputError
 from vitrim.evaluation.segment import BATCH
 from vitrim.files import replacing, safe_cells
+from vitrim.hardware import sharing_cores
 from vitrim.inference.dicom_seg import require_highdicom
 from vitrim.inference.engine import open_engine
 from vitrim.inference.inputs import Input, find_inputs
@@ -39,6 +40,7 @@ GPU_BATCH, GPU_READERS = 64, 8
 """Slices in one forward pass, and cases that are read at the same time, on a GPU."""
 
 
+@sharing_cores()
 def predict(
     checkpoint: str | Path,
     source: str | Path,

@@ -12,7 +12,7 @@ from vitrim.config.names import NetworkName
 from vitrim.config.reading import changed, source_config, start_of, with_vit
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import ConfigurationError
-from vitrim.hardware import resolved
+from vitrim.hardware import resolved, sharing_cores
 from vitrim.metrics.statistics import network_dice
 from vitrim.models.factory import NETWORKS
 from vitrim.progress import Reporter
@@ -34,6 +34,7 @@ class TrainingResult:
     """How many these are."""
 
 
+@sharing_cores()
 def train(
     source: str | Path | StudyConfig,
     out: str | Path,

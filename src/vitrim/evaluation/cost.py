@@ -22,13 +22,13 @@ ROUNDS = 5
 
 
 def measure_costs(
-    networks: Sequence[nn.Module], images: np.ndarray, hardware: Hardware, rounds: int = ROUNDS
+    networks: Sequence[nn.Module], images: np.ndarray, hardware: Hardware, rounds: int | None = None
 ) -> list[dict[str, float | str]]:
     """Measure time and memory of predicting slices (S, C, H, W), in batches of 8, on the device of `hardware`.
 
-    At most 16 slices are used. milliseconds_per_slice is the shortest time of `rounds` runs; the networks take turns.
-    peak_memory_mib (MiB) is the largest total size of weights and tensors in memory at the same time. On a GPU, CUDA's
-    allocator counts it; on a CPU, the storages that torch creates and frees are counted.
+    At most 16 slices are used. milliseconds_per_slice is the shortest time of `rounds` runs (`ROUNDS` by default); the
+    networks take turns. peak_memory_mib (MiB) is the largest total size of weights and tensors in memory at the same
+    time. On a GPU, CUDA's allocator counts it; on a CPU, the storages that torch creates and frees are counted.
     """
     images = np.array(images[: 2 * BATCH], dtype=np.float32)
     peaks: list[int] = []
@@ -37,7 +37,7 @@ def measure_costs(
         with hardware.running(network):
             gpu = hardware.device == "gpu"
             peaks.append(_peak_memory(partial(predict_slices, network, images[:BATCH], BATCH), network, gpu))
-    for _ in range(rounds):
+    for _ in range(ROUNDS if rounds is None else rounds):
         for network, spent in zip(networks, seconds, strict=True):
             with hardware.running(network):
                 predict_slices(network, images[:1], BATCH)

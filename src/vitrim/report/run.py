@@ -17,6 +17,7 @@ from vitrim.compression.exchange_curve import ExchangeCurve
 from vitrim.config.names import NETWORK_TITLES
 from vitrim.errors import InputError
 from vitrim.files import read_arrays, read_json, read_table
+from vitrim.studies.folder import VERSIONS
 
 REQUIRED = ("network", "blocks", "role", "seed", "average_dice")
 
@@ -153,7 +154,7 @@ def read_run(folder: Path) -> Run:
         name=str(settings["name"]) if isinstance(settings, dict) and "name" in settings else folder.name,
         config=_text(folder / "config.yaml"),
         study=study,
-        versions=read_json(folder / "versions.json"),
+        versions=read_json(folder / VERSIONS),
         results=results,
         cases=_table(folder / "cases.csv"),
         cost=_table(folder / "cost.csv"),

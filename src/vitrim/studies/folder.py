@@ -21,6 +21,7 @@ from vitrim.files import LOCK, UNFINISHED, parse_json, remove, remove_unfinished
 
 GROWS = re.compile(r"seeds|folds|depths|rule|tries|noise_floor|margins|decoder|networks(\.\w+(\.depths)?)?")
 """Keys of a study that may change in its folder. Every training that is there and fits is used."""
+VERSIONS = "versions.json"
 LIBRARIES = (
     "torch",
     "timm",
@@ -108,7 +109,7 @@ def claim(folder: Path, study: StudyConfig, fingerprint: str) -> None:
         note(folder, study=study.model_dump(mode="json"), grown=[*stored.get("grown", []), grown])
     content = study.model_dump(mode="json")
     write_text(folder / "config.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
-    write_json(folder / "versions.json", versions(study))
+    write_json(folder / VERSIONS, versions(study))
     note(folder, data=fingerprint, study=content)
 
 
@@ -171,7 +172,7 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-BEGUN = {"study.json", "status.json", "data.json", "cache", "data", "logs", "config.yaml", "versions.json"}
+BEGUN = {"study.json", "status.json", "data.json", "cache", "data", "logs", "config.yaml", VERSIONS}
 """What lies in the folder of a study before its data are known to be usable."""
 
 

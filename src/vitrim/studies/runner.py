@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Protocol
 
@@ -11,7 +12,7 @@ from vitrim.compression.depth_decision import DepthDecision
 from vitrim.config.names import NetworkName
 from vitrim.config.schema import StudyConfig, TrainConfig
 from vitrim.errors import ConfigurationError, InputError
-from vitrim.hardware import resolved
+from vitrim.hardware import resolved, sharing_cores
 from vitrim.progress import Reporter
 from vitrim.studies.control import reach_lines
 from vitrim.studies.coordinator import Coordinator, coordinating
@@ -23,6 +24,7 @@ from vitrim.studies.search import NetworkSearch
 from vitrim.studies.snapshots import write_training_slices
 from vitrim.studies.status import SLICES, Status, duration
 from vitrim.studies.study_data import check_source, open_study
+from vitrim.studies.threads import study_threads
 from vitrim.studies.trial import finished, trial_title
 from vitrim.training.augmentation import check_augmentation
 from vitrim.training.distributed import Rendezvous, rendezvous
@@ -114,7 +116,8 @@ def _run_study(
     else:
         study = study.model_copy(update={"training": resolved(study.training)})
     began = time.monotonic()
-    with open_study(study, source, out, reporter) as study_data:
+    threads = study_threads(study.training, out, reporter) if ray is None else nullcontext()
+    with threads, sharing_cores(), open_study(study, source, out, reporter) as study_data:
         study_data.save_split(out / "split.json")
         plan = Plan(study, study_data, origins)
         if not (out / SLICES).is_file():
