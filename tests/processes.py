@@ -1,4 +1,4 @@
-"""Separate processes that a test can kill. They start fast because their imports are preloaded."""
+"""Runs `vitrim` in separate processes that a test can kill. They start fast because their imports are preloaded."""
 
 from __future__ import annotations
 
@@ -11,30 +11,21 @@ from pathlib import Path
 from time import monotonic, sleep
 
 
-def process_of(target: Callable[..., None], *arguments: object) -> multiprocessing.Process:
-    """Start a process that calls `target`, a function of a module, with these arguments, on one thread."""
+def vitrim_process(*arguments: object, stderr: Path | str = os.devnull) -> multiprocessing.Process:
+    """Start `vitrim` with these arguments, on one thread; its standard output goes nowhere."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["vitrim.studies.runner", "vitrim.report.build", "tests.processes"])
-    process = context.Process(target=_on_one_thread, args=(target, *arguments))
+    process = context.Process(target=_main, args=([str(argument) for argument in arguments], str(stderr)))
     process.start()
     return process  # type: ignore[return-value]
 
 
-def vitrim_process(*arguments: object, stderr: Path | str = os.devnull) -> multiprocessing.Process:
-    """Start `vitrim` with these arguments, on one thread; its standard output goes nowhere."""
-    return process_of(_main, [str(argument) for argument in arguments], str(stderr))
-
-
-def _on_one_thread(target: Callable[..., None], *arguments: object) -> None:
+def _main(arguments: list[str], stderr: str) -> None:
     import torch
 
-    torch.set_num_threads(1)
-    target(*arguments)
-
-
-def _main(arguments: list[str], stderr: str) -> None:
     from vitrim.cli import main
 
+    torch.set_num_threads(1)
     with Path(os.devnull).open("w") as nothing, Path(stderr).open("w") as said:
         os.dup2(nothing.fileno(), 1)
         os.dup2(said.fileno(), 2)

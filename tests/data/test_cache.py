@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import shutil
@@ -14,7 +15,6 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, default_collate
 
-from tests.processes import process_of
 from vitrim.config.schema import DataConfig
 from vitrim.data import cache as slices
 from vitrim.data import check
@@ -25,6 +25,7 @@ from vitrim.data.volumes import load_volume
 from vitrim.errors import InputError
 
 CONFIG = DataConfig(image_size=32)
+FORK = multiprocessing.get_context("fork")  # without imports it starts at once
 PREPARATION = Preprocessing.from_config(CONFIG)
 
 
@@ -120,7 +121,8 @@ def _build_again_and_again(data: Path, folder: Path, seconds: float) -> None:
 def test_two_processes_may_build_at_once_even_if_one_deletes(decathlon: Path, tmp_path: Path) -> None:
     """The other process deletes entries while this one builds; at the end every entry is complete."""
     folder = tmp_path / "cache"
-    process = process_of(_build_again_and_again, decathlon, folder, 2.0)
+    process = FORK.Process(target=_build_again_and_again, args=(decathlon, folder, 2.0))
+    process.start()
     while process.is_alive():
         build(decathlon, folder)
     assert process.exitcode == 0
@@ -143,7 +145,8 @@ def _hang_while_building(data: Path, folder: Path) -> None:
 
 def test_a_process_that_is_killed_while_building_leaves_no_entry(decathlon: Path, tmp_path: Path) -> None:
     folder = tmp_path / "cache"
-    process = process_of(_hang_while_building, decathlon, folder)
+    process = FORK.Process(target=_hang_while_building, args=(decathlon, folder))
+    process.start()
     begin = time.monotonic()
     while not list(folder.glob(".*/images.npy")):
         assert time.monotonic() - begin < 60

@@ -143,7 +143,7 @@ def serve(rendezvous_point: Rendezvous) -> None:
 
 
 def test_a_follower_ends_in_one_line_when_node_0_dies(rendezvous_point, tmp_path):
-    node_0 = multiprocessing.get_context("spawn").Process(target=serve, args=(rendezvous_point,))
+    node_0 = multiprocessing.get_context("fork").Process(target=serve, args=(rendezvous_point,))
     node_0.start()
     participant = Participant(rendezvous_point, tmp_path)
     time.sleep(1)
