@@ -11,7 +11,10 @@ import pytest
 
 from tests.support import tiny_study, vitrim
 
-SHORT = {"training": {"steps": 2, "batch_size": 4}, "attention": {"slices": 1, "maps": [1], "forms": ["identity"]}}
+SHORT = {
+    "training": {"steps": 2, "batch_size": 4},
+    "attention": {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]},
+}
 NETWORKS = {"unetr2d": {"depths": [1]}}
 
 

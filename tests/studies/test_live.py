@@ -9,7 +9,10 @@ import pytest
 from tests.support import tiny_study, vitrim
 from vitrim.report import live
 
-SHORT = {"training": {"steps": 2, "batch_size": 4}, "attention": {"slices": 1, "maps": [1], "forms": ["identity"]}}
+SHORT = {
+    "training": {"steps": 2, "batch_size": 4},
+    "attention": {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]},
+}
 
 
 @pytest.fixture

@@ -24,7 +24,10 @@ from vitrim.studies.recompute import recompute
 from vitrim.studies.trial import Trial
 from vitrim.training.loggers import make_logger
 
-SHORT = {"training": {"steps": 2, "batch_size": 4}, "attention": {"slices": 1, "maps": [1], "forms": ["identity"]}}
+SHORT = {
+    "training": {"steps": 2, "batch_size": 4},
+    "attention": {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]},
+}
 
 
 def run(folder: Path, data: Path, *options: object) -> Path:
