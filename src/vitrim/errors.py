@@ -68,5 +68,5 @@ class WeightsError(InputError):
         ...     vitrim.load_model("no/such/checkpoint")
         ... except vitrim.WeightsError as error:
         ...     print(error)
-        no network in no/such/checkpoint: model.json is missing
+        no network in no/such/checkpoint: it does not exist
     """

@@ -238,7 +238,7 @@ def _training(provenance: Provenance, request: CompressionRequest) -> TrainConfi
         return provenance.training.model_copy(update=here)
     if request.recovery == "none":
         return None
-    raise InputError("it is not known how this network was trained: say how long to train on, with --epochs")
+    raise InputError("it is not known how this network was trained: say how long to train on, with --epochs or --steps")
 
 
 def _depth(

@@ -218,6 +218,8 @@ def _read_tensors(folder: Path, description: dict[str, Any]) -> dict[str, Tensor
 
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
+    if not folder.exists():
+        raise WeightsError(f"no network in {folder}: it does not exist")
     if not path.is_file():
         raise WeightsError(f"no network in {folder}: model.json is missing")
     try:
