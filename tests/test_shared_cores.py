@@ -43,9 +43,11 @@ def wait_until(happened: Callable[[], bool]) -> None:
 
 def test_openmp_gets_more_threads_than_cores_and_loses_them_again():
     torch.zeros(1 << 17).add_(1)  # torch's own team
-    before, cores = threads(), len(os.sched_getaffinity(0))
+    before, of_python, cores = threads(), threading.active_count(), len(os.sched_getaffinity(0))
     idle = IdleThreads(2)
-    assert threads() - before + 2 > cores
+    masters = threading.active_count() - of_python
+    assert threads() - before == 2 * masters, "each has one thread of OpenMP beside it"
+    assert 2 + masters > cores
     idle.end()
     wait_until(lambda: threads() == before)
 

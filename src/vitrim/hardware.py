@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -31,6 +30,9 @@ FOR_A_GPU = ("tf32", "fp16", "16-mixed")
 
 LOADERS = 4
 """Processes that read training slices for a GPU, unless the configuration says another number."""
+
+LOAD = Path("/proc/loadavg")
+"""Where Linux says how many threads want to run."""
 
 PERIOD, WINDOW = 0.2, 10
 """Seconds between two looks at the machine, and how many looks make a mean."""
@@ -214,7 +216,7 @@ def sharing_cores() -> Iterator[None]:
     Does nothing on other systems than Linux, with one thread, or if the environment says how OpenMP waits.
     """
     team = torch.get_num_threads()
-    if sys.platform != "linux" or team == 1 or any(name in os.environ for name in SET_BY_USER):
+    if not LOAD.is_file() or team == 1 or any(name in os.environ for name in SET_BY_USER):
         yield
         return
     done = threading.Event()
@@ -257,7 +259,7 @@ def watch(done: threading.Event, team: int, wanting: Callable[[], int] | None = 
 
 def _wanting() -> int:
     """Number of threads on this machine that run or could, without this one."""
-    return int(Path("/proc/loadavg").read_text(encoding="ascii").split()[3].split("/")[0]) - 1
+    return int(LOAD.read_text(encoding="ascii").split()[3].split("/")[0]) - 1
 
 
 class IdleThreads:
@@ -276,8 +278,10 @@ class IdleThreads:
 
     def _hold(self, team: int, ready: threading.Barrier) -> None:
         """Have OpenMP start a team for this thread; the team lives as long as the thread."""
-        torch.zeros(team << 15).add_(1)  # torch gives each thread at least 2^15 elements
-        ready.wait()
+        try:
+            torch.zeros(team << 15).add_(1)  # torch gives each thread at least 2^15 elements
+        finally:
+            ready.wait()
         self._end.wait()
 
     def end(self) -> None:
