@@ -74,7 +74,7 @@ class Unrendered(Figure):
 def short_work() -> Iterator[None]:
     """Figures of attention are not rendered, unless a test asks for it, and networks are timed once, not five times.
 
-    Both took more than half of a tiny study's time.
+    Together they took more than half of a tiny study's time.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("vitrim.attention.figures.Figure", Unrendered)

@@ -64,6 +64,13 @@ def write_tiny_data(folder: Path, cases: int = 8, size: int = 64, slices: int = 
     return folder
 
 
+SHORT = {
+    "training": {"steps": 2, "batch_size": 4},
+    "attention": {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]},
+}
+"""Settings of a tiny study whose trainings and attention need only be there."""
+
+
 def tiny_study(path: Path, **changes: object) -> Path:
     """Write a study that trains for a few steps at 64 x 64."""
     content = {

@@ -9,12 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.support import tiny_study, vitrim
+from tests.support import SHORT, tiny_study, vitrim
 
-SHORT = {
-    "training": {"steps": 2, "batch_size": 4},
-    "attention": {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]},
-}
 NETWORKS = {"unetr2d": {"depths": [1]}}
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.processes import vitrim_process, wait_for
-from tests.support import tiny_study, vitrim, write_tiny_data
+from tests.support import SHORT, tiny_study, vitrim, write_tiny_data
 from vitrim.data.split import Split
 from vitrim.files import read_arrays, read_table
 
@@ -27,10 +27,9 @@ def place(tmp_path_factory):
     training = {"steps": 24, "batch_size": 4, "learning_rate": 1e-3, "schedule": "cosine"}
     training |= {"augment": "light", "checkpoint": "best"}
     data = {"image_size": 64, "validation": 3, "tuning": 2}
-    attention = {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]}
     tiny_study(
-        folder / "tiny.yaml", data=data, networks={"unetr2d": {"depths": [3]}}, training=training, attention=attention,
-        width=0.125, tries=0,
+        folder / "tiny.yaml", data=data, networks={"unetr2d": {"depths": [3]}}, training=training,
+        attention=SHORT["attention"], width=0.125, tries=0,
     )  # fmt: skip
     assert finish(folder, "whole") == 0
     return folder

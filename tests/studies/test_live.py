@@ -6,13 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import tiny_study, vitrim
+from tests.support import SHORT, tiny_study, vitrim
 from vitrim.report import live
-
-SHORT = {
-    "training": {"steps": 2, "batch_size": 4},
-    "attention": {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]},
-}
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import vitrim as package
-from tests.support import tiny_study, vitrim
+from tests.support import SHORT, tiny_study, vitrim
 from vitrim.config.network_schema import NetworkConfig
 from vitrim.config.reading import changed, load_study, whole_numbers
 from vitrim.config.schema import TrainConfig
@@ -23,11 +23,6 @@ from vitrim.studies.plan import fixed_depths, left_out, origin_by_content
 from vitrim.studies.recompute import recompute
 from vitrim.studies.trial import Trial
 from vitrim.training.loggers import make_logger
-
-SHORT = {
-    "training": {"steps": 2, "batch_size": 4},
-    "attention": {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]},
-}
 
 
 def run(folder: Path, data: Path, *options: object) -> Path:

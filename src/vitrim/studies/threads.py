@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from vitrim.config.schema import TrainConfig
 from vitrim.errors import InputError
-from vitrim.files import parse_json, write_json
+from vitrim.files import parse_json, understood, write_json
 from vitrim.progress import Reporter
 from vitrim.studies.folder import VERSIONS, nothing_trained
 
@@ -70,7 +70,7 @@ def _stored(out: Path) -> int | None:
     """Number of threads with which the study in `out` has trained; None if it has not."""
     if not (out / VERSIONS).is_file() or nothing_trained(out):
         return None
-    with suppress(InputError, ValueError, TypeError, KeyError):
+    with suppress(InputError), understood(out / VERSIONS):
         return max(1, int(parse_json(out / VERSIONS)["threads"]))
     return None
 
@@ -90,7 +90,7 @@ def _taken(folder: Path) -> int:
     """Threads of the studies that run on the cores of this process. Files of processes that have ended are removed."""
     taken = 0
     for path in folder.glob("*.json"):
-        with suppress(InputError, ValueError, TypeError, KeyError):
+        with suppress(InputError), understood(path):
             if not _runs(int(path.stem)):
                 path.unlink(missing_ok=True)
             elif (entry := parse_json(path))["cores"] == _cores():
@@ -100,11 +100,11 @@ def _taken(folder: Path) -> int:
 
 def _runs(process: int) -> bool:
     try:
-        os.kill(process, 0)
+        os.kill(process, 0)  # sends nothing
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # it runs, as another user
+        pass
     return True
 
 
