@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 import vitrim as package
+from tests.shorter import shorten
 from tests.support import tiny_study, write_checkpoint, write_tiny_data
 from vitrim.config.reading import load_study
 from vitrim.progress import Reporter
@@ -63,22 +64,11 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "network")
 
 
-class Unrendered(Figure):
-    """A figure that is built and not rendered: its file is empty."""
-
-    def savefig(self, path: Path, **_: object) -> None:
-        Path(path).touch()
-
-
 @pytest.fixture(scope="session", autouse=True)
 def short_work() -> Iterator[None]:
-    """Figures of attention are not rendered, unless a test asks for it, and networks are timed once, not five times.
-
-    Together they took more than half of a tiny study's time.
-    """
+    """As `shorten`, unless a test asks for rendered figures."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("vitrim.attention.figures.Figure", Unrendered)
-        patch.setattr("vitrim.evaluation.cost.ROUNDS", 1)
+        shorten(patch)
         yield
 
 

@@ -10,6 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 
+import pytest
+
+from tests.shorter import shorten
+
 
 def vitrim_process(*arguments: object, stderr: Path | str = os.devnull) -> multiprocessing.Process:
     """Start `vitrim` with these arguments, on one thread; its standard output goes nowhere."""
@@ -25,6 +29,7 @@ def _main(arguments: list[str], stderr: str) -> None:
 
     from vitrim.cli import main
 
+    shorten(pytest.MonkeyPatch())
     torch.set_num_threads(1)
     with Path(os.devnull).open("w") as nothing, Path(stderr).open("w") as said:
         os.dup2(nothing.fileno(), 1)

@@ -65,10 +65,11 @@ def write_tiny_data(folder: Path, cases: int = 8, size: int = 64, slices: int = 
 
 
 SHORT = {
+    "data": {"image_size": 64, "validation": 3, "train": 2},
     "training": {"steps": 2, "batch_size": 4},
     "attention": {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]},
 }
-"""Settings of a tiny study whose trainings and attention need only be there."""
+"""Settings of a tiny study whose trainings and attention need only be there; exchange is measured on two cases."""
 
 
 def tiny_study(path: Path, **changes: object) -> Path:

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 import typer
 
-from tests.support import tiny_study, vitrim
+from tests.support import SHORT, tiny_study, vitrim
 from vitrim.cli import app
 from vitrim.config import names
 from vitrim.config.reading import presets
@@ -158,7 +158,8 @@ def test_after_a_start_that_failed_the_corrected_study_takes_the_folder(tiny_dat
     assert vitrim("study", wrong, "--data", tiny_data, "--out", out) == 1
     assert "learning_rate" in capsys.readouterr().err
     (out / "notes.txt").write_text("mine")
-    right = tiny_study(tmp_path / "right.yaml", networks={"unetr2d": {}}, data={"image_size": 64, "validation": 2})
+    changed = {**SHORT, "data": {**SHORT["data"], "validation": 2}}
+    right = tiny_study(tmp_path / "right.yaml", networks={"unetr2d": {}}, **changed)
     assert vitrim("study", right, "--data", tiny_data, "--out", out, "--tries", 0) == 0
     assert not (out / "failed").exists()
     assert (out / "notes.txt").read_text() == "mine"

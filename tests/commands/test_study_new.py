@@ -86,6 +86,7 @@ def test_what_is_written_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     short = [
         "training.steps=2",
         "data.image_size=32",
+        "data.train=2",
         "width=0.125",
         "attention.cases=2",
         "attention.forms=[identity]",

@@ -9,18 +9,14 @@ import pandas as pd
 import pytest
 
 import vitrim as package
-from tests.support import tiny_study, vitrim
+from tests.support import SHORT, tiny_study, vitrim
 
-SHORT = {
-    "training": {"steps": 2, "batch_size": 4},
-    "attention": {"slices": 1, "maps": [1], "forms": ["identity"]},
-    "networks": {"unetr2d": {"depths": [3]}},
-}
+NETWORKS = {"unetr2d": {"depths": [3]}}
 
 
 @pytest.mark.slow
 def test_a_study_searches_among_the_blocks_of_the_vit(tiny_data_once: Path, tmp_path: Path) -> None:
-    file, out = tiny_study(tmp_path / "tiny.yaml", **SHORT), tmp_path / "out"
+    file, out = tiny_study(tmp_path / "tiny.yaml", networks=NETWORKS, **SHORT), tmp_path / "out"
     assert vitrim("study", file, "--data", tiny_data_once, "--out", out, "--vit", "test_vit") == 0
     results = pd.read_csv(out / "results.csv")
     assert {6, 3} <= set(results["blocks"])
@@ -34,7 +30,7 @@ def test_a_study_searches_among_the_blocks_of_the_vit(tiny_data_once: Path, tmp_
 
 
 def test_a_single_network_is_trained_with_all_of_them(tiny_data_once: Path, tmp_path: Path) -> None:
-    file = tiny_study(tmp_path / "tiny.yaml", **SHORT)
+    file = tiny_study(tmp_path / "tiny.yaml", networks=NETWORKS, **SHORT)
     package.train(file, tmp_path / "net", data=tiny_data_once, vit="test_vit")
     assert package.load_model(tmp_path / "net").depth == 6
     with pytest.raises(package.ConfigurationError, match="unetr2d has 1 to 6 blocks, not 7"):
@@ -49,7 +45,7 @@ def test_missing_data_are_named_before_weights_are_sought(
         raise AssertionError("the hub was asked")
 
     monkeypatch.setattr("vitrim.models.pretrained.not_at_hand", asked)
-    file = tiny_study(tmp_path / "tiny.yaml", **SHORT)
+    file = tiny_study(tmp_path / "tiny.yaml", networks=NETWORKS, **SHORT)
     options = ["--out", tmp_path / "out", "--vit", "vit_small_patch16_224", "--init", "pretrained"]
     assert vitrim(command, file, "--data", tmp_path / "nowhere", *options) == 2
     assert f"no such data folder: {tmp_path / 'nowhere'}" in capsys.readouterr().err
@@ -63,7 +59,7 @@ def test_a_study_names_at_once_every_file_that_it_lacks(
     monkeypatch.setattr("vitrim.models.timm_weights.hub.ENDPOINT", "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setattr("vitrim.models.timm_weights.hub.HF_HUB_CACHE", str(tmp_path))
     networks = {"transunet": {}, "unetr2d": {}, "cats2d": {"backbone": "resnet34"}}
-    file = tiny_study(tmp_path / "tiny.yaml", **{**SHORT, "networks": networks}, size="base", width=1.0)
+    file = tiny_study(tmp_path / "tiny.yaml", networks=networks, **SHORT, size="base", width=1.0)
     assert vitrim("study", file, "--data", tiny_data_once, "--init", "pretrained", "--out", tmp_path / "out") == 2
     said = capsys.readouterr().err
     for name in ("vit_base_r50_s16_224.orig_in21k", "vit_base_patch16_224.augreg_in21k", "resnet34."):

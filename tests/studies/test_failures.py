@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import vitrim.studies.trial as trial_module
-from tests.support import tiny_study, vitrim
+from tests.support import SHORT, tiny_study, vitrim
 
 
 @pytest.fixture
@@ -30,8 +30,7 @@ def run(tmp_path, data, capsys, **changes) -> tuple[int, str]:
     file = tiny_study(
         tmp_path / "tiny.yaml",
         networks={"unetr2d": {"depths": [3]}},
-        training={"steps": 2, "batch_size": 4},
-        attention={"slices": 1, "maps": [1], "forms": ["identity"]},
+        **SHORT,
         **changes,
     )
     status = vitrim("study", file, "--data", data, "--out", tmp_path / "out")

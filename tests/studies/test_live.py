@@ -31,7 +31,7 @@ def test_a_running_study_shows_its_slices_at_once_and_then_what_is_known(pages, 
     assert "Now: <b>train unetr2d, 12 blocks" in first
     assert "2D UNETR, 12 blocks" in first
     assert "bright" in first
-    assert first.count('class="tile"') == 3
+    assert first.count('class="tile"') == 2
     assert "<figcaption><b>2D UNETR" not in first
     assert "Training loss" in last
     assert "Attention distance" in last

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import wait_for
-from tests.support import tiny_study, vitrim
+from tests.support import SHORT, tiny_study, vitrim
 
 pytest.importorskip("ray", reason="Ray is not installed (pip install 'vitrim[ray]')")
 
@@ -70,10 +70,7 @@ def test_a_cluster_that_loses_a_process_while_it_trains_ends_with_the_same_bytes
 
 
 def test_a_cluster_gives_the_same_bytes_as_one_process(tiny_data_once, tmp_path):
-    file = tiny_study(
-        tmp_path / "tiny.yaml", networks={"unetr2d": {}}, training={"steps": 3, "batch_size": 4},
-        attention={"slices": 1, "maps": [1], "forms": ["identity"]},
-    )  # fmt: skip
+    file = tiny_study(tmp_path / "tiny.yaml", networks={"unetr2d": {}}, **SHORT)
     for name, options in {"alone": (), "cluster": ("--ray",)}.items():
         assert vitrim("study", file, "--data", tiny_data_once, "--out", tmp_path / name, *options) == 0
     for name in SAME:

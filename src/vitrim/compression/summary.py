@@ -14,7 +14,7 @@ from vitrim.compression.depth_search import DepthSearch
 from vitrim.evaluation.cost import measure_costs
 from vitrim.hardware import Hardware
 from vitrim.models.adapt import Adapted
-from vitrim.models.describe import count_macs, count_parameters
+from vitrim.models.describe import count_parameters, counts
 from vitrim.models.network import Network
 from vitrim.training.loop import Training
 
@@ -25,8 +25,7 @@ def costs_of(networks: Sequence[Network | Adapted], images: np.ndarray, hardware
     return [
         {
             "blocks": network.depth,
-            "parameters": count_parameters(network),
-            "multiply_adds": count_macs(network),
+            **dict(zip(("parameters", "multiply_adds"), counts(network), strict=True)),
             **cost,
         }
         for network, cost in zip(networks, measured, strict=True)

@@ -12,7 +12,7 @@ from torch import nn
 from vitrim.config.network_schema import NetworkConfig
 from vitrim.errors import InputError
 from vitrim.models.adapt import Adapted
-from vitrim.models.dry_run import multiply_adds, taking_part
+from vitrim.models.dry_run import counted
 from vitrim.models.network import Network, skeleton
 
 
@@ -54,37 +54,28 @@ def count_parameters(model: Network | Adapted) -> int:
 
     Some libraries have parameters that are never used (the cross-attention in MONAI's UNETR). They do not count.
     """
-    if isinstance(model, Network):
-        return _own_parameters(type(model), model.config)
-    return sum(model.get_parameter(name).numel() for name in taking_part(model, model.example))
+    return counts(model)[0]
+
+
+def count_macs(model: Network | Adapted) -> int:
+    """Count the multiply-adds for one image (convolutions and matrix products): half of torch's FLOP count."""
+    return counts(model)[1]
+
+
+def counts(model: Network | Adapted) -> tuple[int, int]:
+    """Return `count_parameters` and `count_macs` of one run of the model on a meta tensor; nothing is computed."""
+    return _own_counts(type(model), model.config) if isinstance(model, Network) else _counts(model)
 
 
 @lru_cache(maxsize=256)
-def _own_parameters(kind: type[Network], config: NetworkConfig) -> int:
+def _own_counts(kind: type[Network], config: NetworkConfig) -> tuple[int, int]:
     """The same of a network of ours, once for all its seeds and folds."""
-    network = skeleton(kind, config)
-    return sum(network.get_parameter(name).numel() for name in taking_part(network, network.example))
+    return _counts(skeleton(kind, config))
 
 
-def count_macs(model: Network | Adapted, image_size: tuple[int, int] | None = None) -> int:
-    """Count the multiply-adds for one image (convolutions and matrix products): half of torch's FLOP count.
-
-    The model runs on a meta tensor, so nothing is computed. `image_size` is (H, W), by default that of the model.
-    """
-    if isinstance(model, Network):
-        return _own_macs(type(model), model.config, image_size)
-    return multiply_adds(model, _one_image(model, image_size))[""]
-
-
-@lru_cache(maxsize=256)
-def _own_macs(kind: type[Network], config: NetworkConfig, image_size: tuple[int, int] | None) -> int:
-    network = skeleton(kind, config)
-    return multiply_adds(network, _one_image(network, image_size))[""]
-
-
-def _one_image(model: Network | Adapted, image_size: tuple[int, int] | None) -> torch.Tensor:
-    example = model.example[:1]
-    return torch.empty(*example.shape[:2], *image_size, device="meta") if image_size else example
+def _counts(model: Network | Adapted) -> tuple[int, int]:
+    used, multiply_adds = counted(model, model.example[:1])
+    return sum(model.get_parameter(name).numel() for name in used), multiply_adds[""]
 
 
 def describe(model: nn.Module) -> Description:
@@ -103,9 +94,8 @@ def describe(model: nn.Module) -> Description:
     """
     if not isinstance(model, (Network, Adapted)):
         raise InputError(f"cannot describe a {type(model).__name__}: use describe(vitrim.adapt(model))")
-    counted = multiply_adds(model, model.example[:1])
-    used = set(taking_part(model, model.example))
-    parts = tuple(part for part in _parts(model, "", counted, used) if part.parameters or part.multiply_adds)
+    used, multiply_adds = counted(model, model.example[:1])
+    parts = tuple(part for part in _parts(model, "", multiply_adds, set(used)) if part.parameters or part.multiply_adds)
     grid = model.token_grid
     shared = [
         ("token grid", f"{' × '.join(map(str, grid))} = {torch.Size(grid).numel()} tokens"),
@@ -127,24 +117,24 @@ def describe(model: nn.Module) -> Description:
     return Description(title, tuple(facts), parts)
 
 
-def _parts(model: Network | Adapted, name: str, counted: dict[str, int], used: set[str]) -> Iterator[Part]:
+def _parts(model: Network | Adapted, name: str, macs: dict[str, int], used: set[str]) -> Iterator[Part]:
     """Yield the children of the model. A child that contains the list of blocks is split, down to that list."""
     path = f"model.{model.found.path}" if isinstance(model, Adapted) else model.blocks_path
     module = model.get_submodule(name)
     if name and not path.startswith(f"{name}."):
         parameters = sum(p.numel() for inner, p in module.named_parameters() if f"{name}.{inner}" in used)
-        yield Part(name.removeprefix("model."), parameters, _macs(name, module, counted))
+        yield Part(name.removeprefix("model."), parameters, _macs(name, module, macs))
         return
     prefix = f"{name}." if name else ""
     for inner, parameter in module.named_parameters(recurse=False):
         if prefix + inner in used:
             yield Part((prefix + inner).removeprefix("model."), parameter.numel(), 0)
     for inner, _ in module.named_children():
-        yield from _parts(model, prefix + inner, counted, used)
+        yield from _parts(model, prefix + inner, macs, used)
 
 
-def _macs(name: str, module: nn.Module, counted: dict[str, int]) -> int:
+def _macs(name: str, module: nn.Module, macs: dict[str, int]) -> int:
     """Multiply-adds of a module. For a list of modules, which is never called, it is the sum over its members."""
-    if name in counted:
-        return counted[name]
-    return sum(_macs(f"{name}.{inner}", child, counted) for inner, child in module.named_children())
+    if name in macs:
+        return macs[name]
+    return sum(_macs(f"{name}.{inner}", child, macs) for inner, child in module.named_children())

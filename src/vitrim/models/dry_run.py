@@ -71,7 +71,27 @@ def _run(model: nn.Module, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
 def taking_part(model: nn.Module, images: Tensor) -> list[str]:
     """Names of the parameters that affect the outputs of `model` on `images`: those that a gradient reaches."""
     with torch.enable_grad():
+        return _reached(*run(model, images))
+
+
+def counted(model: nn.Module, images: Tensor) -> tuple[list[str], dict[str, int]]:
+    """Return what `taking_part` returns, and the multiply-adds of `model` on `images` by dotted name of each module.
+
+    "" is the whole model. Multiply-adds are half of torch's FLOP count: convolutions and matrix products count, with
+    those of attention.
+    """
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         outputs, parameters = run(model, images)
+    root = f"{type(model).__name__}."
+    by_module = {
+        name.removeprefix(root): sum(flops.values()) // 2
+        for name, flops in counter.get_flop_counts().items()
+        if name.startswith(root)
+    }
+    return _reached(outputs, parameters), {"": counter.get_total_flops() // 2, **by_module}
+
+
+def _reached(outputs: list[Tensor], parameters: dict[str, Tensor]) -> list[str]:
     nodes = [output.grad_fn for output in outputs]
     reached: set[Any] = {None}
     while nodes:  # the graph of the gradient; nothing is computed
@@ -81,22 +101,6 @@ def taking_part(model: nn.Module, images: Tensor) -> list[str]:
             nodes += [following for following, _ in node.next_functions]
     variables = {id(variable) for node in reached if (variable := getattr(node, "variable", None)) is not None}
     return [name for name, parameter in parameters.items() if id(parameter) in variables]
-
-
-def multiply_adds(model: nn.Module, images: Tensor) -> dict[str, int]:
-    """Multiply-adds of `model` on `images` by dotted module name ("" for the whole model): half of torch's FLOP count.
-
-    Convolutions and matrix products count, including those of attention.
-    """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        run(model, images)
-    root = f"{type(model).__name__}."
-    counted = {
-        name.removeprefix(root): sum(flops.values()) // 2
-        for name, flops in counter.get_flop_counts().items()
-        if name.startswith(root)
-    }
-    return {"": counter.get_total_flops() // 2, **counted}
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import pandas as pd
 
 from vitrim.metrics.statistics import change_percent, network_dice
 from vitrim.models.checkpoint import load_model
-from vitrim.models.describe import count_macs, count_parameters
+from vitrim.models.describe import counts
 from vitrim.studies.result_columns import found_columns, sequenced
 from vitrim.studies.trial import Result, Trial
 
@@ -45,7 +45,7 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
         result, is_full = each.results[0], each.role == "full"
         trial = result.trial
         network = load_model(result.folder)
-        parameters = count_parameters(network)
+        parameters, multiply_adds = counts(network)
         if is_full:
             parameters_full[trial.network.name] = parameters
         before = parameters_full.get(trial.network.name)
@@ -66,7 +66,7 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
             "validation_cases": cases["case"].nunique(),
             "parameters": parameters,
             "parameters_saved_percent": None if is_full or before is None else 100 * (before - parameters) / before,
-            "multiply_adds": count_macs(network, trial.network.image_size),
+            "multiply_adds": multiply_adds,
         }
         row |= found_columns(cases, None if is_full else full, margins)
         table.append(row)
