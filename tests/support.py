@@ -65,23 +65,22 @@ def write_tiny_data(folder: Path, cases: int = 8, size: int = 64, slices: int = 
 
 
 SHORT = {
-    "data": {"image_size": 64, "validation": 3, "train": 2},
     "training": {"steps": 2, "batch_size": 4},
     "attention": {"cases": 2, "slices": 1, "maps": [1], "forms": ["identity"]},
 }
-"""Settings of a tiny study whose trainings and attention need only be there; exchange is measured on two cases."""
+"""Settings of a tiny study whose trainings and attention need only be there."""
 
 
 def tiny_study(path: Path, **changes: object) -> Path:
-    """Write a study that trains for a few steps at 64 x 64."""
+    """Write a study that trains for a few steps at 64 x 64. Exchange is measured on its two training cases."""
     content = {
         "name": "tiny",
-        "data": {"image_size": 64, "validation": 3},
+        "data": {"image_size": 64, "validation": 3, "train": 2},
         "networks": {"transunet": {"depths": [3]}},
         "size": "micro",
         "width": 0.25,
         "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3},
-        "attention": {"slices": 2, "forms": ["identity"]},
+        "attention": {"cases": 2, "slices": 2, "forms": ["identity"]},
         **changes,
     }
     path.write_text(yaml.safe_dump(content))

@@ -83,7 +83,8 @@ BAD_DATA = {
 def test_bad_data_is_refused_in_one_line_and_leaves_nothing(name, tiny_data, tmp_path, capsys):
     spoil, word = BAD_DATA[name]
     spoil(tiny_data)
-    status = vitrim("study", tiny_study(tmp_path / "tiny.yaml"), "--data", tiny_data, "--out", tmp_path / "out")
+    file = tiny_study(tmp_path / "tiny.yaml", data={"image_size": 64, "validation": 3})  # that uses all cases
+    status = vitrim("study", file, "--data", tiny_data, "--out", tmp_path / "out")
     error = capsys.readouterr().err.strip()
     assert status == 2
     assert error.startswith("vitrim: ")
@@ -158,8 +159,8 @@ def test_after_a_start_that_failed_the_corrected_study_takes_the_folder(tiny_dat
     assert vitrim("study", wrong, "--data", tiny_data, "--out", out) == 1
     assert "learning_rate" in capsys.readouterr().err
     (out / "notes.txt").write_text("mine")
-    changed = {**SHORT, "data": {**SHORT["data"], "validation": 2}}
-    right = tiny_study(tmp_path / "right.yaml", networks={"unetr2d": {}}, **changed)
+    data = {"image_size": 64, "validation": 2, "train": 2}
+    right = tiny_study(tmp_path / "right.yaml", networks={"unetr2d": {}}, data=data, **SHORT)
     assert vitrim("study", right, "--data", tiny_data, "--out", out, "--tries", 0) == 0
     assert not (out / "failed").exists()
     assert (out / "notes.txt").read_text() == "mine"

@@ -81,7 +81,7 @@ def test_a_trial_is_a_checkpoint_that_rebuilds_itself(run):
 def test_cases_are_split_by_case(run):
     split = json.loads((run / "split.json").read_text())
     assert len(split["validation"]) == 3
-    assert len(split["train"]) == 5
+    assert len(split["train"]) == 2
     assert not set(split["train"]) & set(split["validation"])
     rule = json.loads((run / "networks/transunet/attention_rule.json").read_text())
     assert set(rule["cases"]) <= set(split["train"])

@@ -63,11 +63,11 @@ class KilledAt:
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
 def test_a_training_that_dies_again_and_again_ends_as_one_that_never_did(tmp_path, length, schedule):
     settings = config(schedule=schedule, **length)
-    whole = network()
+    whole = network("unetr2d")
     expected = train_network(whole, Squares(), settings, 3)
     state, deaths = tmp_path / "state", 0
     while True:
-        again = network()
+        again = network("unetr2d")
         try:
             found = train_network(again, Squares(), settings, 3, state=state, watch=KilledAt(3))
         except KilledError:

@@ -11,6 +11,7 @@ from vitrim.config.network_schema import NetworkConfig
 from vitrim.config.schema import StudyConfig
 from vitrim.errors import ConfigurationError, InputError
 from vitrim.models.factory import NETWORKS, build
+from vitrim.models.network import Network, skeleton
 from vitrim.models.pretrained import check_at_hand
 from vitrim.studies.study_data import StudyData
 from vitrim.studies.trial import Trial
@@ -138,11 +139,16 @@ def check_networks(study: StudyConfig) -> dict[str, str]:
     configs = [network_config(study, name, num_classes=2, channels=1) for name in study.networks]
     try:
         check_at_hand((NETWORKS[config.name], config) for config in configs)  # before anything that takes long
-        return {config.name: build(config).initialised_from for config in configs}
+        return {config.name: _start(config).initialised_from for config in configs}
     except InputError as error:
         if not study.pretrained:
             raise
         raise type(error)(f"{error} (on the command line: --init PATH, or --init scratch)") from error
+
+
+def _start(config: NetworkConfig) -> Network:
+    """Build the network with its pretrained weights, or without data: to draw random weights takes long."""
+    return build(config) if config.pretrained else skeleton(NETWORKS[config.name], config)
 
 
 def network_config(study: StudyConfig, name: NetworkName, num_classes: int, channels: int) -> NetworkConfig:
