@@ -15,12 +15,13 @@ from tests.support import tiny_study, vitrim, write_tiny_data
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network that learns the tiny task, with 8 tuning and 8 held-out cases."""
     folder = tmp_path_factory.mktemp("search")
-    data = write_tiny_data(folder / "data", cases=28)
+    data = write_tiny_data(folder / "data", cases=24, slices=2)
     file = tiny_study(
         folder / "tiny.yaml",
         data={"image_size": 64, "validation": 8, "tuning": 8},
         networks={"unetr2d": {}},
-        training={"steps": 40, "batch_size": 8, "learning_rate": 4e-3, "schedule": "cosine"},
+        training={"steps": 30, "batch_size": 8, "learning_rate": 4e-3, "schedule": "cosine"},
+        width=0.125,
     )
     assert vitrim("study", file, "--data", data, "--out", folder / "out") == 0
     return folder / "out"

@@ -110,16 +110,25 @@ def load_model(path: Path | str, into: nn.Module | None = None) -> Network | Ada
         return _load_adapted(folder, description, into)
     if into is not None:
         raise WeightsError(f"{folder} holds a vitrim network; load it without `into`")
-    try:
-        config = NetworkConfig.model_validate(description["network"])
-    except ValidationError as error:
-        raise WeightsError(f"{folder / 'model.json'}: {explain(error, NetworkConfig)}") from error
+    config = _config_in(description, folder)
     state = _read_tensors(folder, description)
     network = skeleton(NETWORKS[config.name], config)
     check_tensors(network.state_dict(), state, str(folder / "model.safetensors"))
     filled(network, state)
     network.initialised_from = description["initialised_from"]
     return network.eval()
+
+
+def read_config(folder: Path) -> NetworkConfig:
+    """Return the configuration of vitrim's network in `folder`, without its weights. Raises WeightsError as above."""
+    return _config_in(_read_description(folder), folder)
+
+
+def _config_in(description: dict[str, Any], folder: Path) -> NetworkConfig:
+    try:
+        return NetworkConfig.model_validate(description["network"])
+    except ValidationError as error:
+        raise WeightsError(f"{folder / 'model.json'}: {explain(error, NetworkConfig)}") from error
 
 
 def holds_adapted(folder: Path) -> bool:

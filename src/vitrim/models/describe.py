@@ -13,6 +13,7 @@ from vitrim.config.network_schema import NetworkConfig
 from vitrim.errors import InputError
 from vitrim.models.adapt import Adapted
 from vitrim.models.dry_run import counted
+from vitrim.models.factory import NETWORKS
 from vitrim.models.network import Network, skeleton
 
 
@@ -67,9 +68,14 @@ def counts(model: Network | Adapted) -> tuple[int, int]:
     return _own_counts(type(model), model.config) if isinstance(model, Network) else _counts(model)
 
 
+def counts_of(config: NetworkConfig) -> tuple[int, int]:
+    """Return the same of a network of ours, without its weights."""
+    return _own_counts(NETWORKS[config.name], config)
+
+
 @lru_cache(maxsize=256)
 def _own_counts(kind: type[Network], config: NetworkConfig) -> tuple[int, int]:
-    """The same of a network of ours, once for all its seeds and folds."""
+    """Count once for all seeds and folds."""
     return _counts(skeleton(kind, config))
 
 

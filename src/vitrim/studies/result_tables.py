@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from vitrim.metrics.statistics import change_percent, network_dice
-from vitrim.models.checkpoint import load_model
-from vitrim.models.describe import counts
+from vitrim.models.checkpoint import read_config
+from vitrim.models.describe import counts_of
 from vitrim.studies.result_columns import found_columns, sequenced
 from vitrim.studies.trial import Result, Trial
 
@@ -44,8 +44,7 @@ def results_table(rows: Sequence[Row], margins: Sequence[float]) -> pd.DataFrame
     for each in rows:
         result, is_full = each.results[0], each.role == "full"
         trial = result.trial
-        network = load_model(result.folder)
-        parameters, multiply_adds = counts(network)
+        parameters, multiply_adds = counts_of(read_config(result.folder))
         if is_full:
             parameters_full[trial.network.name] = parameters
         before = parameters_full.get(trial.network.name)
