@@ -71,16 +71,24 @@ def test_a_type_checker_sees_the_public_names(skipped: list[str], tmp_path: Path
     assert lines == [["wrong.py", str(number)] for number in (2, 3, 4, 5)], done.stdout + done.stderr
 
 
-@pytest.fixture
-def desk(tmp_path: Path, tiny_data_once: Path, finished_study: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the examples name: a data set, a study, a finished run, checkpoints."""
-    shutil.copytree(tiny_data_once, tmp_path / "data")
-    shutil.copytree(finished_study, tmp_path / "run")
-    tiny_study(tmp_path / "tiny.yaml")
-    write_checkpoint(tmp_path / "network")
-    make_checkpoint(tmp_path / "transunet")
+@pytest.fixture(scope="module")
+def whole_desk(tiny_data_once: Path, finished_study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the examples name: a data set, a study, a finished run, checkpoints. Read only."""
+    folder = tmp_path_factory.mktemp("desk")
+    shutil.copytree(tiny_data_once, folder / "data")
+    shutil.copytree(finished_study, folder / "run")
+    tiny_study(folder / "tiny.yaml")
+    write_checkpoint(folder / "network")
+    make_checkpoint(folder / "transunet")
     torch.manual_seed(0)
-    torch.save(a_unetr().state_dict(), tmp_path / "unetr.pth")
+    torch.save(a_unetr().state_dict(), folder / "unetr.pth")
+    return folder
+
+
+@pytest.fixture
+def desk(tmp_path: Path, whole_desk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of that folder, as the working directory."""
+    shutil.copytree(whole_desk, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from vitrim.models.describe import count_macs, count_parameters
+from vitrim.models.dry_run import without_data
 from vitrim.models.factory import create_model
 from vitrim.models.network import Network
 
 
 def meta(name: str, **choices: object) -> Network:
-    with torch.device("meta"):
+    with without_data():
         return create_model(name, **{"num_classes": 4, **choices})  # type: ignore[arg-type]
 
 

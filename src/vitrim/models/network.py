@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from vitrim.arguments import whole_number
 from vitrim.config.names import NETWORK_TITLES, DecoderForm
 from vitrim.config.network_schema import PATCH, NetworkConfig
 from vitrim.config.reading import checked_name
 from vitrim.errors import InputError, WeightsError
+from vitrim.models.dry_run import without_data
 from vitrim.models.layers import repeat_gray
 from vitrim.models.timm_vit import AnyViT, TimmViT
 from vitrim.models.vit import PLAIN_VIT, PretrainedViT
@@ -22,14 +22,6 @@ from vitrim.models.vit import PLAIN_VIT, PretrainedViT
 State = Mapping[str, torch.Tensor]
 N = TypeVar("N", bound="Network")
 M = TypeVar("M", bound=nn.Module)
-
-INITIALISING = frozenset(
-    {
-        *("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "constant_", "fill_", "zero_"),
-        *("erfinv_", "mul_", "add_", "clamp_"),  # of which a truncated normal distribution is made
-    }
-)
-"""Functions that give a tensor its initial values."""
 
 
 class Network(nn.Module, ABC):
@@ -192,21 +184,8 @@ def check_kept(kept: Sequence[int], depth: int, name: str, fewest: int = 0) -> N
 
 def skeleton(kind: type[N], config: NetworkConfig) -> N:
     """Build a network of `kind` without data: its tensors are meta tensors."""
-    with torch.device("meta"), _Undrawn():
+    with without_data():
         return kind(config)
-
-
-class _Undrawn(TorchFunctionMode):
-    """Leaves meta tensors without initial values: to draw nothing takes half of the time of building."""
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        tensor = args[0] if args else given.get("tensor")
-        if getattr(func, "__name__", "") in INITIALISING and isinstance(tensor, torch.Tensor) and tensor.is_meta:
-            return tensor
-        return func(*args, **given)
 
 
 def filled(network: N, state: State) -> N:

@@ -13,7 +13,7 @@ from torch import nn
 from vitrim.config.network_schema import PATCH, NetworkConfig
 from vitrim.config.timm_vits import full_depth
 from vitrim.errors import ConfigurationError
-from vitrim.models.dry_run import taking_part
+from vitrim.models.dry_run import taking_part, without_data
 from vitrim.models.vit import SIZES, ViT, init_projection
 
 MIXED_POSITIONS = "timm.rope.freqs"
@@ -134,7 +134,7 @@ def _create(name: str, in_channels: int, patch: int, grid: tuple[int, int]) -> A
 @lru_cache(maxsize=64)
 def _without_effect(name: str, with_blocks: bool) -> frozenset[str]:
     """Names of the parameters in a `TimmViT` on which its maps do not depend, with all blocks or with none."""
-    with torch.device("meta"), torch.random.fork_rng(devices=[]):
+    with without_data(), torch.random.fork_rng(devices=[]):
         vit = _Whole(name, 3, PATCH, (2, 2), full_depth(name) if with_blocks else 0)
         used = set(taking_part(vit, torch.empty(2, 3, 2 * PATCH, 2 * PATCH)))
     return frozenset(inner for inner, _ in vit.named_parameters() if inner not in used)

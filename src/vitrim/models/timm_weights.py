@@ -14,13 +14,13 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import timm
-import torch
 from huggingface_hub import constants as hub
 from huggingface_hub import try_to_load_from_cache
 from torch import nn
 
 from vitrim.errors import InputError, WeightsError
 from vitrim.models.backbones import create_backbone
+from vitrim.models.dry_run import without_data
 from vitrim.models.network import Network, State
 from vitrim.models.state_dicts import read_state
 from vitrim.models.vit import SIZES
@@ -116,7 +116,7 @@ def _from_file(architecture: str, file: Path, settings: dict[str, Any], patch: i
         if file.suffix == ".npz":
             return _from_npz(architecture, file, settings, patch)
         state = read_state(file)
-        with torch.device("meta"):
+        with without_data():
             wanted = timm.create_model(architecture, **settings).state_dict()
         _check_names(wanted, state, file)
         _check_patch(tuple(state["patch_embed.proj.weight"].shape[-2:]), patch, file)

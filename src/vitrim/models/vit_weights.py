@@ -15,6 +15,7 @@ from torch import nn
 from vitrim.config.network_schema import PATCH
 from vitrim.config.timm_vits import timm_vit
 from vitrim.errors import InputError, WeightsError
+from vitrim.models.dry_run import without_data
 from vitrim.models.hugging_face import timm_names
 from vitrim.models.network import Network, State
 from vitrim.models.state_dicts import read_state
@@ -66,7 +67,7 @@ def _from_file(name: str, source: Source, settings: dict[str, Any], wanted: Stat
         state = {
             inner: tensor for inner, tensor in timm_names(read_state(file)).items() if not re.fullmatch(HEADS, inner)
         }
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+        with without_data(), torch.random.fork_rng(devices=[]):
             model = timm.create_model(name, **settings)
         _check(name, source, _as_timm_reads(state, model, name, file), model.state_dict(), wanted)
         overlay = {"state_dict": state, "custom_load": False}
