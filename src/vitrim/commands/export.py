@@ -22,6 +22,7 @@ from vitrim.data.readers import LAYOUTS
 from vitrim.data.recipe import Recipe, recipe_for, stored_recipe
 from vitrim.data.sampling import evenly_spaced
 from vitrim.errors import InputError
+from vitrim.evaluation.segment import labels_of
 from vitrim.files import replacing, sha256
 from vitrim.inference.inputs import ALL, find_inputs, load_input
 from vitrim.inference.onnx_engine import (
@@ -281,5 +282,5 @@ def _compare(engine: TorchEngine, exported: OnnxEngine, images: np.ndarray) -> C
     for part in (images[:1], *(images[n : n + 2] for n in range(1, len(images), 2))):
         expected, found = engine(part), exported(part)
         errors.append(float((found - expected).abs().max()))
-        same.append((found.argmax(1) == expected.argmax(1)).float().mean(dim=(1, 2)))
+        same.append((labels_of(found) == labels_of(expected)).float().mean(dim=(1, 2)))
     return Check(max(errors), float(torch.cat(same).mean()), len(images))

@@ -17,7 +17,7 @@ from vitrim.compression.exchange_curve import FORMS, ExchangeCurve, Where, holds
 from vitrim.config.names import ExchangeForm
 from vitrim.data.cache import PreparedData
 from vitrim.errors import DataError
-from vitrim.evaluation.segment import BATCH
+from vitrim.evaluation.segment import BATCH, labels_of
 from vitrim.hardware import Hardware
 from vitrim.metrics.segmentation import class_dice
 from vitrim.metrics.statistics import change_percent
@@ -140,7 +140,7 @@ def _case_rows(
         for place, logits in enumerate(outputs):
             if not torch.isfinite(logits).all():
                 raise DataError(f"case {id}: the network's logits are not finite; check its weights and the images")
-            labels[place].append(logits.argmax(dim=1).to(torch.uint8).cpu().numpy())
+            labels[place].append(labels_of(logits).cpu().numpy())
     predictions = [data.preprocessing.restore(np.concatenate(parts), prepared.record) for parts in labels]
     reference = predictions[0] if agreement or prepared.reference is None else prepared.reference
     rows = []

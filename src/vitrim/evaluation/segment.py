@@ -37,6 +37,11 @@ def to_device(batch: np.ndarray, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last)
 
 
+def labels_of(logits: Tensor) -> Tensor:
+    """Return the class of the largest logit, (B, H, W), uint8, of logits (B, K, H, W); the first of equal ones."""
+    return logits.max(dim=1).indices.to(torch.uint8)  # torch's argmax of contiguous logits takes 5 to 9 times as long
+
+
 @torch.inference_mode()
 def segment_slices(
     run: Callable[[np.ndarray], Tensor], images: np.ndarray, batch_size: int, probabilities: bool = False
@@ -50,7 +55,7 @@ def segment_slices(
     for start in range(0, len(images), batch_size):
         logits = run(np.array(images[start : start + batch_size], dtype=np.float32))  # (B, K, H, W)
         finite.append(torch.isfinite(logits).all())
-        labels.append(logits.argmax(dim=1).to(torch.uint8))
+        labels.append(labels_of(logits))
         if probabilities:
             chances.append(logits.float().softmax(dim=1).transpose(0, 1).cpu().numpy())
     if not torch.stack(finite).all():

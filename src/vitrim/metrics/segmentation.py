@@ -63,7 +63,7 @@ def _by_class(
     if regions is None:
         regions = {name: (index,) for index, name in classes.items() if index}
     for name, members in regions.items():
-        mine, theirs = np.isin(prediction, list(members)), np.isin(reference, list(members))
+        mine, theirs = _mask(prediction, members), _mask(reference, members)
         row = {
             "class": name,
             "dice": dice(mine, theirs),
@@ -71,6 +71,11 @@ def _by_class(
             "predicted_voxels": int(mine.sum()),
         }
         yield row, mine, theirs
+
+
+def _mask(labels: np.ndarray, members: Sequence[int]) -> np.ndarray:
+    """Return where `labels` has one of the classes `members`."""
+    return labels == members[0] if len(members) == 1 else np.isin(labels, list(members))
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:

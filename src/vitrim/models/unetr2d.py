@@ -55,6 +55,7 @@ class UNETR2D(Network):
 
     def segment(self, images: torch.Tensor) -> torch.Tensor:
         """Compute logits (B, K, H, W) from images (B, stem_channels, H, W)."""
+        skip = self.image(images)  # before the blocks, so that the exchange curve computes it once
         last, maps = self.vit(images, self.taps)
         deepest = max(self.tap_of_scale)
         below: tuple[torch.Tensor, ...] = ()
@@ -65,4 +66,4 @@ class UNETR2D(Network):
                 x = self.convs[str(reduction)](torch.cat((*below, x), dim=1))
                 x = self.ups[str(reduction)](x)
             below = (x,)
-        return self.head(self.merge(torch.cat((*below, self.image(images)), dim=1)))
+        return self.head(self.merge(torch.cat((*below, skip), dim=1)))
