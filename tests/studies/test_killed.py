@@ -118,19 +118,20 @@ def test_finished_trainings_are_kept_and_the_unfinished_one_goes_on(place):
 def test_two_processes_never_run_one_study_and_anyone_may_ask_where_it_is(place, capfd):
     study = ("study", place / "tiny.yaml", "--data", place / "data", "--out", place / "two")
     first = start(place, "two")
-    wait_for(lambda: list(place.glob("two/unfinished/*/progress.json")))
-    assert first.exitcode is None
-    os.kill(first.pid, signal.SIGSTOP)  # it does not go on while it is asked
-    assert vitrim(*study, "--status") == 0
-    said = capfd.readouterr().out
-    assert f"process {first.pid}" in said
-    assert "epoch" in said
-    assert vitrim(*study) == 2
-    error = capfd.readouterr().err.strip()
-    assert len(error.splitlines()) == 1
-    assert f"process {first.pid}" in error
-    first.kill()
-    first.join()
+    try:
+        wait_for(lambda: list(place.glob("two/unfinished/*/progress.json")))
+        os.kill(first.pid, signal.SIGSTOP)  # it does not go on while it is asked
+        assert vitrim(*study, "--status") == 0
+        said = capfd.readouterr().out
+        assert f"process {first.pid}" in said
+        assert "epoch" in said
+        assert vitrim(*study) == 2
+        error = capfd.readouterr().err.strip()
+        assert len(error.splitlines()) == 1
+        assert f"process {first.pid}" in error
+    finally:
+        first.kill()
+        first.join()
     assert vitrim(*study, "--status") == 0
     said = capfd.readouterr().out
     assert "no process runs a study" in said
