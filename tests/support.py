@@ -78,7 +78,7 @@ def tiny_study(path: Path, **changes: object) -> Path:
         "data": {"image_size": 64, "validation": 3, "train": 2},
         "networks": {"transunet": {"depths": [3]}},
         "size": "micro",
-        "width": 0.25,
+        "width": 0.125,
         "training": {"steps": 4, "batch_size": 4, "learning_rate": 1e-3},
         "attention": {"cases": 2, "slices": 2, "forms": ["identity"]},
         **changes,

@@ -29,7 +29,7 @@ def place(tmp_path_factory):
     data = {"image_size": 64, "validation": 3, "tuning": 2, "train": 2}
     tiny_study(
         folder / "tiny.yaml", data=data, networks={"unetr2d": {"depths": [3]}}, training=training,
-        attention=SHORT["attention"], width=0.125, tries=0,
+        attention=SHORT["attention"], tries=0,
     )  # fmt: skip
     assert finish(folder, "whole") == 0
     return folder

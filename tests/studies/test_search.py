@@ -21,7 +21,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data={"image_size": 64, "validation": 8, "tuning": 8},
         networks={"unetr2d": {}},
         training={"steps": 30, "batch_size": 8, "learning_rate": 4e-3, "schedule": "cosine"},
-        width=0.125,
     )
     assert vitrim("study", file, "--data", data, "--out", folder / "out") == 0
     return folder / "out"
