@@ -25,7 +25,7 @@ def costs_of(networks: Sequence[Network | Adapted], images: np.ndarray, hardware
     return [
         {
             "blocks": network.depth,
-            **dict(zip(("parameters", "multiply_adds"), counts(network), strict=True)),
+            **counts(network)._asdict(),
             **cost,
         }
         for network, cost in zip(networks, measured, strict=True)

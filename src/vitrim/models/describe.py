@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -50,38 +51,45 @@ def _line(row: tuple[str, ...], widths: list[int]) -> str:
     return f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}"
 
 
+class Counts(NamedTuple):
+    """Parameters that take part, and multiply-adds for one image."""
+
+    parameters: int
+    multiply_adds: int
+
+
 def count_parameters(model: Network | Adapted) -> int:
     """Count the parameters that take part in the forward pass: those that a gradient of the output reaches.
 
     Some libraries have parameters that are never used (the cross-attention in MONAI's UNETR). They do not count.
     """
-    return counts(model)[0]
+    return counts(model).parameters
 
 
 def count_macs(model: Network | Adapted) -> int:
     """Count the multiply-adds for one image (convolutions and matrix products): half of torch's FLOP count."""
-    return counts(model)[1]
+    return counts(model).multiply_adds
 
 
-def counts(model: Network | Adapted) -> tuple[int, int]:
+def counts(model: Network | Adapted) -> Counts:
     """Return `count_parameters` and `count_macs` of one run of the model on a meta tensor; nothing is computed."""
     return _own_counts(type(model), model.config) if isinstance(model, Network) else _counts(model)
 
 
-def counts_of(config: NetworkConfig) -> tuple[int, int]:
+def counts_of(config: NetworkConfig) -> Counts:
     """Return the same of a network of ours, without its weights."""
     return _own_counts(NETWORKS[config.name], config)
 
 
 @lru_cache(maxsize=256)
-def _own_counts(kind: type[Network], config: NetworkConfig) -> tuple[int, int]:
+def _own_counts(kind: type[Network], config: NetworkConfig) -> Counts:
     """Count once for all seeds and folds."""
     return _counts(skeleton(kind, config))
 
 
-def _counts(model: Network | Adapted) -> tuple[int, int]:
+def _counts(model: Network | Adapted) -> Counts:
     used, multiply_adds = counted(model, model.example[:1])
-    return sum(model.get_parameter(name).numel() for name in used), multiply_adds[""]
+    return Counts(sum(model.get_parameter(name).numel() for name in used), multiply_adds[""])
 
 
 def describe(model: nn.Module) -> Description:

@@ -29,7 +29,6 @@ DRAWING = frozenset(
 )
 """Functions that draw random numbers."""
 
-
 INITIALISING = frozenset(
     {
         *("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "constant_", "fill_", "zero_"),
